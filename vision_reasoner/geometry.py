@@ -1,0 +1,89 @@
+"""Boxes and points, the frames they live in, and how they pass from one frame to another: the one home of both.
+
+A size is always (width, height). A frame of that size spans x from 0 to width and y from 0 to height, both ends
+included: a box that touches the right border has x2 == width. Public values are pixels of the original image;
+numbers in a model's frame exist only between prompt and parser.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Size = tuple[int, int]
+"""(width, height) in pixels."""
+
+
+class Box(NamedTuple):
+    """A box in pixels of the original image, xyxy: x1 < x2 and y1 < y2, edges in [0, width] and [0, height]."""
+
+    x1: int
+    y1: int
+    x2: int
+    y2: int
+
+    @property
+    def area(self) -> int:
+        """Width times height in square pixels."""
+        return (self.x2 - self.x1) * (self.y2 - self.y1)
+
+
+class Point(NamedTuple):
+    """A point in pixels of the original image, x in [0, width] and y in [0, height]."""
+
+    x: int
+    y: int
+
+
+def clamp(values: Iterable[float], size: Size) -> list[float]:
+    """Move coordinates that lie outside a frame onto its border.
+
+    Args:
+        values: x and y in turn (a point, a box, or several), finite, in the frame of `size`.
+        size: (width, height) of the frame.
+    """
+    return [min(max(value, 0), size[i % 2]) for i, value in enumerate(values)]
+
+
+def rescale(values: Iterable[float], *, from_size: Size, to_size: Size) -> list[int]:
+    """Bring coordinates from one frame to another, rounded to whole pixels: `int(v * (to / from) + 0.5)` per axis.
+
+    Args:
+        values: x and y in turn (a point, a box, or several), finite, in the frame of `from_size`.
+        from_size: (width, height) of the frame they are in.
+        to_size: (width, height) of the frame they are wanted in.
+
+    Raises:
+        ValueError: `from_size` is not positive.
+    """
+    if min(from_size) <= 0:
+        raise ValueError(f"from_size must be positive (width, height), got {from_size}")
+    factors = (to_size[0] / from_size[0], to_size[1] / from_size[1])
+    return [int(value * factors[i % 2] + 0.5) for i, value in enumerate(values)]
+
+
+def pairwise_iou(
+    a: ArrayLike | Sequence[Box], b: ArrayLike | Sequence[Box], *, inclusive: bool = False
+) -> NDArray[np.float64]:
+    """Intersection over union of every box of `a` with every box of `b`.
+
+    Args:
+        a: (N, 4) boxes, xyxy, in the same frame as `b`; N may be 0.
+        b: (M, 4) boxes.
+        inclusive: x2 and y2 are the last pixels inside, so that a side is x2 - x1 + 1 long (the convention of the
+            training reward); otherwise they are edges and a side is x2 - x1 long (the convention of COCO).
+
+    Returns:
+        (N, M) float64 in [0, 1]; 0 where both boxes are empty.
+    """
+    first = np.asarray(a, dtype=np.float64).reshape(-1, 4)
+    second = np.asarray(b, dtype=np.float64).reshape(-1, 4)
+    extra = 1.0 if inclusive else 0.0
+    top_left = np.maximum(first[:, None, :2], second[None, :, :2])
+    bottom_right = np.minimum(first[:, None, 2:], second[None, :, 2:])
+    intersection = np.prod(np.clip(bottom_right - top_left + extra, 0, None), axis=2)
+    areas_a = np.prod(np.clip(first[:, 2:] - first[:, :2] + extra, 0, None), axis=1)
+    areas_b = np.prod(np.clip(second[:, 2:] - second[:, :2] + extra, 0, None), axis=1)
+    union = areas_a[:, None] + areas_b[None, :] - intersection
+    return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)

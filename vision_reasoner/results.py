@@ -1,0 +1,266 @@
+"""What comes out: `Prediction` and its `Instance`s, checked when they are made, in pixels of the original image.
+
+This module knows nothing of models. Masks travel as COCO run lengths in JSON and as bool arrays everywhere else.
+"""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vision_reasoner.errors import UsageError
+from vision_reasoner.geometry import Box, Point, Size
+
+Mask = NDArray[np.bool_]
+"""(H, W) bool, True inside the object, in pixels of the original image."""
+
+
+class Task(StrEnum):
+    """What is asked of a picture."""
+
+    DETECTION = "detection"
+    SEGMENTATION = "segmentation"
+    COUNTING = "counting"
+    VQA = "vqa"
+
+
+class Status(StrEnum):
+    """How well a reply could be used."""
+
+    OK = "ok"
+    """A complete, well-formed answer with at least one object (for VQA: an answer)."""
+    NONE = "none"
+    """A complete answer that is an empty list: the model says that nothing matches."""
+    PARTIAL = "partial"
+    """Some objects could not be used and were dropped (the warnings say which and why); the others are kept."""
+    TRUNCATED = "truncated"
+    """The reply ended inside the answer; every object that was complete before is kept."""
+    NO_ANSWER = "no_answer"
+    """There is no answer in the reply."""
+
+
+@dataclass(frozen=True, eq=False)
+class Instance:
+    """One object that was found.
+
+    Attributes:
+        box: pixels of the original image, xyxy, x1 < x2 and y1 < y2.
+        point: a point that the model put inside the object, or None.
+        mask: (H, W) bool in pixels of the original image, or None where no mask was made.
+        score: the segmenter's own estimate of the mask's IoU, or None.
+
+    Raises:
+        ValueError: the box is empty or the mask is not a two-dimensional bool array.
+    """
+
+    box: Box
+    point: Point | None = None
+    mask: Mask | None = None
+    score: float | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.box) != 4 or not (self.box[0] < self.box[2] and self.box[1] < self.box[3]):
+            raise ValueError(f"box must be (x1, y1, x2, y2) with x1 < x2 and y1 < y2, got {tuple(self.box)}")
+        if self.mask is not None and (self.mask.ndim != 2 or self.mask.dtype != np.bool_):
+            raise ValueError(f"mask must be (H, W) bool, got {self.mask.shape} {self.mask.dtype}")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Instance):
+            return NotImplemented
+        if (self.mask is None) != (other.mask is None):
+            return False
+        masks_equal = self.mask is None or other.mask is None or np.array_equal(self.mask, other.mask)
+        return masks_equal and (self.box, self.point, self.score) == (other.box, other.point, other.score)
+
+
+@dataclass
+class Prediction:
+    """The result for one picture and one query.
+
+    Attributes:
+        image_size: (width, height) of the original image.
+        query: what was asked, as it was given.
+        task: what kind of request it was taken for.
+        thinking: the model's reasoning trace, without its tags; empty where there is none.
+        reply: the model's raw text.
+        status: how well the reply could be used.
+        warnings: one line each, in the order in which they came up.
+        instances: the objects, in the model's order.
+        answer: the text answer (VQA), otherwise None.
+        timings: seconds by stage.
+
+    Raises:
+        ValueError: a box, point or mask does not belong to a picture of `image_size`.
+    """
+
+    image_size: Size
+    query: str
+    task: Task
+    thinking: str = ""
+    reply: str = ""
+    status: Status = Status.OK
+    warnings: list[str] = field(default_factory=list)
+    instances: list[Instance] = field(default_factory=list)
+    answer: str | None = None
+    timings: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.task = Task(self.task)
+        self.status = Status(self.status)
+        width, height = self.image_size
+        if width <= 0 or height <= 0:
+            raise ValueError(f"image_size must be positive (width, height), got {self.image_size}")
+        for number, instance in enumerate(self.instances, start=1):
+            box, point, mask = instance.box, instance.point, instance.mask
+            if box[0] < 0 or box[1] < 0 or box[2] > width or box[3] > height:
+                raise ValueError(f"instance {number}: box {tuple(box)} leaves the image of {width}x{height}")
+            if point is not None and not (0 <= point[0] <= width and 0 <= point[1] <= height):
+                raise ValueError(f"instance {number}: point {tuple(point)} leaves the image of {width}x{height}")
+            if mask is not None and mask.shape != (height, width):
+                raise ValueError(
+                    f"instance {number}: mask must have shape (H, W) = {(height, width)}, got {mask.shape}"
+                )
+
+    @property
+    def count(self) -> int:
+        """How many objects were found."""
+        return len(self.instances)
+
+    @property
+    def mask(self) -> Mask | None:
+        """The union of all masks, (H, W) bool: all False where a segmentation found nothing, None without masks."""
+        width, height = self.image_size
+        masks = [instance.mask for instance in self.instances if instance.mask is not None]
+        if not masks and (self.instances or self.task is not Task.SEGMENTATION):
+            return None
+        union = np.zeros((height, width), dtype=np.bool_)
+        for mask in masks:
+            union |= mask
+        return union
+
+    @property
+    def usable(self) -> bool:
+        """Whether the reply gave something to go on: an object, an answer, or a clear "nothing matches"."""
+        return self.status in (Status.OK, Status.NONE) or bool(self.instances)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain Python values that `json.dumps` takes; `from_json` is the way back.
+
+        A mask becomes COCO's compressed run lengths: `{"size": [H, W], "counts": str}`.
+        """
+        return {
+            "image_size": [int(side) for side in self.image_size],
+            "query": self.query,
+            "task": self.task.value,
+            "status": self.status.value,
+            "count": self.count,
+            "instances": [
+                {
+                    "box": [int(value) for value in instance.box],
+                    "point": None if instance.point is None else [int(value) for value in instance.point],
+                    "mask": None if instance.mask is None else encode_mask(instance.mask),
+                    "score": None if instance.score is None else float(instance.score),
+                }
+                for instance in self.instances
+            ],
+            "answer": self.answer,
+            "thinking": self.thinking,
+            "reply": self.reply,
+            "warnings": list(self.warnings),
+            "timings": {stage: float(seconds) for stage, seconds in self.timings.items()},
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Prediction":
+        """Rebuild what `to_json` gave; keys that are not ours are passed over.
+
+        Raises:
+            KeyError: a key is missing.
+            ValueError: a value does not fit (see the class).
+        """
+        instances = [
+            Instance(
+                box=Box(*item["box"]),
+                point=None if item["point"] is None else Point(*item["point"]),
+                mask=None if item["mask"] is None else decode_mask(item["mask"]),
+                score=item["score"],
+            )
+            for item in data["instances"]
+        ]
+        width, height = data["image_size"]
+        return cls(
+            image_size=(width, height),
+            query=data["query"],
+            task=Task(data["task"]),
+            thinking=data["thinking"],
+            reply=data["reply"],
+            status=Status(data["status"]),
+            warnings=list(data["warnings"]),
+            instances=instances,
+            answer=data["answer"],
+            timings=dict(data["timings"]),
+        )
+
+    def plot(self, image: Image.Image) -> Image.Image:
+        """The picture of the result in three panels: the image, boxes and points, masks.
+
+        Args:
+            image: the original image, upright (as `load_image` gives it), of `image_size`.
+        """
+        from vision_reasoner.visualize import draw_prediction
+
+        return draw_prediction(image, self)
+
+    def save(self, path: str | Path, image: Image.Image | None = None) -> None:
+        """Write the result to `path`: the numbers if it ends in .json, otherwise the picture that `plot` draws.
+
+        Missing folders are made. The file appears whole or not at all.
+
+        Raises:
+            UsageError: a picture is wanted but `image` is not given, or the ending is of no picture format.
+        """
+        path = Path(path)
+        if path.suffix.lower() == ".json":
+            data = json.dumps(self.to_json(), ensure_ascii=False, indent=2).encode()
+            _write_whole(path, lambda part: part.write_bytes(data))
+            return
+        picture_format = Image.registered_extensions().get(path.suffix.lower())
+        if picture_format is None or picture_format not in Image.SAVE:
+            raise UsageError(f"{path}: cannot write a picture with the ending {path.suffix!r}; use .png, .jpg or .json")
+        if image is None:
+            raise UsageError(f"{path}: a picture of the result needs the original image; call save(path, image)")
+        picture = self.plot(image)
+        _write_whole(path, lambda part: picture.save(part, format=picture_format))
+
+
+def encode_mask(mask: Mask) -> dict[str, Any]:
+    """COCO's compressed run lengths of an (H, W) bool mask: `{"size": [H, W], "counts": str}`."""
+    from pycocotools import mask as coco_mask
+
+    encoded = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
+
+
+def decode_mask(encoded: Mapping[str, Any]) -> Mask:
+    """The (H, W) bool mask of COCO's compressed run lengths."""
+    from pycocotools import mask as coco_mask
+
+    return coco_mask.decode({"size": encoded["size"], "counts": encoded["counts"].encode("ascii")}).astype(np.bool_)
+
+
+def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a file beside `path`, then move it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
