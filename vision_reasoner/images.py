@@ -1,0 +1,225 @@
+"""Whatever picture a user has becomes an upright 8-bit RGB image; untrusted bytes are met here and nowhere else."""
+
+import io
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from vision_reasoner.errors import ImageError, UsageError
+
+# Pillow's decoders for what cameras, screens and the web produce; the others are rarer than their faults.
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+MAX_PIXELS = 1024**3 // 4 // 3  # 89 megapixels, where Pillow begins to warn; it refuses twice as many by itself
+MAX_BYTES = 256 * 1024**2
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|data:")
+
+# What undoes each EXIF orientation. (ImageOps.exif_transpose also rewrites the metadata, which may be broken.)
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+ImageSource = str | Path | bytes | Image.Image | NDArray[Any]
+
+
+def load_image(
+    source: ImageSource,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    max_bytes: int = MAX_BYTES,
+    notes: list[str] | None = None,
+) -> Image.Image:
+    """Load a picture as people see it: upright (EXIF), 8 bits per channel, RGB, on white where it is transparent.
+
+    16-bit greys are scaled to 8 bits; of an animation the first frame is taken.
+
+    Args:
+        source: a path, the bytes of an image file, a Pillow image of any mode, or an array (H, W), (H, W, 1),
+            (H, W, 3) or (H, W, 4) of bool, uint8, uint16 (0 to 65535) or float (0 to 1, else 0 to 255).
+        max_pixels: refuse pictures with more, before they are decoded.
+        max_bytes: refuse files with more, before they are read.
+        notes: a list that remarks on how the picture was taken are appended to (one line each).
+
+    Returns:
+        A new image of mode RGB; the given one is left as it was.
+
+    Raises:
+        ImageError: the picture is missing, unreadable, too large, or not of an accepted format.
+        UsageError: the source is of another type.
+    """
+    remarks = notes if notes is not None else []
+    if isinstance(source, np.ndarray):
+        _check_pixels("the array", source.shape[1::-1], max_pixels)
+        return _from_array(source, remarks)
+    if isinstance(source, Image.Image):
+        name, image = "the given image", source
+        _check_pixels(name, image.size, max_pixels)
+    elif isinstance(source, str | Path | bytes):
+        name = "the given bytes" if isinstance(source, bytes) else str(source)
+        data = source if isinstance(source, bytes) else _read(source, max_bytes)
+        image = _open(name, data, max_pixels, max_bytes)
+    else:
+        raise UsageError(
+            f"a picture is a path, bytes, a Pillow image or an array, not {type(source).__name__}; give one of these"
+        )
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata
+        try:
+            image.load()
+        except MemoryError:
+            raise
+        except Exception as error:  # damaged files make decoders raise nearly anything
+            raise ImageError(
+                f"{name}: the picture is damaged or cut off ({image.format or 'unknown format'}); get it again"
+            ) from error
+        rgb = _to_rgb(_upright(image, name, remarks), name, remarks)
+        frames = _frame_count(image)
+    if frames > 1:
+        remarks.append(f"{name}: only the first of its {frames} frames is used")
+    return rgb
+
+
+def _read(path: str | Path, max_bytes: int) -> bytes:
+    """The bytes of a regular file that is not too large."""
+    if isinstance(path, str) and _URL.match(path):
+        raise ImageError(f"{path[:200]}: pictures are read from files only; download it first and give its path")
+    if str(path) in ("", "."):
+        raise ImageError("no picture is given; give the path of an image file")
+    file = Path(path)
+    try:
+        size = file.stat().st_size
+        if file.is_dir():
+            raise ImageError(f"{path}: this is a folder; give the path of one image file")
+        if not file.is_file():
+            raise ImageError(f"{path}: this is not a regular file; give the path of an image file")
+        if size > max_bytes:
+            raise ImageError(f"{path}: the file has {size:,} bytes, more than {max_bytes:,}; give a smaller one")
+        return file.read_bytes()
+    except FileNotFoundError:
+        raise ImageError(f"{path}: there is no such file; check the path") from None
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "not a valid path"
+        raise ImageError(f"{path}: the file cannot be read ({reason}); check the path and its permissions") from error
+
+
+def _open(name: str, data: bytes, max_pixels: int, max_bytes: int) -> Image.Image:
+    """A Pillow image whose header is read and whose size is allowed, not decoded yet."""
+    if not data:
+        raise ImageError(f"{name}: the file is empty; give another")
+    if len(data) > max_bytes:
+        raise ImageError(f"{name}: {len(data):,} bytes are more than {max_bytes:,}; give a smaller picture")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's own limit on pixels: ours is checked below
+        try:
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        except Image.DecompressionBombError as error:
+            raise ImageError(f"{name}: the picture has more pixels than Pillow decodes; give a smaller one") from error
+        except UnidentifiedImageError as error:
+            raise ImageError(
+                f"{name}: this is not a picture in a format that is read here; "
+                f"convert it to one of {', '.join(FORMATS)}"
+            ) from error
+        except MemoryError:
+            raise
+        except Exception as error:  # damaged files make decoders raise nearly anything
+            raise ImageError(f"{name}: the picture is damaged; get it again") from error
+    _check_pixels(name, image.size, max_pixels)
+    return image
+
+
+def _check_pixels(name: str, size: tuple[int, ...], max_pixels: int) -> None:
+    """Refuse an empty or too large picture; `size` is (width, height)."""
+    if len(size) == 2 and min(size) <= 0:
+        raise ImageError(f"{name}: the picture has no pixels ({size[0]}x{size[1]}); give another")
+    if len(size) == 2 and size[0] * size[1] > max_pixels:
+        raise ImageError(
+            f"{name}: {size[0]}x{size[1]} is {size[0] * size[1]:,} pixels, more than {max_pixels:,}; "
+            "give a smaller picture or raise the limit (--max_image_pixels)"
+        )
+
+
+def _upright(image: Image.Image, name: str, notes: list[str]) -> Image.Image:
+    """The loaded image, turned as its EXIF orientation says."""
+    try:
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # noqa: BLE001 - broken metadata raises nearly anything, and the pixels are fine
+        notes.append(f"{name}: its EXIF data cannot be read; it is taken to be upright")
+        return image
+    return image if turn is None else image.transpose(turn)
+
+
+def _frame_count(image: Image.Image) -> int:
+    """How many frames an animation or pages a document has; 1 for a photograph with a preview inside (MPO)."""
+    if image.format == "MPO":
+        return 1
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except Exception:  # noqa: BLE001 - damage behind the first frame, which is all that is wanted
+        return 1
+
+
+def _to_rgb(image: Image.Image, name: str, notes: list[str]) -> Image.Image:
+    """Any Pillow mode as RGB."""
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image)
+        # Pillow reads 16-bit PGM as 32-bit integers.
+        if image.mode.startswith("I;16") or (image.format == "PPM" and image.mode == "I"):
+            values = values.astype(np.uint16)
+        return Image.fromarray(_to_uint8(values, name, notes)).convert("RGB")
+    if image.has_transparency_data:
+        # Pillow knows no way from La (grey with its alpha multiplied in) but through LA.
+        rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_array(array: NDArray[Any], notes: list[str]) -> Image.Image:
+    """An array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) as RGB."""
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
+        raise ImageError(f"the array must be (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), got shape {array.shape}")
+    if array.dtype.kind not in "buif":
+        raise ImageError(f"the array must hold whole numbers, floats or bools, got {array.dtype}")
+    values = array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array
+    return _to_rgb(Image.fromarray(_to_uint8(values, "the array", notes)), "the array", notes)
+
+
+def _to_uint8(values: NDArray[Any], name: str, notes: list[str]) -> NDArray[np.uint8]:
+    """Brightness values of any number type as 0 to 255, same shape.
+
+    bool is black and white, uint16 is scaled by its whole range, floats from 0 to 1 by theirs; other values within 0
+    to 255 stay, within 0 to 65535 are scaled as 16 bits, and anything else is stretched from its least to its greatest.
+    """
+    if values.dtype == np.uint8:
+        return np.ascontiguousarray(values)
+    if values.dtype == np.bool_:
+        return np.where(values, np.uint8(255), np.uint8(0))
+    if values.dtype == np.uint16:
+        return np.rint(values / np.float32(257)).astype(np.uint8)
+    numbers = values.astype(np.float64)
+    finite = np.isfinite(numbers)
+    if not finite.all():
+        notes.append(f"{name}: values that are not finite are taken as black")
+        numbers[~finite] = 0
+    low, high = float(numbers.min()), float(numbers.max())
+    if low < 0 or high > 65535:
+        notes.append(f"{name}: values from {low:g} to {high:g} are stretched to 0 to 255")
+        numbers = (numbers - low) * (255 / (high - low)) if high > low else np.zeros_like(numbers)
+    elif values.dtype.kind == "f" and high <= 1:
+        numbers *= 255
+    elif high > 255:
+        numbers /= 257
+    return np.rint(numbers).astype(np.uint8)
