@@ -134,15 +134,22 @@ class Prediction:
         return len(self.instances)
 
     @property
+    def has_masks(self) -> bool:
+        """Whether masks were made: some object has one, or a segmentation found nothing that could have one."""
+        if not self.instances:
+            return self.task is Task.SEGMENTATION
+        return any(instance.mask is not None for instance in self.instances)
+
+    @property
     def mask(self) -> Mask | None:
         """The union of all masks, (H, W) bool: all False where a segmentation found nothing, None without masks."""
-        width, height = self.image_size
-        masks = [instance.mask for instance in self.instances if instance.mask is not None]
-        if not masks and (self.instances or self.task is not Task.SEGMENTATION):
+        if not self.has_masks:
             return None
+        width, height = self.image_size
         union = np.zeros((height, width), dtype=np.bool_)
-        for mask in masks:
-            union |= mask
+        for instance in self.instances:
+            if instance.mask is not None:
+                union |= instance.mask
         return union
 
     @property
