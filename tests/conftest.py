@@ -1,0 +1,30 @@
+"""Fixtures that several test modules share."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests import tiny
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of random checkpoints (see `tiny`); do not write into it."""
+    return tiny.save_bundle(tmp_path_factory.mktemp("checkpoints") / "bundle")
+
+
+@pytest.fixture
+def pictures() -> list[Image.Image]:
+    """Five RGB pictures of different sizes and content."""
+    return [
+        noise(width, height, seed=i)
+        for i, (width, height) in enumerate([(96, 64), (40, 90), (64, 64), (150, 50), (80, 81)])
+    ]
+
+
+def noise(width: int, height: int, seed: int = 0) -> Image.Image:
+    """A picture of blurred random colours."""
+    values = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return Image.fromarray(values).resize((width, height), Image.Resampling.BICUBIC)

@@ -1,0 +1,72 @@
+"""Which device, number format and attention a part runs with, when it is not said."""
+
+from typing import TYPE_CHECKING
+
+from vision_reasoner.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+DTYPES = ("auto", "bfloat16", "float16", "float32")
+ATTENTIONS = ("auto", "sdpa", "eager", "flash_attention_2")
+SMALL_CHECKPOINT = 1 << 30  # bytes; beyond it decoding on a CPU waits for memory, and half the bytes is half the time
+
+
+def choose_device(device: str = "auto") -> "torch.device":
+    """The device called `device`; for "auto" CUDA, else MPS, else the CPU.
+
+    Raises:
+        UsageError: there is no such device here.
+    """
+    import torch
+
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(f"device {device!r} cannot be used here ({reason}): leave it out or give cpu") from error
+    return torch.device(device)
+
+
+def choose_dtype(dtype: str, device: "torch.device", weight_bytes: int) -> "torch.dtype":
+    """The number format called `dtype`; for "auto" what suits the device.
+
+    bfloat16, in which the released weights were trained and saved, on CUDA and MPS. On a CPU float32 for small weights:
+    they decode faster so, even on cores with bfloat16 instructions, and exactly (`python -m evaluation.benchmark
+    --dtype` compares). Large ones stay in bfloat16 there too, or they would need twice their size in memory.
+
+    Args:
+        dtype: one of `DTYPES`.
+        device: where the weights go.
+        weight_bytes: size of the checkpoint's weight files.
+
+    Raises:
+        UsageError: there is no such format.
+    """
+    import torch
+
+    if dtype not in DTYPES:
+        raise UsageError(f"no number format {dtype!r}: give one of {', '.join(DTYPES)}")
+    if dtype != "auto":
+        chosen = getattr(torch, dtype)
+        assert isinstance(chosen, torch.dtype)
+        return chosen
+    return torch.float32 if device.type == "cpu" and weight_bytes < SMALL_CHECKPOINT else torch.bfloat16
+
+
+def choose_attention(attention: str, device: "torch.device", dtype: "torch.dtype") -> str:
+    """The attention called `attention`; for "auto" flash-attn where it is installed and can run, otherwise sdpa."""
+    import torch
+
+    if attention not in ATTENTIONS:
+        raise UsageError(f"no attention {attention!r}: give one of {', '.join(ATTENTIONS)}")
+    if attention != "auto":
+        return attention
+    from transformers.utils import is_flash_attn_2_available
+
+    half = dtype in (torch.bfloat16, torch.float16)
+    return "flash_attention_2" if device.type == "cuda" and half and is_flash_attn_2_available() else "sdpa"

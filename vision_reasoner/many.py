@@ -1,0 +1,228 @@
+"""One query for many pictures: true batches, and a folder of results that an interruption cannot spoil.
+
+The folder gets `results.jsonl` (one line for each picture), a picture of each result, and `masks/<name>/` with a PNG of
+each object's mask. A line is written when everything else of its picture is on disk; the same command again does only
+what has no line yet, what failed, and pictures that have changed.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from vision_reasoner.errors import CheckpointError, ImageError, UsageError, VisionReasonerError
+from vision_reasoner.images import load_image
+from vision_reasoner.inference import record_of, report, usable
+from vision_reasoner.model import VisionReasoner
+from vision_reasoner.results import Prediction, Task
+
+logger = logging.getLogger(__name__)
+
+RESULTS = "results.jsonl"
+SOME_FAILED = 7  # the exit code
+
+
+def run_many(
+    model: VisionReasoner,
+    files: Sequence[Path],
+    query: str,
+    task: str | None,
+    *,
+    output_dir: Path,
+    settings: Mapping[str, Any],
+    as_json: bool = False,
+    quiet: bool = False,
+) -> int:
+    """Answer `query` for every picture of `files`, going on where an earlier run into `output_dir` stopped.
+
+    A picture that cannot be worked on gets a line with its `error`, and the others go on.
+
+    Args:
+        model: answers, `model.batch_size` pictures at a time.
+        files: the pictures.
+        query: what to find, count or answer.
+        task: None lets the router decide, once for all.
+        output_dir: made if need be.
+        settings: whatever else results depend on, as plain values; earlier results with others are not mixed with.
+        as_json: print each line of results.jsonl instead of text.
+        quiet: no progress bar.
+
+    Returns:
+        The exit code: 0, or `SOME_FAILED` where a picture failed or a reply could not be used.
+
+    Raises:
+        UsageError: `output_dir` holds the results of something else.
+        ImageError: the query cannot be used, or asks for editing.
+        CheckpointError: a part does not load.
+    """
+    from tqdm import tqdm
+
+    settings = {"query": query, "task": task or "auto", **settings}
+    digests = {file: _digest(file) for file in files}
+    done = resume(output_dir / RESULTS, settings, {str(file): digest for file, digest in digests.items()})
+    todo = [file for file in files if str(file) not in done]
+    failed = sum(not done[str(file)]["usable"] for file in files if file not in todo)
+    names = _names(files, done)
+    if todo and task is None:
+        task = _route(model, query)
+
+    bar = tqdm(total=len(files), initial=len(files) - len(todo), unit="picture", disable=quiet, file=sys.stderr)
+    with (output_dir / RESULTS).open("a", encoding="utf-8") as lines, bar:
+        for start in range(0, len(todo), model.batch_size):
+            batch = todo[start : start + model.batch_size]
+            for file, image, outcome in _answer(model, batch, query, task):
+                record: dict[str, Any] = {"image": str(file), "query": query}
+                if image is None or isinstance(outcome, VisionReasonerError):
+                    record |= {"usable": False, "error": str(outcome)}
+                else:
+                    written = _save(output_dir, names[file], image, outcome)
+                    record = record_of(file, outcome) | {"usable": usable(outcome)} | written
+                record |= {"sha256": digests[file], "settings": settings}
+                line = json.dumps(record, ensure_ascii=False)
+                lines.write(line + "\n")
+                lines.flush()
+                os.fsync(lines.fileno())
+                failed += not record["usable"]
+                with tqdm.external_write_mode(file=sys.stdout):
+                    if as_json:
+                        print(line, flush=True)
+                    elif isinstance(outcome, Prediction):
+                        print(f"Image: {file}\n{report(outcome)}\n", flush=True)
+                    else:
+                        logger.error("error: %s", outcome)
+                bar.update()
+    logger.warning(
+        "%d pictures, %d of them earlier, %d failed: %s", len(files), len(files) - len(todo), failed, output_dir
+    )
+    return SOME_FAILED if failed else 0
+
+
+def resume(results: Path, settings: Mapping[str, Any], digests: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """The finished records of an earlier run by picture; the file is left with these alone, whole and ready to grow.
+
+    Lines that a crash tore, and pictures that failed or whose digest is another now, are taken out, to be done again.
+
+    Raises:
+        UsageError: a record was made with other settings.
+    """
+    results.parent.mkdir(parents=True, exist_ok=True)
+    if not results.exists():
+        return {}
+    before = results.read_bytes()
+    kept: dict[str, dict[str, Any]] = {}
+    for number, line in enumerate(before.split(b"\n"), start=1):
+        record = _parse(line)
+        if record is None and line:
+            logger.warning("%s: line %d is torn; its picture is done again", results, number)
+        if record is None or "error" in record:
+            continue
+        earlier = record["settings"]
+        if differing := sorted(key for key in {*earlier, *settings} if earlier.get(key) != settings.get(key)):
+            raise UsageError(
+                f"{results}: holds results of something else ({', '.join(differing)} differ); give another --output_dir"
+            )
+        if digests.get(record["image"], record["sha256"]) == record["sha256"]:
+            kept[record["image"]] = record
+    after = b"".join(json.dumps(record, ensure_ascii=False).encode() + b"\n" for record in kept.values())
+    if after != before:
+        part = results.with_name(f".{results.name}.part")
+        part.write_bytes(after)
+        part.replace(results)
+    return kept
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    """A line of results.jsonl; None where it is not a whole one."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and {"image", "settings", "sha256", "usable"} <= record.keys() else None
+
+
+def _route(model: VisionReasoner, query: str) -> Task:
+    """The task of the one query, so that the router is asked once for all pictures."""
+    route = model.route([query])[0]
+    if route.task is None:
+        raise ImageError(route.warning or f"{query!r} is of no task that can be done")
+    if route.warning:
+        logger.warning("warning: %s", route.warning)
+    return route.task
+
+
+def _answer(
+    model: VisionReasoner, files: Sequence[Path], query: str, task: str | None
+) -> Iterator[tuple[Path, Image.Image | None, Prediction | VisionReasonerError]]:
+    """Each file with its picture and its prediction, or with what is wrong with it."""
+    images: dict[Path, Image.Image] = {}
+    notes: dict[Path, list[str]] = {file: [] for file in files}
+    wrong: dict[Path, VisionReasonerError] = {}
+    for file in files:
+        try:
+            images[file] = load_image(file, max_pixels=model.max_image_pixels, notes=notes[file])
+        except ImageError as error:
+            wrong[file] = error
+    outcomes = dict(zip(images, _predict(model, list(images.values()), query, task), strict=True))
+    for file in files:
+        outcome = wrong.get(file) or outcomes[file]
+        if isinstance(outcome, Prediction):
+            outcome.warnings = notes[file] + outcome.warnings
+        yield file, images.get(file), outcome
+
+
+def _predict(
+    model: VisionReasoner, images: Sequence[Image.Image], query: str, task: str | None
+) -> list[Prediction | VisionReasonerError]:
+    """A prediction for each picture; where a batch fails because of one picture, the others are done without it."""
+    try:
+        return list(model.predict_batch([(image, query) for image in images], task))
+    except (UsageError, CheckpointError):
+        raise
+    except VisionReasonerError as error:
+        if len(images) == 1:
+            return [error]
+        return [outcome for image in images for outcome in _predict(model, [image], query, task)]
+
+
+def _save(output_dir: Path, name: str, image: Image.Image, prediction: Prediction) -> dict[str, Any]:
+    """Write the picture of a result and its masks; returns where they are, relative to the folder."""
+    prediction.save(output_dir / f"{name}.png", image)
+    masks = []
+    for number, instance in enumerate(prediction.instances, start=1):
+        mask = instance.mask
+        if mask is not None:
+            file = output_dir / "masks" / name / f"{number}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(mask.astype(np.uint8) * 255).save(file)
+            masks.append(str(file.relative_to(output_dir)))
+    return {"picture": f"{name}.png", "masks": masks}
+
+
+def _names(files: Sequence[Path], done: Mapping[str, Mapping[str, Any]]) -> dict[Path, str]:
+    """A name for each picture's results: the earlier one, else its own without ending, numbered where two share it."""
+    names = {file: str(done[str(file)]["picture"]).removesuffix(".png") for file in files if str(file) in done}
+    taken = {str(record["picture"]).removesuffix(".png").lower() for record in done.values()}
+    for file in files:
+        number = 1
+        while file not in names:
+            name = file.stem if number == 1 else f"{file.stem}-{number}"
+            if name.lower() not in taken:
+                names[file] = name
+                taken.add(name.lower())
+            number += 1
+    return names
+
+
+def _digest(file: Path) -> str:
+    """SHA-256 of a file's bytes; empty where there is no such file, which `load_image` will say."""
+    if not file.is_file():
+        return ""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
