@@ -1,0 +1,1 @@
+"""Training: the scenes, the stages that train VisionReasoner-Tiny from nothing."""

@@ -1,0 +1,384 @@
+"""Stage 2: the language model alone, on ideal vision tokens; and the losses that the joint stage shares with it.
+
+    python -m vision_reasoner.training.language --minutes 60
+
+The loss on the reply's tokens alone teaches the format and then, for thousands of steps, nothing of the picture. What
+makes the model look is being taught every part of the way from question to answer where it should arise: the class
+asked and which object is due (hidden state TELL), each cell's class, place and number (hidden state SEE), and where two
+heads of layer LOOK look while an object is written and while objects are counted. The heads are dropped afterwards.
+
+Several requests share one picture: each sees the picture and itself, at the positions it would have alone.
+"""
+
+import argparse
+import random
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb
+
+from vision_reasoner.prompts import VISION_REASONER
+from vision_reasoner.results import Task
+from vision_reasoner.training import loop
+from vision_reasoner.training.art import load_sprites
+from vision_reasoner.training.classes import CLASSES
+from vision_reasoner.training.requests import Request, random_requests
+from vision_reasoner.training.scenes import GRID, Scene, random_scene
+from vision_reasoner.training.tiny import CELL, CELLS, HEAD, NONE, SIDE, WIDTH, CellTruth, Code, make_reasoner
+from vision_reasoner.training.tokenizer import FIRST, LAST, MIDDLE, MOST, NEXT, NOTHING, THINK, build_tokenizer
+
+SEE, TELL, LOOK = 3, 2, 3  # hidden states taught about cells, about the text; the layer whose attention is taught
+TAUGHT_HEADS = 2
+IGNORE = -100
+
+
+@dataclass
+class Lesson:
+    """One request with its reply as tokens; every list has one entry per token of the reply.
+
+    Attributes:
+        prompt: token ids up to the reply.
+        reply: token ids, the end included.
+        look: cell to look at when the token is written, -1 for none.
+        asked: class it is about, -1 for none.
+        nth: number of the object being written among those of its list, -1 outside objects.
+        counted: cells of all that is being counted, None elsewhere.
+    """
+
+    prompt: list[int]
+    reply: list[int] = field(default_factory=list)
+    look: list[int] = field(default_factory=list)
+    asked: list[int] = field(default_factory=list)
+    nth: list[int] = field(default_factory=list)
+    counted: list[list[int] | None] = field(default_factory=list)
+
+    def add(
+        self, ids: Sequence[int], look: int = -1, asked: int = -1, nth: int = -1, counted: list[int] | None = None
+    ) -> None:
+        for i in ids:
+            self.reply.append(i)
+            self.look.append(look)
+            self.asked.append(asked)
+            self.nth.append(nth)
+            self.counted.append(counted)
+
+
+class Teacher:
+    """Turns scenes and requests into lessons and batches of tensors; holds the tokenizer's ids."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.known: dict[str, list[int]] = {}
+        self.head = self.encode(
+            "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|>"
+        )
+        self.tail = self.encode("<|im_end|>\n<|im_start|>assistant\n")
+        self.image = tokenizer.convert_tokens_to_ids("<|image_pad|>")
+        self.number, self.last_number = self.encode("0,")[0], self.encode("0")[0]  # first of SIDE + 1 each
+        self.count = self.encode(" 0")[0]  # first of MOST + 1
+        names = {n for c in CLASSES for n in (c.name, c.plural)}
+        self.names = torch.tensor([tokenizer.decode([i]).strip() in names for i in range(len(tokenizer))])
+
+    def encode(self, text: str) -> list[int]:
+        if text not in self.known:
+            ids = self.tokenizer.encode(text)
+            if len(self.known) > 50_000:
+                return ids
+            self.known[text] = ids
+        return self.known[text]
+
+    def lesson(self, scene: Scene, request: Request) -> Lesson:
+        objects = scene.objects
+        cell = [o.home[0] * GRID + o.home[1] for o in objects]
+        if request.task is Task.VQA:
+            assert request.answer is not None
+            pieces, text = (request.answer,), request.query
+        else:
+            pieces, text = request.thinking, VISION_REASONER.text_for(request.query)
+        lesson = Lesson(self.encode("<|vision_end|>") + self.encode(text) + self.tail)
+        if request.task is not Task.VQA:
+            lesson.add(self.encode(THINK))
+        for piece in pieces:
+            ids = self.encode(piece.text)
+            if piece.counted >= 0:
+                lesson.add(ids, asked=piece.counted, counted=[cell[i] for i in piece.looks])
+            elif piece.looks:
+                lesson.add(ids, cell[piece.looks[0]], objects[piece.looks[0]].label)
+            else:
+                lesson.add(ids)
+        if request.task is not Task.VQA:
+            self._answer(lesson, scene, request.targets, cell)
+        lesson.add([self.tokenizer.eos_token_id])
+        return lesson
+
+    def _answer(self, lesson: Lesson, scene: Scene, targets: Sequence[int], cell: list[int]) -> None:
+        if not targets:
+            lesson.add(self.encode(NOTHING))
+        numbers: dict[int, int] = {}
+        for k, i in enumerate(targets):
+            o = scene.objects[i]
+            nth = numbers[o.label] = numbers.get(o.label, -1) + 1
+            lesson.add(self.encode(NEXT if k else FIRST), asked=o.label)
+            here = {"look": cell[i], "asked": o.label, "nth": nth}
+            lesson.add(
+                [self.number + o.box.x1, self.number + o.box.y1, self.number + o.box.x2, self.last_number + o.box.y2],
+                **here,
+            )
+            lesson.add(self.encode(MIDDLE), **here)
+            lesson.add([self.number + o.point.x, self.last_number + o.point.y], **here)
+        if targets:
+            lesson.add(self.encode(LAST))
+
+
+class Batch:
+    """Scenes and their lessons as tensors, (scenes, length) each; row b is the picture, then its requests one by one.
+
+    Attributes:
+        ids, positions (3, scenes, length), mask (scenes, 1, length, length).
+        labels: at each token, the one that follows it in a reply; IGNORE elsewhere. look, asked, nth go with labels.
+        counts: (row, token, cells) of every count.
+    """
+
+    def __init__(self, teacher: Teacher, lessons: Sequence[Sequence[Lesson]]) -> None:
+        head = len(teacher.head)
+        length = head + CELLS + max(sum(len(x.prompt) + len(x.reply) - 1 for x in row) for row in lessons)
+        shape = len(lessons), length
+        self.start = head
+        self.ids = torch.zeros(shape, dtype=torch.long)
+        self.labels = torch.full(shape, IGNORE)
+        self.look, self.asked, self.nth = (torch.full(shape, -1) for _ in range(3))
+        part = torch.zeros(shape, dtype=torch.long)
+        place = torch.zeros(shape, dtype=torch.long)
+        self.counts: list[tuple[int, int, list[int]]] = []
+        for b, row in enumerate(lessons):
+            self.ids[b, :head] = torch.tensor(teacher.head)
+            self.ids[b, head : head + CELLS] = teacher.image
+            at = head + CELLS
+            for k, x in enumerate(row, 1):
+                tokens = x.prompt + x.reply[:-1]
+                end, first = at + len(tokens), at + len(x.prompt) - 1
+                self.ids[b, at:end] = torch.tensor(tokens)
+                part[b, at:end] = k
+                place[b, at:end] = head + GRID + torch.arange(len(tokens))
+                for target, source in (
+                    (self.labels, x.reply),
+                    (self.look, x.look),
+                    (self.asked, x.asked),
+                    (self.nth, x.nth),
+                ):
+                    target[b, first:end] = torch.tensor(source)
+                self.counts += [(b, first + i, cells) for i, cells in enumerate(x.counted) if cells is not None]
+                at = end
+            part[b, at:] = -1
+        place[:, :head] = torch.arange(head)
+        self.positions = place.expand(3, -1, -1).clone()
+        cells = torch.arange(CELLS)
+        grid = torch.stack([torch.zeros_like(cells), cells // GRID, cells % GRID]) + head
+        self.positions[:, :, head : head + CELLS] = grid[:, None]
+        same = (part[:, None, :] == part[:, :, None]) | (part[:, None, :] == 0)
+        causal = torch.ones(length, length, dtype=torch.bool).tril()
+        self.mask = (same & causal)[:, None]
+
+
+class Heads(nn.Module):
+    """What is asked of hidden states in training only; all of it in the model's own embedding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen_none = nn.Linear(WIDTH, 1)
+        self.seen_class, self.seen_numbers = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 8 * WIDTH)
+        self.seen_nth, self.seen_nth_of_colour = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.said_class, self.said_nth = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+
+
+def soft_number_loss(logp: Tensor, truth: Tensor, sigma: float = 1.5) -> Tensor:
+    """Cross-entropy against a narrow Gaussian around the true number: 101 for 100 is nearly right."""
+    w = torch.exp(-0.5 * ((torch.arange(SIDE + 1) - truth[..., None]) / sigma) ** 2)
+    return -(w / w.sum(-1, keepdim=True) * logp).sum(-1).mean()
+
+
+class Language:
+    """The language model's losses on a batch of scenes; knows where in the network each part is taught."""
+
+    def __init__(self, model: Any, heads: Heads, teacher: Teacher, code: Code) -> None:
+        self.model, self.heads, self.teacher, self.code = model, heads, teacher, code
+        self.projected: dict[str, Tensor] = {}
+        attention = model.model.language_model.layers[LOOK].self_attn
+        for name in ("q", "k"):
+            hook = lambda module, inputs, output, name=name: self.projected.__setitem__(name, output)  # noqa: E731
+            getattr(attention, f"{name}_proj").register_forward_hook(hook)
+
+    def losses(self, scenes: Sequence[Scene], requests: Sequence[Sequence[Request]], tokens: Tensor) -> loop.Losses:
+        """tokens: (scenes * CELLS, WIDTH), seen or ideal."""
+        batch = Batch(
+            self.teacher, [[self.teacher.lesson(s, r) for r in row] for s, row in zip(scenes, requests, strict=True)]
+        )
+        words = self.model.get_input_embeddings().weight
+        embedded = self.model.get_input_embeddings()(batch.ids).clone()
+        embedded[:, batch.start : batch.start + CELLS] = tokens.view(len(scenes), CELLS, WIDTH)
+        out = self.model.model.language_model(
+            inputs_embeds=embedded,
+            position_ids=batch.positions,
+            attention_mask={"full_attention": batch.mask},
+            output_hidden_states=True,
+            use_cache=False,
+        )
+        h = out.hidden_states
+        cells = h[SEE][:, batch.start : batch.start + CELLS].reshape(-1, WIDTH)
+        parts = [
+            self._reply(out.last_hidden_state, batch),
+            self._cells(words, cells, CellTruth([s.objects for s in scenes])),
+            self._numbers(words, cells, scenes),
+            self._text(words, h[TELL], batch),
+            self._look(batch),
+        ]
+        seen = {k: v.item() for _, values in parts for k, v in values.items()}
+        loss = torch.stack([p[0] for p in parts]).sum()
+        return loss, {"loss": loss.item(), **seen}
+
+    def _unit(self, words: Tensor, rows: Tensor | slice) -> Tensor:
+        return F.normalize(words[rows], dim=-1).T * 6
+
+    def _norm(self, hidden: Tensor) -> Tensor:
+        return F.rms_norm(hidden, (WIDTH,))
+
+    def _reply(self, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Classes, counts, coordinates and the rest are weighed alike: in one mean the few words that matter drown."""
+        keep = batch.labels != IGNORE
+        y = batch.labels[keep]
+        logp = self.model.lm_head(hidden[keep]).log_softmax(-1)
+        nll = -logp.gather(1, y[:, None])[:, 0]
+        t = self.teacher
+        count = (y >= t.count) & (y <= t.count + MOST)
+        word = self.teacher.names[y]
+        right = logp.argmax(1) == y
+        looked = batch.look[keep] >= 0
+        word |= looked & (y < t.number) & ~count  # colours, companies, and whatever else is read off the picture
+        loss, number, errors = nll.new_zeros(()), torch.zeros_like(count), []
+        for first in (t.number, t.last_number):
+            these = (y >= first) & (y <= first + SIDE)
+            number |= these
+            if these.any():
+                loss = loss + 0.5 * soft_number_loss(
+                    logp[these][:, first : first + SIDE + 1], (y[these] - first).float()
+                )
+                errors.append((logp[these][:, first : first + SIDE + 1].argmax(1) - (y[these] - first)).abs().float())
+        rest = ~(number | count | word)
+        seen = {"px": torch.cat(errors).median() if errors else nll.new_zeros(())}
+        for name, group in (("word", word), ("count", count), ("rest", rest)):
+            if group.any():
+                loss = loss + nll[group].mean()
+                seen[name] = right[group].float().mean()
+        return loss, seen
+
+    def _cells(self, words: Tensor, cells: Tensor, truth: CellTruth) -> tuple[Tensor, dict[str, Tensor]]:
+        """A middle layer's cells know their class, their own place and their object's box and point."""
+        there = truth.label < NONE
+        step = torch.arange(GRID) * CELL + CELL / 2
+        centre = torch.stack([step[None].expand(GRID, GRID), step[:, None].expand(GRID, GRID)], -1).view(1, -1, 2)
+        centre = centre.expand(len(cells) // CELLS, -1, -1).reshape(-1, 2)
+        where = (truth.numbers[:, :6] * CELL + centre.repeat(1, 3)).clamp(0, SIDE)
+        h = self._norm(cells)
+        logits = torch.cat([self.heads.seen_class(h) @ self.code.classes[:NONE].T * 6, self.heads.seen_none(h)], 1)
+        # a third of the empty cells is enough to know their place
+        some = there | (torch.rand(len(cells)) < 0.3)
+        guess = self.heads.seen_numbers(h[some]).view(-1, 8, WIDTH) @ self._unit(
+            words, slice(self.teacher.number, self.teacher.number + SIDE + 1)
+        )
+        guess = guess.log_softmax(-1)
+        loss = F.cross_entropy(logits, truth.label) + soft_number_loss(guess[:, 6:], centre[some])
+        seen = {}
+        if there.any():
+            boxes, mine = guess[there[some]][:, :6], where[there]
+            loss = loss + soft_number_loss(boxes, mine)
+            seen["box px"] = (boxes[:, :4].argmax(-1) - mine[:, :4]).abs().median()
+        return loss, seen
+
+    def _numbers(self, words: Tensor, cells: Tensor, scenes: Sequence[Scene]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Every home cell knows its object's number among those of its class, and of its class and colour."""
+        rows, nth, nth_of_colour = [], [], []
+        for b, scene in enumerate(scenes):
+            met: dict[Any, int] = {}
+            for o in scene.objects:
+                rows.append(b * CELLS + o.home[0] * GRID + o.home[1])
+                for key, numbers in ((o.label, nth), ((o.label, o.colour), nth_of_colour)):
+                    numbers.append(met.get(key, 0))
+                    met[key] = met.get(key, 0) + 1
+        h = self._norm(cells[torch.tensor(rows)])
+        upto = self._unit(words, slice(self.teacher.count, self.teacher.count + MOST))
+        seen = self.heads.seen_nth(h) @ upto
+        loss = F.cross_entropy(seen, torch.tensor(nth)) + F.cross_entropy(
+            self.heads.seen_nth_of_colour(h) @ upto, torch.tensor(nth_of_colour)
+        )
+        return loss, {"nth": (seen.argmax(1) == torch.tensor(nth)).float().mean()}
+
+    def _text(self, words: Tensor, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Every token of a reply knows which class it is about, and the number of the object it writes."""
+        about, writing = batch.asked >= 0, batch.nth >= 0
+        if not about.any():
+            return hidden.new_zeros(()), {}
+        said = self.heads.said_class(self._norm(hidden[about])) @ self.code.classes.T * 6
+        loss = F.cross_entropy(said, batch.asked[about])
+        if writing.any():
+            upto = self._unit(words, slice(self.teacher.count, self.teacher.count + MOST))
+            loss = loss + F.cross_entropy(self.heads.said_nth(self._norm(hidden[writing])) @ upto, batch.nth[writing])
+        return loss, {"asked": (said.argmax(1) == batch.asked[about]).float().mean()}
+
+    def _look(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Two heads of one layer look at the home cell of the object that is written; where objects are counted, they
+        share themselves out over all of these and the first token, whose share then tells the number."""
+        q, k = (self.projected[name].view(*batch.ids.shape, -1, HEAD).transpose(1, 2) for name in "qk")
+        q, k = apply_rotary_pos_emb(q, k, *self.model.model.language_model.rotary_emb(q, batch.positions))
+
+        def attention(rows: Tensor, at: Tensor) -> Tensor:
+            z = torch.einsum("nhd,nhld->nhl", q[rows, :TAUGHT_HEADS, at], k[rows, :TAUGHT_HEADS]) / HEAD**0.5
+            return z.masked_fill(~batch.mask[rows, 0, at][:, None], -1e9).log_softmax(-1)
+
+        loss, seen = q.new_zeros(()), {}
+        rows, at = (batch.look >= 0).nonzero(as_tuple=True)
+        if len(rows):
+            keep = torch.randperm(len(rows))[:400]  # a sample is enough, and attention over every token is dear
+            rows, at = rows[keep], at[keep]
+            logp, target = attention(rows, at), batch.start + batch.look[rows, at]
+            loss = loss - logp.gather(2, target[:, None, None].expand(-1, TAUGHT_HEADS, 1)).mean()
+            seen["look"] = (logp[:, 0].argmax(-1) == target).float().mean()
+        if batch.counts:
+            rows, at = torch.tensor([c[0] for c in batch.counts]), torch.tensor([c[1] for c in batch.counts])
+            share = torch.zeros(len(rows), batch.ids.shape[1])
+            for i, (_, _, cells) in enumerate(batch.counts):
+                share[i, [0] + [batch.start + c for c in cells]] = 1 / (len(cells) + 1)
+            loss = loss - (share[:, None] * attention(rows, at)).sum(-1).mean()
+        return loss, seen
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    loop.add_arguments(parser, minutes=60)
+    parser.add_argument("--requests", type=int, default=6, help="requests per picture")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    tokenizer, code, sprites = build_tokenizer(), Code(), load_sprites()
+    model, heads = make_reasoner(tokenizer, code), Heads()
+    model.model.visual.requires_grad_(False)
+    language = Language(model, heads, Teacher(tokenizer), code)
+
+    def step_losses(step: int) -> loop.Losses:
+        rng = random.Random(args.seed * 2_000_003 + step)
+        most = min(12, 4 + step // 60)  # few objects first
+        scenes = [random_scene(sprites, rng, (SIDE, SIDE), most) for _ in range(args.batch_size)]
+        requests = [random_requests(s, rng, args.requests) for s in scenes]
+        ideal = code.tokens(CellTruth([s.objects for s in scenes]))
+        return language.losses(scenes, requests, ideal + 0.02 * torch.randn_like(ideal))
+
+    loop.train("language", {"language": model.model.language_model, "heads": heads}, step_losses, args)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

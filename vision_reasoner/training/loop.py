@@ -1,0 +1,135 @@
+"""The loop that all stages share: a time budget, checkpoints to resume from, a log; it knows nothing of the models."""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+Losses = tuple[Tensor, dict[str, float]]
+
+
+def add_arguments(parser: argparse.ArgumentParser, minutes: float) -> None:
+    """The flags of every stage."""
+    parser.add_argument("--minutes", type=float, default=minutes, help="time budget of this run (default %(default)s)")
+    parser.add_argument(
+        "--output_dir",
+        type=Path,
+        default=Path("runs/tiny"),
+        help="checkpoints and logs; an earlier run there is continued",
+    )
+    parser.add_argument("--seed", type=int, default=1, help="of weights and scenes")
+    parser.add_argument("--threads", type=int, default=1, help="processor cores to use")
+    parser.add_argument("--batch_size", type=int, default=16, help="pictures per step")
+    parser.add_argument("--lr", type=float, default=2e-3, help="peak learning rate")
+
+
+def optimisers(modules: Iterable[nn.Module], lr: float) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the blocks, AdamW for embeddings, heads and vectors."""
+    matrices, others = [], []
+    for module in modules:
+        for name, parameter in module.named_parameters():
+            if parameter.requires_grad:
+                inside = parameter.ndim == 2 and ("layers." in name or "blocks." in name)
+                (matrices if inside else others).append(parameter)
+    found: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+    ]
+    if matrices:
+        found.append(torch.optim.Muon(matrices, lr=lr, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"))
+    return found
+
+
+def train(
+    name: str,
+    modules: dict[str, nn.Module],
+    step_losses: Callable[[int], Losses],
+    args: argparse.Namespace,
+    *,
+    save_every: float = 240.0,
+) -> None:
+    """Train until the time is over; the last quarter of it lowers the learning rate.
+
+    Args:
+        name: of the stage; `args.output_dir/<name>.pt` is its checkpoint, `<name>.jsonl` its log.
+        modules: what is trained, by name.
+        step_losses: from the number of a step (seed whatever is random with it) to the loss and what to log.
+        args: see `add_arguments`.
+        save_every: seconds between checkpoints.
+    """
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    path = args.output_dir / f"{name}.pt"
+    optimizers = optimisers(modules.values(), args.lr)
+    parameters = [p for m in modules.values() for p in m.parameters() if p.requires_grad]
+    first = resume(path, modules, optimizers)
+    start = saved = time.time()
+    step, recent = first, []
+    bar = tqdm(
+        total=round(args.minutes, 1),
+        unit="min",
+        desc=name,
+        bar_format="{l_bar}{bar}| {n:.1f}/{total} min {postfix}",
+        mininterval=10,
+    )
+    with (args.output_dir / f"{name}.jsonl").open("a") as log:
+        while (done := (time.time() - start) / 60 / args.minutes) < 1:
+            rate = args.lr * min(1.0, (step - first + 1) / 60) * min(1.0, max(0.02, (1 - done) / 0.25))
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+            loss, seen = step_losses(step)
+            for optimizer in optimizers:
+                optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            if not torch.isfinite(norm):
+                print(f"{name}: step {step} skipped, its gradient is not finite", file=sys.stderr)
+            else:
+                for optimizer in optimizers:
+                    optimizer.step()
+            recent.append(seen)
+            step += 1
+            if step % 25 == 0:
+                means = {k: sum(s[k] for s in recent if k in s) / max(1, sum(k in s for s in recent)) for k in seen}
+                line = {
+                    "step": step,
+                    "seconds": round((time.time() - start) / (step - first), 3),
+                    **{k: round(v, 4) for k, v in means.items()},
+                }
+                log.write(json.dumps(line) + "\n")
+                log.flush()
+                recent = []
+                bar.n = round((time.time() - start) / 60, 1)
+                bar.set_postfix_str(" ".join(f"{k} {v:.3g}" for k, v in line.items()))
+            if time.time() - saved > save_every:
+                save(path, modules, optimizers, step)
+                saved = time.time()
+    bar.close()
+    save(path, modules, optimizers, step)
+
+
+def save(path: Path, modules: dict[str, nn.Module], optimizers: list[torch.optim.Optimizer], step: int) -> None:
+    """Write a checkpoint; an interruption leaves the one before."""
+    state: dict[str, Any] = {k: m.state_dict() for k, m in modules.items()}
+    scratch = path.with_suffix(".tmp")
+    torch.save({"step": step, "modules": state, "optimizers": [o.state_dict() for o in optimizers]}, scratch)
+    scratch.replace(path)
+
+
+def resume(path: Path, modules: dict[str, nn.Module], optimizers: list[torch.optim.Optimizer] | None = None) -> int:
+    """Load a checkpoint if there is one; returns the number of steps done."""
+    if not path.exists():
+        return 0
+    state = torch.load(path, weights_only=True, map_location="cpu")
+    for name, module in modules.items():
+        if name in state["modules"]:
+            module.load_state_dict(state["modules"][name])
+    for optimizer, saved in zip(optimizers or [], state["optimizers"], strict=False):
+        optimizer.load_state_dict(saved)
+    return int(state["step"])
