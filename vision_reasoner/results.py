@@ -46,6 +46,25 @@ class Status(StrEnum):
     """There is no answer in the reply."""
 
 
+class _PackedMask:
+    """A dataclass field that takes and gives (H, W) bool masks and keeps one bit per pixel.
+
+    300 masks of a 12-megapixel picture take 0.45 GB in this way instead of 3.6.
+    """
+
+    def __get__(self, instance: "Instance | None", owner: type | None = None) -> Mask | None:
+        packed = None if instance is None else instance.__dict__["_packed_mask"]
+        if packed is None:
+            return None
+        (height, width), bits = packed
+        return np.unpackbits(bits, count=height * width).reshape(height, width).view(np.bool_)
+
+    def __set__(self, instance: "Instance", mask: Mask | None) -> None:
+        if mask is not None and (mask.ndim != 2 or mask.dtype != np.bool_):
+            raise ValueError(f"mask must be (H, W) bool, got {mask.shape} {mask.dtype}")
+        instance.__dict__["_packed_mask"] = None if mask is None else (mask.shape, np.packbits(mask))
+
+
 @dataclass(frozen=True, eq=False)
 class Instance:
     """One object that was found.
@@ -53,7 +72,8 @@ class Instance:
     Attributes:
         box: pixels of the original image, xyxy, x1 < x2 and y1 < y2.
         point: a point that the model put inside the object, or None.
-        mask: (H, W) bool in pixels of the original image, or None where no mask was made.
+        mask: (H, W) bool in pixels of the original image, or None where no mask was made. It is kept packed: each
+            access gives a new array, so take it once where it is used often.
         score: the segmenter's own estimate of the mask's IoU, or None.
 
     Raises:
@@ -62,22 +82,28 @@ class Instance:
 
     box: Box
     point: Point | None = None
-    mask: Mask | None = None
+    mask: _PackedMask = _PackedMask()
     score: float | None = None
 
     def __post_init__(self) -> None:
         if len(self.box) != 4 or not (self.box[0] < self.box[2] and self.box[1] < self.box[3]):
             raise ValueError(f"box must be (x1, y1, x2, y2) with x1 < x2 and y1 < y2, got {tuple(self.box)}")
-        if self.mask is not None and (self.mask.ndim != 2 or self.mask.dtype != np.bool_):
-            raise ValueError(f"mask must be (H, W) bool, got {self.mask.shape} {self.mask.dtype}")
+
+    @property
+    def mask_shape(self) -> tuple[int, int] | None:
+        """(H, W) of the mask, None without one; costs nothing."""
+        packed = self.__dict__["_packed_mask"]
+        return None if packed is None else packed[0]
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Instance):
             return NotImplemented
-        if (self.mask is None) != (other.mask is None):
+        mine = (self.box, self.point, self.score, self.mask_shape)
+        if mine != (other.box, other.point, other.score, other.mask_shape):
             return False
-        masks_equal = self.mask is None or other.mask is None or np.array_equal(self.mask, other.mask)
-        return masks_equal and (self.box, self.point, self.score) == (other.box, other.point, other.score)
+        return self.mask_shape is None or np.array_equal(
+            self.__dict__["_packed_mask"][1], other.__dict__["_packed_mask"][1]
+        )
 
 
 @dataclass
@@ -118,15 +144,13 @@ class Prediction:
         if width <= 0 or height <= 0:
             raise ValueError(f"image_size must be positive (width, height), got {self.image_size}")
         for number, instance in enumerate(self.instances, start=1):
-            box, point, mask = instance.box, instance.point, instance.mask
+            box, point, shape = instance.box, instance.point, instance.mask_shape
             if box[0] < 0 or box[1] < 0 or box[2] > width or box[3] > height:
                 raise ValueError(f"instance {number}: box {tuple(box)} leaves the image of {width}x{height}")
             if point is not None and not (0 <= point[0] <= width and 0 <= point[1] <= height):
                 raise ValueError(f"instance {number}: point {tuple(point)} leaves the image of {width}x{height}")
-            if mask is not None and mask.shape != (height, width):
-                raise ValueError(
-                    f"instance {number}: mask must have shape (H, W) = {(height, width)}, got {mask.shape}"
-                )
+            if shape is not None and shape != (height, width):
+                raise ValueError(f"instance {number}: mask must have shape (H, W) = {(height, width)}, got {shape}")
 
     @property
     def count(self) -> int:
@@ -138,7 +162,7 @@ class Prediction:
         """Whether masks were made: some object has one, or a segmentation found nothing that could have one."""
         if not self.instances:
             return self.task is Task.SEGMENTATION
-        return any(instance.mask is not None for instance in self.instances)
+        return any(instance.mask_shape is not None for instance in self.instances)
 
     @property
     def mask(self) -> Mask | None:
@@ -148,8 +172,9 @@ class Prediction:
         width, height = self.image_size
         union = np.zeros((height, width), dtype=np.bool_)
         for instance in self.instances:
-            if instance.mask is not None:
-                union |= instance.mask
+            mask = instance.mask
+            if mask is not None:
+                union |= mask
         return union
 
     @property
@@ -172,7 +197,7 @@ class Prediction:
                 {
                     "box": [int(value) for value in instance.box],
                     "point": None if instance.point is None else [int(value) for value in instance.point],
-                    "mask": None if instance.mask is None else encode_mask(instance.mask),
+                    "mask": None if (mask := instance.mask) is None else encode_mask(mask),
                     "score": None if instance.score is None else float(instance.score),
                 }
                 for instance in self.instances

@@ -1,6 +1,7 @@
 """A prediction as a picture: three panels (the image, boxes and points, masks), one colour and number per object."""
 
 import colorsys
+import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont, ImageOps
 
 from vision_reasoner.geometry import rescale
-from vision_reasoner.results import Prediction, Status, Task
+from vision_reasoner.results import Mask, Prediction, Status, Task
 
 PANEL_SIDE = 768  # the longer side of a panel: small pictures are enlarged to it so that numbers stay legible
 MARGIN = 12
@@ -130,14 +131,9 @@ def _masks_panel(plain: Image.Image, prediction: Prediction, colours: Sequence[C
     panel = Image.blend(grey, Image.new("RGB", plain.size, PAPER), 0.25)
     shapes: list[tuple[int, Rectangle, Image.Image]] = []
     for number, instance in enumerate(prediction.instances, start=1):
-        if instance.mask is None:
-            continue
-        # Averaged over each pixel of the panel, so that thin objects of large pictures do not fall between its pixels.
-        coverage = Image.fromarray(np.where(instance.mask, np.uint8(255), np.uint8(0)))
-        shape = coverage.resize(plain.size, Image.Resampling.BOX).point(lambda value: 255 if value >= 96 else 0)
-        bounds = shape.getbbox()
-        if bounds is not None:
-            shapes.append((number, bounds, shape.crop(bounds)))
+        mask = instance.mask
+        if mask is not None and mask.any():
+            shapes.append((number, *_shrink(mask, plain.size)))
     for number, bounds, shape in sorted(shapes, key=lambda entry: -entry[2].width * entry[2].height):
         colour = colours[number - 1]
         panel.paste(colour, bounds, shape.point(lambda value: value * 2 // 3))
@@ -153,6 +149,26 @@ def _masks_panel(plain: Image.Image, prediction: Prediction, colours: Sequence[C
         places = [(x + dx * width, y + dy * height) for dx, dy in steps]
         _place_tag(draw, number, places, colours[number - 1], style, taken, panel.size)
     return panel
+
+
+def _shrink(mask: Mask, size: tuple[int, int]) -> tuple[Rectangle, Image.Image]:
+    """Where a mask lies on a panel of `size`, and its shape there: 255 inside, 0 outside. The mask is not empty.
+
+    Coverage is averaged over each pixel of the panel, so that thin objects of large pictures do not fall between them.
+    """
+    whole = Image.fromarray(np.multiply(mask, 255, dtype=np.uint8))
+    left, top, right, bottom = whole.getbbox() or (0, 0, *whole.size)
+    across, down = size[0] / whole.width, size[1] / whole.height
+    bounds = (int(left * across), int(top * down), math.ceil(right * across), math.ceil(bottom * down))
+    region = (
+        bounds[0] / across,
+        bounds[1] / down,
+        min(bounds[2] / across, whole.width),
+        min(bounds[3] / down, whole.height),
+    )
+    target = (bounds[2] - bounds[0], bounds[3] - bounds[1])
+    coverage = whole.resize(target, Image.Resampling.BOX, box=region)
+    return bounds, coverage.point(lambda value: 255 if value >= 64 else 0)
 
 
 def _darker(colour: Colour) -> Colour:
