@@ -180,7 +180,7 @@ class Prediction:
     @property
     def usable(self) -> bool:
         """Whether the reply gave something to go on: an object, an answer, or a clear "nothing matches"."""
-        return self.status in (Status.OK, Status.NONE) or bool(self.instances)
+        return self.status in (Status.OK, Status.NONE) or bool(self.instances) or bool(self.answer)
 
     def to_json(self) -> dict[str, Any]:
         """Plain Python values that `json.dumps` takes; `from_json` is the way back.
@@ -256,7 +256,8 @@ class Prediction:
         Missing folders are made. The file appears whole or not at all.
 
         Raises:
-            UsageError: a picture is wanted but `image` is not given, or the ending is of no picture format.
+            UsageError: a picture is wanted but `image` is not given, the ending is of no picture format, or the file
+                cannot be written.
         """
         path = Path(path)
         if path.suffix.lower() == ".json":
@@ -289,10 +290,13 @@ def decode_mask(encoded: Mapping[str, Any]) -> Mask:
 
 def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a file beside `path`, then move it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        write(part)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write(part)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written ({error.strerror or error}); choose another path") from error

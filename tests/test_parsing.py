@@ -1,0 +1,307 @@
+"""Replies: a labelled table of what must be read, and properties that hold for any text."""
+
+import json
+import math
+import re
+import time
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from vision_reasoner.geometry import Box, Point
+from vision_reasoner.parsing import MAX_OBJECT_WARNINGS, ParsedReply, parse_reply
+from vision_reasoner.prompts import ANSWER_EXAMPLE, Grammar
+from vision_reasoner.results import Instance, Status
+
+TABLE = tomllib.loads((Path(__file__).parent / "data" / "replies.toml").read_text(encoding="utf-8"))["reply"]
+GRAMMARS: tuple[Grammar, ...] = ("answer", "fence")
+MODEL = (840, 840)
+IMAGE = (1680, 420)
+
+thinkings = st.text(max_size=60).filter(lambda text: not re.search(r"</?(think|answer)>", text))
+sizes = st.tuples(st.integers(1, 5000), st.integers(1, 5000))
+# Text made of the pieces that replies are made of, whole and broken.
+pieces = st.sampled_from(
+    ["<think>", "</think>", "<answer>", "</answer>", "```json\n", "```", "[", "]", "{", "}", ",", ":", '"', "'", "\\"]
+    + ['"bbox_2d"', '"bbox"', '"point_2d"', '{"bbox_2d": [', '{"bbox_2d": [1, 2, 30, 40]}', '"point_2d": [3, 4]', " "]
+    + ["0", "7", "840", "-1", "1e309", "NaN", "-Infinity", "1.5", "null", "true", "\n", "é", "\x00", "\ud800"]
+)
+mixtures = st.lists(st.one_of(pieces, st.text(max_size=4)), max_size=60).map("".join)
+
+
+def parse(text: str, **options: Any) -> ParsedReply:
+    return parse_reply(text, **{"model_size": MODEL, "image_size": IMAGE, **options})
+
+
+def objects(sides: tuple[int, int] = MODEL) -> st.SearchStrategy[dict[str, Any]]:
+    """Well-formed objects with coordinates in a frame, at least 8 wide and high, with and without a point."""
+    width, height = sides
+
+    @st.composite
+    def build(draw: st.DrawFn) -> dict[str, Any]:
+        x1, y1 = draw(st.integers(0, width - 8)), draw(st.integers(0, height - 8))
+        item: dict[str, Any] = {
+            "bbox_2d": [x1, y1, draw(st.integers(x1 + 8, width)), draw(st.integers(y1 + 8, height))]
+        }
+        if draw(st.booleans()):
+            item["point_2d"] = [draw(st.integers(0, width)), draw(st.integers(0, height))]
+        return item
+
+    return build()
+
+
+def render(thinking: str, items: list[dict[str, Any]]) -> str:
+    return f"<think>{thinking}</think><answer>{json.dumps(items)}</answer>"
+
+
+def as_items(instances: list[Instance]) -> list[dict[str, Any]]:
+    """Instances as the objects of a reply in the image's own frame."""
+    return [
+        {"bbox_2d": list(instance.box)} | ({"point_2d": list(instance.point)} if instance.point is not None else {})
+        for instance in instances
+    ]
+
+
+def plain_reading(text: str, image: tuple[int, int]) -> list[tuple[list[int], list[int] | None]]:
+    """The published way to read a well-formed reply: the JSON between the tags, rescaled from 840 per axis."""
+    across, down = image[0] / 840, image[1] / 840
+    found = re.search(r"<answer>(.*?)</answer>", text, re.DOTALL)
+    assert found is not None
+    results = []
+    for item in json.loads(found.group(1)):
+        x1, y1, x2, y2 = item["bbox_2d"]
+        box = [int(x1 * across + 0.5), int(y1 * down + 0.5), int(x2 * across + 0.5), int(y2 * down + 0.5)]
+        point = item.get("point_2d")
+        results.append((box, None if point is None else [int(point[0] * across + 0.5), int(point[1] * down + 0.5)]))
+    return results
+
+
+def read(reply: ParsedReply) -> list[tuple[list[int], list[int] | None]]:
+    return [(list(found.box), None if found.point is None else list(found.point)) for found in reply.instances]
+
+
+# ---- the table ----
+
+
+@pytest.mark.parametrize("row", TABLE, ids=[row["label"] for row in TABLE])
+def test_table_of_replies(row):
+    reply = parse(row["text"], grammar=row.get("grammar", "answer"))
+    boxes = row.get("boxes", [])
+    points = row.get("points", [[] for _ in boxes])
+    assert reply.status is Status(row["status"])
+    assert reply.thinking == row.get("thinking", "")
+    assert [found.box for found in reply.instances] == [Box(*box) for box in boxes]
+    assert [found.point for found in reply.instances] == [Point(*point) if point else None for point in points]
+    expected = row.get("warnings", [])
+    assert len(reply.warnings) == len(expected)
+    for part, warning in zip(expected, reply.warnings, strict=True):
+        assert part in warning
+        assert "\n" not in warning
+
+
+def test_the_table_is_large_and_its_labels_are_unique():
+    assert len(TABLE) >= 60
+    assert len({row["label"] for row in TABLE}) == len(TABLE)
+    assert {row["status"] for row in TABLE} == {status.value for status in Status}
+
+
+def test_the_prompts_own_example_is_read():
+    assert parse(f"<answer>{ANSWER_EXAMPLE}</answer>").status is Status.OK
+
+
+# ---- well-formed replies ----
+
+
+@given(thinkings, st.lists(objects(), min_size=1, max_size=20), sizes)
+def test_a_well_formed_reply_is_read_as_published(thinking, items, image):
+    text = render(thinking, items)
+    reply = parse(text, image_size=image)
+    # An image so small that a box has no pixel left in it is the one case in which objects are dropped.
+    kept = [(box, point) for box, point in plain_reading(text, image) if box[0] < box[2] and box[1] < box[3]]
+    assert read(reply) == kept
+    assert reply.thinking == thinking.strip()
+    if len(kept) == len(items):
+        assert reply.status is Status.OK
+        assert reply.warnings == []
+
+
+@given(st.lists(objects(), min_size=1, max_size=8), st.integers(0, 3))
+def test_layout_of_the_json_does_not_matter(items, indent):
+    expected = parse(render("t", items))
+    loose = f"<think>t</think>\n\n<answer>\n{json.dumps(items, indent=indent)}\n</answer>\n"
+    assert parse(loose) == expected
+
+
+@given(st.lists(objects(), max_size=12), thinkings)
+def test_rendering_what_was_kept_and_reading_again_changes_nothing(items, thinking):
+    first = parse(render(thinking, items))
+    again = parse(render(first.thinking, as_items(first.instances)), model_size=IMAGE, image_size=IMAGE)
+    assert again == first
+
+
+@given(mixtures, st.sampled_from(GRAMMARS), sizes)
+def test_rendering_what_was_kept_of_any_text_and_reading_again_keeps_it(text, grammar, image):
+    first = parse(f"<answer>[{text}" if grammar == "answer" else f"```[{text}", grammar=grammar, image_size=image)
+    again = parse(render("", as_items(first.instances)), model_size=image, image_size=image)
+    assert again.instances == first.instances
+    assert again.status is (Status.OK if first.instances else Status.NONE)
+    assert again.warnings == []
+
+
+# ---- cuts ----
+
+
+@given(thinkings, st.lists(objects(), min_size=1, max_size=6), st.data())
+def test_objects_that_are_complete_before_a_cut_survive_and_no_others_appear(thinking, items, data):
+    text = render(thinking, items)
+    whole = parse(text)
+    cut = data.draw(st.integers(0, len(text) - 1))
+    reply = parse(text[:cut])
+    start = text.rindex("<answer>[") + len("<answer>")
+    if cut < start:
+        assert reply.status is Status.NO_ANSWER
+        assert reply.instances == []
+    else:
+        complete = sum(bool(text[start:cut].count("}") > i) for i in range(len(items)))
+        assert reply.status is Status.TRUNCATED
+        assert reply.instances == whole.instances[:complete]
+
+
+@given(st.lists(objects(), min_size=2, max_size=6), st.data())
+def test_one_broken_object_costs_no_other(items, data):
+    broken = data.draw(
+        st.sampled_from(
+            ['{"bbox_2d": [1, 2, 3', '{"bbox_2d": [1, 2, 3]}', "{}", '{"bbox_2d: [1, 2, 3, 4]}', "7", '"x"', "{'a': 1}"]
+        )
+    )
+    place = data.draw(st.integers(0, len(items)))
+    parts = [json.dumps(item) for item in items]
+    parts.insert(place, broken)
+    reply = parse(f"<think>t</think><answer>[{', '.join(parts)}]</answer>")
+    assert reply.status is Status.PARTIAL
+    assert reply.instances == parse(render("t", items)).instances
+    assert reply.warnings[0].startswith(f"object {place + 1} dropped: ")
+
+
+# ---- any text ----
+
+
+@settings(max_examples=400)
+@given(st.one_of(mixtures, st.text()), st.sampled_from(GRAMMARS), sizes, sizes)
+@example("<answer>[" + '{"bbox_2d": [1e308, -1e308, 1e308, 1e309]}', "answer", (1, 1), (5000, 1))
+@example("<answer>[" + '{"bbox_2d": [0,0,' + "9" * 5000 + ",9]}]</answer>", "answer", (840, 840), (10, 10))
+def test_any_text_gives_ordered_boxes_inside_the_image(text, grammar, model, image):
+    for prefix in ("", "<answer>", "<answer>[", "```json\n["):
+        reply = parse(prefix + text, grammar=grammar, model_size=model, image_size=image)
+        for found in reply.instances:
+            assert all(isinstance(value, int) for value in (*found.box, *(found.point or ())))
+            assert 0 <= found.box.x1 < found.box.x2 <= image[0]
+            assert 0 <= found.box.y1 < found.box.y2 <= image[1]
+            if found.point is not None:
+                assert 0 <= found.point.x <= image[0]
+                assert 0 <= found.point.y <= image[1]
+        assert all(isinstance(warning, str) for warning in reply.warnings)
+        if reply.status in (Status.OK, Status.PARTIAL, Status.TRUNCATED):
+            assert reply.status is not Status.OK or reply.instances
+        else:
+            assert reply.instances == []
+
+
+numbers = st.one_of(
+    st.floats(), st.integers(), st.booleans(), st.none(), st.text(max_size=3), st.lists(st.integers(), max_size=2)
+)
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(st.dictionaries(st.sampled_from(["bbox_2d", "point_2d", "label"]), st.one_of(numbers, st.lists(numbers))))
+)
+def test_any_json_objects_are_kept_or_named_in_a_warning(items):
+    reply = parse(f"<answer>{json.dumps(items)}</answer>")
+    dropped = [warning for warning in reply.warnings if " dropped: " in warning]
+    assert len(reply.instances) + len(dropped) == len(items)
+    if items:
+        assert reply.status is (Status.PARTIAL if dropped else Status.OK)
+
+
+# ---- bounds ----
+
+MEGABYTE = 1_000_000
+UNITS = [
+    "[",
+    "{",
+    '"',
+    "\\",
+    "9",
+    "`",
+    " ",
+    "<think>",
+    "</think>",
+    "</think> ",
+    "<answer>",
+    '{"',
+    '{"a":',
+    '[{"a":',
+    "{'",
+    '{"a":{},',
+    '{"bbox_2d":[1,2,3,4],"a":[',
+    '{"bbox_2d":[1,2,30,40]},',
+    '{"bbox_2d":[1,2]},',
+    '{"a":[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,',
+]
+
+
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize(
+    ("prefix", "grammar"), [("", "answer"), ("<answer>[", "answer"), ("```json\n[", "fence")], ids=repr
+)
+def test_a_megabyte_of_anything_is_read_in_seconds(unit, prefix, grammar):
+    start = time.process_time()
+    parse(prefix + unit * (MEGABYTE // len(unit)), grammar=grammar)
+    assert time.process_time() - start < 3
+
+
+def test_deep_nesting_before_a_long_tail_is_read_in_seconds():
+    start = time.process_time()
+    parse("<answer>[" + '{"a":[' * 900 + "1," * 500_000)
+    assert time.process_time() - start < 3
+
+
+def test_broken_objects_without_end_are_given_up_with_a_word():
+    reply = parse("<answer>[" + '{"a" ' * 100_000 + "]</answer>")
+    assert reply.status is Status.PARTIAL
+    assert len(reply.warnings) == MAX_OBJECT_WARNINGS + 1
+    assert "more warnings" in reply.warnings[-1]
+
+
+def test_at_most_300_objects_are_kept_with_a_warning():
+    items = [{"bbox_2d": [i, 0, i + 10, 10]} for i in range(312)]
+    reply = parse(render("t", items))
+    assert reply.status is Status.PARTIAL
+    assert len(reply.instances) == 300
+    assert reply.instances == parse(render("t", items[:300])).instances
+    assert reply.warnings == ["only the first 300 objects are kept, 12 more are dropped"]
+
+
+def test_the_limit_on_objects_can_be_set():
+    items = [{"bbox_2d": [i, 0, i + 10, 10]} for i in range(5)]
+    assert len(parse(render("t", items), max_objects=2).instances) == 2
+    assert parse(render("t", items), max_objects=5).status is Status.OK
+
+
+def test_a_frame_without_area_is_refused():
+    with pytest.raises(ValueError, match="positive"):
+        parse("", image_size=(0, 10))
+
+
+@given(st.integers(0, 840), st.integers(1, 4000))
+def test_both_axes_are_rescaled_by_their_own_factor(value, side):
+    reply = parse(render("t", [{"bbox_2d": [0, 0, 840, 840], "point_2d": [value, value]}]), image_size=(side, side * 2))
+    assert reply.instances[0].point == (
+        math.floor(value * (side / 840) + 0.5),
+        math.floor(value * (side * 2 / 840) + 0.5),
+    )
