@@ -82,13 +82,16 @@ def choose(
         baseline: a key of `BASELINES`, for when `model_path` is not given.
 
     Raises:
-        CheckpointError: no checkpoint is given and none lies where it should.
+        CheckpointError: a name is neither a folder nor a Hub id, or none is given and none lies where it should.
     """
     note = None
     if model_path is None and baseline is not None:
         model_path = BASELINES[baseline]
     elif model_path is None:
         model_path, note = _default()
+    for name in (model_path, router, segmenter):
+        if name is not None:
+            _check_name(name)
     bundle = Path(model_path) if is_bundle(model_path) else None
 
     def name_of(part: Part, given: str | Path | None) -> str:
@@ -159,22 +162,30 @@ def locate(name: str | Path, part: Part, *, revision: str | None = None, offline
     Raises:
         CheckpointError: there is no such folder, or the Hub does not give it.
     """
+    _check_name(name)
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
-    text = str(name)
-    if folder.exists():
-        raise CheckpointError(f"{text}: is a file, not a checkpoint; give the folder it lies in")
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", text) or folder.parent.is_dir() or text.startswith(f"{PRETRAINED}/"):
-        raise CheckpointError(f"{text}: no such folder; give a checkpoint's folder or Hub id, or run `{DOWNLOAD_HINT}`")
     from huggingface_hub import snapshot_download
 
-    with _hub_errors(text, revision):
+    hub_id = str(name)
+    with _hub_errors(hub_id, revision):
         return Path(
             snapshot_download(
-                text, revision=revision, local_files_only=offline, allow_patterns=list(RELEASED[part].files)
+                hub_id, revision=revision, local_files_only=offline, allow_patterns=list(RELEASED[part].files)
             )
         )
+
+
+def _check_name(name: str | Path) -> None:
+    """Raise a CheckpointError unless `name` is a folder that is there or may be a Hub id."""
+    text, path = str(name), Path(name).expanduser()
+    if path.is_dir():
+        return
+    if path.exists():
+        raise CheckpointError(f"{text}: is a file, not a checkpoint; give the folder it lies in")
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", text) or path.parent.is_dir() or text.startswith(f"{PRETRAINED}/"):
+        raise CheckpointError(f"{text}: no such folder; give a checkpoint's folder or Hub id, or run `{DOWNLOAD_HINT}`")
 
 
 @contextmanager
@@ -242,6 +253,9 @@ def check_transformers_folder(folder: Path, part: Part) -> dict[str, Any]:
             f"{folder}: incomplete, {len(missing)} of {len(needed)} weight files are missing (first {missing[0]}); "
             "download it again"
         )
+    # Without these transformers makes up an empty tokenizer.
+    if not (folder / "tokenizer.json").is_file() and not (folder / "vocab.json").is_file():
+        raise CheckpointError(f"{folder}: incomplete, it has no tokenizer (tokenizer.json); download it again")
     return dict(config)
 
 

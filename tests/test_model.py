@@ -1,0 +1,264 @@
+"""The whole: tasks decide which parts run, parts load once and when needed, results come back in order."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import vision_reasoner
+from tests.conftest import noise
+from vision_reasoner import Box, ImageError, Instance, Point, ScriptedReasoner, Status, Task, UsageError, VisionReasoner
+from vision_reasoner.prompts import QWEN2_5_VL
+from vision_reasoner.reasoner import Reply
+from vision_reasoner.router import Route
+
+ONE = '<think>one</think><answer>[{"bbox_2d": [84, 84, 420, 420], "point_2d": [210, 168]}]</answer>'
+TWO = '<think>two</think><answer>[{"bbox_2d": [0, 0, 420, 420]}, {"bbox_2d": [420, 420, 840, 840]}]</answer>'
+NONE = "<think>none</think><answer>[]</answer>"
+
+
+class Routes:
+    """A router that was told what to say."""
+
+    def __init__(self, *routes):
+        self.routes, self.asked = list(routes), []
+
+    def route_batch(self, queries):
+        self.asked.append(list(queries))
+        return [self.routes.pop(0) for _ in queries]
+
+
+class Fills:
+    """A segmenter that fills boxes."""
+
+    def __init__(self):
+        self.images, self.points = [], []
+
+    def set_image(self, image):
+        self.images.append(image)
+
+    def iter_masks(self, boxes, points=None):
+        width, height = self.images[-1].size
+        for (x1, y1, x2, y2), point in zip(boxes, points, strict=True):
+            self.points.append(point)
+            mask = np.zeros((height, width), dtype=bool)
+            mask[y1:y2, x1:x2] = True
+            yield mask, 0.5
+
+
+def test_coordinates_are_pixels_of_the_original_image():
+    result = VisionReasoner(ScriptedReasoner([ONE])).predict(noise(100, 50), "dog", "detection")
+    assert result.image_size == (100, 50)
+    assert result.instances == [Instance(Box(10, 5, 50, 25), Point(25, 10))]
+    assert (result.task, result.status, result.thinking, result.reply) == (Task.DETECTION, Status.OK, "one", ONE)
+    assert result.mask is None
+    assert result.answer is None
+
+
+def test_segmentation_gives_each_object_its_mask_and_the_union():
+    segmenter = Fills()
+    result = VisionReasoner(ScriptedReasoner([TWO]), segmenter=segmenter).predict(noise(84, 84), "dogs", "segmentation")
+    assert [int(i.mask.sum()) for i in result.instances if i.mask is not None] == [42 * 42] * 2
+    assert result.mask is not None
+    assert result.mask.sum() == 2 * 42 * 42
+    assert segmenter.points == [None, None], "boxes without points are no error"
+    assert set(result.timings) == {"see", "think", "segment"}
+
+
+@pytest.mark.parametrize("task", ["detection", "counting", "vqa"])
+def test_other_tasks_need_no_segmenter_and_a_given_task_no_router(task):
+    result = VisionReasoner(ScriptedReasoner([ONE])).predict(noise(84, 84), "dogs", task)
+    assert result.task == task
+
+
+def test_nothing_found_needs_no_segmenter():
+    result = VisionReasoner(ScriptedReasoner([NONE])).predict(noise(84, 42), "dogs", Task.SEGMENTATION)
+    assert (result.status, result.count) == (Status.NONE, 0)
+    assert result.mask is not None
+    assert result.mask.shape == (42, 84)
+
+
+def test_mixed_tasks_in_one_batch_come_back_in_order():
+    router = Routes(Route(Task.VQA, ""), Route(Task.SEGMENTATION, ""), Route(Task.COUNTING, ""))
+    scripted = ScriptedReasoner(["a red one", ONE, TWO, NONE])
+    model = VisionReasoner(scripted, router, Fills())
+    results = model.predict_batch(
+        [(noise(50, 50, i), query) for i, query in enumerate(["what?", "the dog", "how many?", "cats"])],
+        task=[None, None, None, "detection"],
+    )
+    assert [r.task for r in results] == [Task.VQA, Task.SEGMENTATION, Task.COUNTING, Task.DETECTION]
+    assert [r.count for r in results] == [0, 1, 2, 0]
+    assert [r.answer for r in results] == ["a red one", None, None, None]
+    assert [r.query for r in results] == ["what?", "the dog", "how many?", "cats"]
+    assert router.asked == [["what?", "the dog", "how many?"]], "the router is asked once, without the known one"
+    assert ["route" in r.timings for r in results] == [True, True, True, False]
+
+
+def test_one_picture_with_several_queries_is_looked_at_once():
+    segmenter = Fills()
+    picture = noise(50, 50)
+    model = VisionReasoner(ScriptedReasoner([ONE, TWO]), segmenter=segmenter)
+    model.predict_batch([(picture, "a"), (picture, "b")], task="segmentation")
+    assert segmenter.images[0] is segmenter.images[1]
+
+
+def test_editing_is_refused_before_anything_is_asked():
+    scripted = ScriptedReasoner([ONE])
+    model = VisionReasoner(scripted, Routes(Route(None, "#### 3", "no image-generation model is configured")))
+    with pytest.raises(ImageError, match="image-generation"):
+        model.predict(noise(50, 50), "make it blue")
+    assert not scripted.asked
+
+
+def test_the_router_s_warning_reaches_the_result():
+    model = VisionReasoner(ScriptedReasoner(["yes"]), Routes(Route(Task.VQA, "hm", "no category")))
+    assert model.predict(noise(50, 50), "is it?").warnings == ["no category"]
+
+
+@pytest.mark.parametrize(
+    ("reply", "task", "status"),
+    [
+        (Reply(ONE[:-30], (840, 840), finished=False, n_tokens=9), "detection", Status.TRUNCATED),
+        (Reply("<think>hm", (840, 840), finished=False, n_tokens=9), "detection", Status.NO_ANSWER),
+        (Reply("a long answ", (840, 840), finished=False, n_tokens=9), "vqa", Status.TRUNCATED),
+        (Reply("  ", (840, 840)), "vqa", Status.NO_ANSWER),
+        (Reply("no tags", (840, 840)), "counting", Status.NO_ANSWER),
+    ],
+)
+def test_a_reply_that_cannot_be_used_is_a_status_and_not_an_error(reply, task, status):
+    result = VisionReasoner(ScriptedReasoner([reply])).predict(noise(50, 50), "dogs", task)
+    assert result.status is status
+    assert any("cut off after 9 tokens" in warning for warning in result.warnings) is not reply.finished
+
+
+def test_a_picture_s_note_reaches_the_result(tmp_path):
+    noise(50, 50).save(tmp_path / "a.gif", save_all=True, append_images=[noise(50, 50, 1)])
+    result = VisionReasoner(ScriptedReasoner([NONE])).predict(tmp_path / "a.gif", "dog", "counting")
+    assert len(result.warnings) == 1
+
+
+def test_max_objects_is_kept_to():
+    result = VisionReasoner(ScriptedReasoner([TWO]), max_objects=1).predict(noise(50, 50), "dogs", "counting")
+    assert result.count == 1
+    assert result.status is Status.PARTIAL
+
+
+def test_the_grammar_is_the_reasoner_s():
+    fence = '```json\n[{"bbox_2d": [0, 0, 10, 10], "label": "dog"}]\n```'
+    scripted = ScriptedReasoner([fence], model_size=(20, 20), dialect=QWEN2_5_VL)
+    assert VisionReasoner(scripted).predict(noise(40, 40), "dog", "detection").instances == [
+        Instance(Box(0, 0, 20, 20))
+    ]
+
+
+def test_parts_that_were_not_given_are_named():
+    model = VisionReasoner(ScriptedReasoner([ONE]))
+    with pytest.raises(UsageError, match="needs a router"):
+        model.predict(noise(50, 50), "dog")
+    with pytest.raises(UsageError, match="needs a segmenter"):
+        model.predict(noise(50, 50), "dog", "segmentation")
+
+
+@pytest.mark.parametrize("task", ["editing", "", ["vqa", "vqa"]])
+def test_wrong_tasks_are_refused(task):
+    with pytest.raises(UsageError, match="task"):
+        VisionReasoner(ScriptedReasoner([ONE])).predict(noise(50, 50), "dog", task)
+
+
+@pytest.mark.parametrize("limit", ["max_new_tokens", "max_objects", "batch_size"])
+def test_limits_below_one_are_refused(limit):
+    with pytest.raises(UsageError, match=limit):
+        VisionReasoner(None, None, None, **{limit: 0})
+
+
+def test_no_requests_load_nothing_and_give_nothing(bundle):
+    model = VisionReasoner.from_pretrained(bundle)
+    assert model.predict_batch([]) == []
+    assert not model.load_seconds
+
+
+# --- with weights ---------------------------------------------------------------------------------------------------
+@pytest.fixture
+def loads(monkeypatch):
+    """How often each part was loaded."""
+    counts = dict.fromkeys(["Reasoner", "Router", "Segmenter"], 0)
+    for name in counts:
+        cls = getattr(vision_reasoner.model, name)
+
+        def load(*args, name=name, real=cls.from_pretrained, **kwargs):
+            counts[name] += 1
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(cls, "from_pretrained", load)
+    return counts
+
+
+def test_parts_load_when_they_are_needed_and_once(bundle, loads):
+    model = VisionReasoner.from_pretrained(bundle, device="cpu", max_new_tokens=3)
+    assert sum(loads.values()) == 0
+    for _ in range(2):
+        model.predict(noise(50, 50), "dog", "counting")
+        model.predict(noise(50, 50), "what?", "vqa")
+        model.predict(noise(50, 50), "dog", "detection")
+    assert loads == {"Reasoner": 1, "Router": 0, "Segmenter": 0}
+    for _ in range(2):
+        model.segment(noise(50, 50), [Box(0, 0, 9, 9)])
+    assert loads == {"Reasoner": 1, "Router": 0, "Segmenter": 1}
+    for _ in range(2):
+        model.route(["dog"])
+    assert loads == {"Reasoner": 1, "Router": 1, "Segmenter": 1}
+    assert set(model.load_seconds) == {"reasoner", "router", "segmenter"}
+
+
+def test_steps_are_usable_alone(bundle):
+    model = VisionReasoner.from_pretrained(bundle, device="cpu", max_new_tokens=3)
+    assert model.ask([noise(50, 50)], ["dog"], [Task.COUNTING])[0].model_size == (112, 112)
+    found = model.segment(noise(60, 40), [Instance(Box(0, 0, 30, 30), Point(9, 9)), Box(5, 5, 50, 30)])
+    assert [i.mask.shape for i in found if i.mask is not None] == [(40, 60)] * 2
+    assert found[0].point == Point(9, 9)
+
+
+def test_batch_equals_single_predictions(bundle):
+    model = VisionReasoner.from_pretrained(bundle, device="cpu", max_new_tokens=8)
+    requests = [(noise(50 + 9 * i, 60, i), query) for i, query in enumerate(["dog", "what?", "cats", "x"])]
+    tasks = ["detection", "vqa", "counting", "vqa"]
+    together = model.predict_batch(requests, task=tasks)
+    apart = [model.predict(*request, task=task) for request, task in zip(requests, tasks, strict=True)]
+    assert [p.reply for p in together] == [p.reply for p in apart]
+
+
+@pytest.mark.parametrize(("option", "value"), [("model", "gpt"), ("compat", "downstream")])
+def test_options_without_such_a_value_are_refused(bundle, option, value):
+    with pytest.raises(UsageError, match=value):
+        VisionReasoner.from_pretrained(bundle, **{option: value})
+
+
+# --- the package ----------------------------------------------------------------------------------------------------
+def test_exported_names():
+    assert set(vision_reasoner.__all__) == {
+        *("VisionReasoner", "Prediction", "Instance", "Box", "Point", "Task", "Status", "ScriptedReasoner"),
+        *("parse_reply", "load_image", "VisionReasonerError", "UsageError", "ImageError", "CheckpointError"),
+        *("ReplyError", "__version__"),
+    }
+    for name in vision_reasoner.__all__:
+        assert getattr(vision_reasoner, name) is not None
+    assert set(vision_reasoner.__all__) <= set(dir(vision_reasoner))
+    with pytest.raises(AttributeError, match="nonsense"):
+        vision_reasoner.nonsense  # noqa: B018
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    code = (
+        "import sys, vision_reasoner; print([m for m in ('torch', 'transformers', 'numpy', 'PIL') if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_importing_the_model_loads_no_torch():
+    code = (
+        "import sys, vision_reasoner.model; print([m for m in ('torch', 'transformers', 'sam2') if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
