@@ -11,6 +11,7 @@ from PIL import Image
 
 from tests.conftest import noise
 from tests.tiny import FRAME_SIDE, save_reasoner
+from vision_reasoner import window_attention
 from vision_reasoner.errors import CheckpointError, ImageError, UsageError
 from vision_reasoner.prompts import QWEN2_5_VL, QWEN2_VL, VISION_REASONER
 from vision_reasoner.reasoner import Reasoner, Reply, ScriptedReasoner, frame_picture, prompt_for
@@ -76,6 +77,15 @@ def test_the_model_gets_left_padding_token_types_and_the_framed_picture(reasoner
 def test_replies_depend_on_the_picture(reasoner):
     replies = ask(reasoner, [noise(60, 60, seed) for seed in range(3)], ["it"] * 3, [OBJECTS] * 3)
     assert len({r.text for r in replies}) == 3
+
+
+def test_the_batched_window_attention_is_used_and_changes_nothing(bundle, reasoner, pictures):
+    plain = Reasoner.from_pretrained(bundle / "reasoner", device="cpu")
+    plain.model.model.visual.config._attn_implementation = "sdpa"
+    assert reasoner.model.model.visual.config._attn_implementation == window_attention.NAME
+    big = noise(200, 224, seed=7)  # several windows, not all of one size
+    asked = ([*pictures, big], [*QUERIES, "what?"], [*MIXED, Task.VQA])
+    assert [r.text for r in ask(plain, *asked)] == [r.text for r in ask(reasoner, *asked)]
 
 
 def test_frame_and_prompt_of_each_task(reasoner):

@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol, Self
 
 from PIL import Image
 
+from vision_reasoner import window_attention
 from vision_reasoner.checkpoints import load_errors, locate
 from vision_reasoner.errors import CheckpointError, ImageError, UsageError
 from vision_reasoner.generation import check_text, decode_greedily, in_batches, load_model
@@ -143,6 +144,8 @@ class Reasoner:
             dtype=dtype,
             attn_implementation=attn_implementation,
         )
+        if model.config.model_type == "qwen2_5_vl" and model.config._attn_implementation == "sdpa":
+            window_attention.install(model.model.visual)
         with load_errors(folder):
             processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
         return cls(model, processor, dialect=dialect, compat=compat)
