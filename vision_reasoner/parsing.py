@@ -88,7 +88,11 @@ def parse_reply(
     remarks: list[str] = []
     dropped = 0
     surplus = 0
+    given_up = False
     for number, item in enumerate(_objects(answer), start=1):
+        if item is None:
+            given_up = True
+            break
         if len(instances) >= max_objects:
             surplus += 1
             continue
@@ -106,6 +110,8 @@ def parse_reply(
         warnings.append(f"{len(remarks) - len(warnings)} more warnings of this kind are left out")
     if surplus:
         warnings.append(f"only the first {max_objects} objects are kept, {surplus} more are dropped")
+    if given_up:
+        warnings.append(f"more than {MAX_UNREADABLE} objects are not valid JSON; what follows them is not read")
     if not closed:
         warnings.append("the reply ended inside the answer; the objects that were complete are kept")
         status = Status.TRUNCATED
@@ -168,8 +174,8 @@ def _split_fence(text: str) -> tuple[str, str | None, bool]:
     return "", None, False
 
 
-def _objects(answer: str) -> Iterator[dict[str, Any] | str]:
-    """Each object of a list as it was decoded, or a text that says why it could not be.
+def _objects(answer: str) -> Iterator[dict[str, Any] | str | None]:
+    """Each object of a list as it was decoded, or a text that says why it could not be; None where reading is given up.
 
     Brackets and commas between objects are passed over; after a broken object reading goes on at the next brace that
     opens one.
@@ -192,7 +198,7 @@ def _objects(answer: str) -> Iterator[dict[str, Any] | str]:
         except (ValueError, RecursionError):
             unreadable += 1
             if unreadable > MAX_UNREADABLE:
-                yield f"more than {MAX_UNREADABLE} objects are not valid JSON; the rest is not read"
+                yield None
                 return
             yield "it is not complete, valid JSON"
             following = _OBJECT_START.search(answer, start + 1)
