@@ -231,7 +231,9 @@ def check_transformers_folder(folder: Path, part: Part) -> dict[str, Any]:
         model_type = config["model_type"]
     except FileNotFoundError as error:
         inside = f"; it is a bundle, give {folder / part}" if (folder / part).is_dir() else ""
-        raise CheckpointError(f"{folder}: no config.json, so this is no {part} checkpoint{inside}") from error
+        raise CheckpointError(
+            f"{folder}: no config.json, so this is no {part} checkpoint{inside or '; download it again'}"
+        ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{config_file}: no model config ({first_line(error)}); download it again") from error
     if model_type not in MODEL_TYPES[part]:

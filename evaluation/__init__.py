@@ -1,0 +1,1 @@
+"""Measuring the library: speed here, quality on the published sets."""

@@ -1,0 +1,248 @@
+"""How fast a checkpoint answers on this machine, by stage, and against a plain implementation in the same run.
+
+    python -m evaluation.benchmark                       # the bundled checkpoint on the README's examples
+    python -m evaluation.benchmark --dtype bfloat16      # or another number format, device, batch size
+    python -m evaluation.benchmark --model_path pretrained_models/VisionReasoner-7B --device cuda
+
+Cold is the first request of the process, importing and loading included. Warm is every further one. The plain
+implementation has the same weights but asks one picture at a time, calls SAM2 once per box and brings all three masks
+of a box to the picture's size; each round times both on the same requests, so that a busy machine slows both.
+"""
+
+import argparse
+import json
+import logging
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from vision_reasoner.devices import ATTENTIONS, DTYPES
+from vision_reasoner.errors import UsageError, VisionReasonerError
+from vision_reasoner.images import load_image
+from vision_reasoner.model import VisionReasoner
+from vision_reasoner.results import Instance, Mask, Prediction
+from vision_reasoner.segmenter import Segmenter
+
+STAGES = ("load", "route", "see", "think", "segment")
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+EXAMPLES = (  # the README's; the first, which needs every part, is the cold one
+    ("donuts.png", "please segment the donuts"),
+    ("airplanes.png", "How many airplanes are there in this image?"),
+    ("stand_higher.png", "find what can make the woman stand higher?"),
+    ("company_name.png", "What is name of the company?"),
+)
+Request = tuple[Image.Image, str]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was measured; seconds for one request, means over all requests and rounds.
+
+    Attributes:
+        cold: by stage and in total, for the first request.
+        warm: by stage and in total.
+        plain: the same for the plain implementation.
+        ratios: plain seconds by ours, one for each round.
+        identical: whether both gave the same boxes, answers and masks, pixel for pixel.
+        peak_memory_gb: of the process, and of the CUDA device where one is used.
+    """
+
+    cold: dict[str, float]
+    warm: dict[str, float]
+    plain: dict[str, float]
+    ratios: list[float]
+    identical: bool
+    n_requests: int
+    n_objects: int
+    peak_memory_gb: dict[str, float]
+
+    def table(self) -> str:
+        """The report for people."""
+        columns = (*STAGES, "total")
+        lines = [" " * 22 + "".join(f"{name:>9}" for name in columns)]
+        for name, row in (("cold, first request", self.cold), ("warm, each", self.warm), ("plain, each", self.plain)):
+            cells = (f"{row[column]:9.2f}" if column in row else f"{'-':>9}" for column in columns)
+            lines.append(f"{name:<22}" + "".join(cells))
+        low, high = min(self.ratios), max(self.ratios)
+        memory = ", ".join(f"{gigabytes:.2f} GB of {where}" for where, gigabytes in self.peak_memory_gb.items())
+        return "\n".join(
+            [
+                *lines,
+                f"plain / ours: {statistics.median(self.ratios):.2f} "
+                f"(median of {len(self.ratios)} rounds, {low:.2f} to {high:.2f}); "
+                f"results {'identical' if self.identical else 'differ, as they may in half precision'}",
+                f"seconds for one of {self.n_requests} requests with {self.n_objects} objects in all",
+                f"peak memory: {memory}",
+            ]
+        )
+
+
+def measure(
+    model: VisionReasoner, requests: Sequence[Request], *, rounds: int = 3, started: float | None = None
+) -> Report:
+    """Time `model` and the plain implementation on `requests`.
+
+    Args:
+        model: nothing of it loaded yet, or the cold row lacks the loading.
+        requests: RGB pictures with queries; the router decides on the tasks.
+        rounds: how often both are timed.
+        started: the `perf_counter` when the process began its work; now if None.
+    """
+    started = time.perf_counter() if started is None else started
+    first = model.predict(*requests[0])
+    cold = {"load": sum(model.load_seconds.values()), **first.timings, "total": time.perf_counter() - started}
+
+    model.predict_batch(requests)  # loads what the first did not need
+    assert isinstance(model.segmenter, Segmenter)
+    one_by_one = VisionReasoner(
+        model.reasoner, model.router, PlainSegmenter(model.segmenter), max_new_tokens=model.max_new_tokens
+    )
+    warm: list[dict[str, float]] = []
+    plain: list[dict[str, float]] = []
+    ratios = []
+    identical = True
+    for _ in range(rounds):
+        start = time.perf_counter()
+        predictions = model.predict_batch(requests)
+        seconds = time.perf_counter() - start
+        start = time.perf_counter()
+        references = [one_by_one.predict(image, query) for image, query in requests]
+        plain_seconds = time.perf_counter() - start
+        ratios.append(plain_seconds / seconds)
+        warm.append(_means(predictions, seconds))
+        plain.append(_means(references, plain_seconds))
+        identical = identical and all(map(_same, predictions, references))
+    return Report(
+        cold=cold,
+        warm={name: statistics.fmean(row[name] for row in warm) for name in warm[0]},
+        plain={name: statistics.fmean(row[name] for row in plain) for name in plain[0]},
+        ratios=ratios,
+        identical=identical,
+        n_requests=len(requests),
+        n_objects=sum(prediction.count for prediction in predictions),
+        peak_memory_gb=peak_memory(),
+    )
+
+
+class PlainSegmenter:
+    """A segmenter's model called once per box through the package's own predictor, all three masks upsampled."""
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        self.segmenter = segmenter
+
+    def set_image(self, image: Image.Image) -> None:
+        """Look at a picture."""
+        self.segmenter.set_image(image)
+
+    def iter_masks(
+        self, boxes: Sequence[Sequence[float]], points: Sequence[Sequence[float] | None] | None = None
+    ) -> Iterator[tuple[Mask, float]]:
+        """An (H, W) bool mask and a score for each box in the picture that was set."""
+        for box, point in zip(boxes, points or [None] * len(boxes), strict=True):
+            prompt: dict[str, Any] = {"box": np.array(box)}
+            if point is not None:
+                prompt |= {"point_coords": np.array([point]), "point_labels": np.array([1])}
+            masks, scores, _ = self.segmenter._predictor.predict(multimask_output=True, **prompt)
+            yield masks[scores.argmax()] > 0, float(scores.max())
+
+
+def peak_memory() -> dict[str, float]:
+    """The most memory that was in use so far, in gigabytes of 10^9 bytes."""
+    import resource
+
+    import torch
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = {"memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9}
+    if torch.cuda.is_available():
+        peak["CUDA memory"] = torch.cuda.max_memory_allocated() / 1e9
+    return peak
+
+
+def _means(predictions: Sequence[Prediction], seconds: float) -> dict[str, float]:
+    n = len(predictions)
+    stages = {name: sum(p.timings.get(name, 0.0) for p in predictions) / n for name in STAGES if name != "load"}
+    return {**stages, "total": seconds / n}
+
+
+def _same(one: Prediction, other: Prediction) -> bool:
+    return (one.task, one.reply, one.answer) == (other.task, other.reply, other.answer) and [
+        _without_score(instance) for instance in one.instances
+    ] == [_without_score(instance) for instance in other.instances]
+
+
+def _without_score(instance: Instance) -> Instance:
+    return Instance(instance.box, instance.point, instance.mask)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and print; exit codes as the command line of the library."""
+    started = time.perf_counter()
+    parser = argparse.ArgumentParser(
+        prog="python -m evaluation.benchmark",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--image_path", nargs="+", metavar="PATH", help="pictures; default: the README's examples")
+    add("--query", help="what to ask about each of --image_path")
+    add("--model_path", help="reasoner or bundle, folder or Hub id")
+    add("--task_router_model_path", metavar="PATH", help="router")
+    add("--segmentation_model_path", metavar="PATH", help="SAM2")
+    add("--device", default="auto")
+    add("--dtype", choices=DTYPES, default="auto")
+    add("--attn_implementation", choices=ATTENTIONS, default="auto")
+    add("--batch_size", type=int, default=8)
+    add("--max_new_tokens", type=int, default=2048)
+    add("--requests", type=int, default=8, help="how many requests a round has, the pictures in turn (default: 8)")
+    add("--rounds", type=int, default=3, help="how often each implementation is timed (default: 3)")
+    add("--offline", action="store_true", help="make no network attempt at all")
+    add("--json", action="store_true", help="print the figures as JSON")
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s", force=True)
+    try:
+        if min(arguments.requests, arguments.rounds) < 1:
+            raise UsageError("--requests and --rounds must be at least 1")
+        report = measure(
+            VisionReasoner.from_pretrained(
+                arguments.model_path,
+                arguments.task_router_model_path,
+                arguments.segmentation_model_path,
+                device=arguments.device,
+                dtype=arguments.dtype,
+                attn_implementation=arguments.attn_implementation,
+                batch_size=arguments.batch_size,
+                max_new_tokens=arguments.max_new_tokens,
+                offline=arguments.offline,
+            ),
+            _requests(arguments.image_path, arguments.query, arguments.requests),
+            rounds=arguments.rounds,
+            started=started,
+        )
+    except VisionReasonerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    print(json.dumps(asdict(report)) if arguments.json else report.table())
+    return 0
+
+
+def _requests(paths: Sequence[str] | None, query: str | None, n: int) -> list[Request]:
+    if (paths is None) != (query is None):
+        raise UsageError("--image_path and --query go together")
+    examples = [(str(ASSETS / name), text) for name, text in EXAMPLES]
+    if paths is not None and query is not None:
+        examples = [(path, query) for path in paths]
+    pictures = [(load_image(path), text) for path, text in examples]
+    return [pictures[i % len(pictures)] for i in range(n)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""Packaging. The bundled checkpoint travels with the package; requirements.txt has the versions that were tested."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "vision_reasoner/__init__.py").read_text(), re.M)
+assert VERSION is not None
+
+CORE = [
+    "torch>=2.11",  # older ones load weights less safely
+    "torchvision",
+    "transformers>=5.20,<6",
+    "accelerate>=1.10.1",
+    "huggingface_hub>=1.31",
+    "safetensors>=0.8",
+    "qwen-vl-utils>=0.0.14",
+    "sam2>=1.1,<2",
+    "omegaconf>=2.3",
+    "numpy>=2",
+    "pillow>=13",  # older ones have a heap overflow in the JPEG decoder
+    "pycocotools>=2.0.8",
+    "tqdm>=4.60",
+]
+TRAIN = ["scipy>=1.11", "resvg_py>=0.5", "tokenizers>=0.22"]
+TEST = ["pytest>=9", "hypothesis>=6.100", "ruff>=0.17", "mypy>=2"]
+
+setup(
+    name="vision-reasoner",
+    version=VERSION[1],
+    description="Finds, segments and counts what is asked for in a picture, and answers questions about it.",
+    license="Apache-2.0",
+    license_files=["LICENSE", "NOTICE"],
+    python_requires=">=3.11",
+    packages=[*find_packages(include=["vision_reasoner*"]), "vision_reasoner.pretrained_models"],
+    package_dir={"vision_reasoner.pretrained_models": "pretrained_models"},
+    package_data={"vision_reasoner.pretrained_models": ["VisionReasoner-Tiny/*", "VisionReasoner-Tiny/*/*"]},
+    install_requires=CORE,
+    extras_require={"train": TRAIN, "test": TRAIN + TEST},
+    entry_points={"console_scripts": ["vision-reasoner = vision_reasoner.inference:main"]},
+)
