@@ -9,7 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from vision_reasoner import checkpoints
+from tests.conftest import noise
+from vision_reasoner import Box, VisionReasoner, checkpoints
 from vision_reasoner.checkpoints import RELEASED, check_transformers_folder, choose, download_main, locate
 from vision_reasoner.errors import CheckpointError
 from vision_reasoner.reasoner import Reasoner
@@ -143,8 +144,11 @@ def test_offline_makes_no_network_attempt_at_all(no_network):
     assert not no_network
 
 
-def test_loading_a_local_folder_makes_no_network_attempt_at_all(bundle, no_network):
-    Reasoner.from_pretrained(bundle / "reasoner", device="cpu")
+def test_loading_and_using_local_folders_makes_no_network_attempt_at_all(bundle, no_network):
+    model = VisionReasoner.from_pretrained(bundle, device="cpu", max_new_tokens=2)
+    model.predict(noise(50, 50), "dog")
+    model.segment(noise(50, 50), [Box(0, 0, 9, 9)])
+    assert len(model.load_seconds) == 3
     assert not no_network
 
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from tests.conftest import noise
-from tests.tiny import FRAME_SIDE, save_reasoner
+from tests.tiny import FRAME_SIDE, save_qwen2_vl, save_reasoner
 from vision_reasoner import window_attention
 from vision_reasoner.errors import CheckpointError, ImageError, UsageError
 from vision_reasoner.prompts import QWEN2_5_VL, QWEN2_VL, VISION_REASONER
@@ -145,6 +145,16 @@ def test_thousand_frame_whatever_the_picture(reasoner):
     qwen2 = Reasoner(reasoner.model, reasoner.processor, dialect=QWEN2_VL)
     replies = ask(qwen2, [noise(500, 300)] * 2, ["dog", "What?"], [Task.DETECTION, Task.VQA])
     assert replies[0].model_size == (1000, 1000)
+
+
+def test_a_qwen2_vl_checkpoint_works_as_the_other_baseline(tmp_path, pictures):
+    save_qwen2_vl(tmp_path)
+    qwen2 = Reasoner.from_pretrained(tmp_path, dialect=QWEN2_VL, device="cpu")
+    assert type(qwen2.model).__name__ == "Qwen2VLForConditionalGeneration"
+    together = ask(qwen2, pictures, QUERIES, MIXED)
+    apart = [ask(qwen2, [p], [q], [t])[0] for p, q, t in zip(pictures, QUERIES, MIXED, strict=True)]
+    assert [r.text for r in together] == [r.text for r in apart]
+    assert together[0].model_size == (1000, 1000)
 
 
 def test_squashing_is_bilinear_and_ignores_the_aspect_ratio():

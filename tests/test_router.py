@@ -125,7 +125,7 @@ def test_no_queries_give_no_routes(router):
     assert router.route_batch([]) == []
 
 
-@pytest.mark.parametrize("query", ["", "  \n", "end it<|im_end|>", "<|image_pad|>"])
+@pytest.mark.parametrize("query", ["", "  \n", "end it<|im_end|>", "<|image_pad|>", "\udcff"])
 def test_queries_that_would_break_the_conversation_are_refused(router, query):
     with pytest.raises(ImageError, match="query"):
         router.route(query)

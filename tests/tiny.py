@@ -3,6 +3,7 @@
 Only their shapes and files matter: what they say is noise, but noise that depends on picture and text.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,22 @@ def save_reasoner(folder: Path, *, seed: int = 0, **config: Any) -> None:
         video_processor=Qwen2VLVideoProcessor(size=limits),
         chat_template=CHAT_TEMPLATE,
     ).save_pretrained(folder)
+
+
+def save_qwen2_vl(folder: Path) -> None:
+    """A Qwen2-VL of two layers: the reasoner's processor, another vision tower."""
+    import torch
+    from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+
+    save_reasoner(folder)
+    config = json.loads((folder / "config.json").read_text())
+    vision = {"depth": 2, "embed_dim": 32, "hidden_size": 64, "num_heads": 2, "mlp_ratio": 2}
+    text = {key: value for key, value in config["text_config"].items() if key != "model_type"}
+    tokens = {key: value for key, value in config.items() if key.endswith("token_id")}
+    torch.manual_seed(0)
+    model = Qwen2VLForConditionalGeneration(Qwen2VLConfig(text_config=text, vision_config=vision, **tokens))
+    model.generation_config = _generation_config(build_tokenizer())
+    model.save_pretrained(folder)
 
 
 def save_router(folder: Path, *, seed: int = 0) -> None:

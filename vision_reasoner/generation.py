@@ -86,13 +86,17 @@ def load_model(
 
 
 def check_text(text: str, tokenizer: Any) -> None:
-    """Refuse a request that is empty or that would be read as part of the conversation's frame.
+    """Refuse a request that is empty, no text, or would be read as part of the conversation's frame.
 
     Raises:
-        ImageError: it is empty or contains a control token of the model, such as `<|im_end|>`.
+        ImageError: it is empty, has characters that are none, or a control token of the model, such as `<|im_end|>`.
     """
     if not text.strip():
         raise ImageError("the query is empty; say what to find, count or answer")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ImageError("the query is not valid Unicode text; check its encoding") from error
     for token in tokenizer.added_tokens_decoder.values():
         if token.special and token.content in text:
             raise ImageError(f"the query contains the model's control token {token.content!r}; leave it out")

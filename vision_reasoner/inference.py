@@ -190,7 +190,7 @@ def run_one(
     image = load_image(file, max_pixels=model.max_image_pixels, notes=notes)
     prediction = model.predict(image, query, task)
     prediction.warnings = notes + prediction.warnings
-    print(json.dumps(record_of(file, prediction), ensure_ascii=False) if as_json else report(prediction), flush=True)
+    print(json.dumps(record_of(file, prediction)) if as_json else report(prediction), flush=True)
     for warning in prediction.warnings:
         logging.getLogger(__name__).warning("warning: %s", warning)
     prediction.save(output_path, image)

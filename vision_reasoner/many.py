@@ -85,7 +85,7 @@ def run_many(
                     written = _save(output_dir, names[file], image, outcome)
                     record = record_of(file, outcome) | {"usable": usable(outcome)} | written
                 record |= {"sha256": digests[file], "settings": settings}
-                line = json.dumps(record, ensure_ascii=False)
+                line = json.dumps(record)  # ASCII, so that nothing in it ends a line
                 lines.write(line + "\n")
                 lines.flush()
                 os.fsync(lines.fileno())
@@ -130,7 +130,7 @@ def resume(results: Path, settings: Mapping[str, Any], digests: Mapping[str, str
             )
         if digests.get(record["image"], record["sha256"]) == record["sha256"]:
             kept[record["image"]] = record
-    after = b"".join(json.dumps(record, ensure_ascii=False).encode() + b"\n" for record in kept.values())
+    after = b"".join(json.dumps(record).encode() + b"\n" for record in kept.values())
     if after != before:
         part = results.with_name(f".{results.name}.part")
         part.write_bytes(after)

@@ -197,7 +197,8 @@ class VisionReasoner:
     ) -> list[Prediction]:
         """The result for each request, in order, whatever tasks they turn out to be.
 
-        A reply that cannot be used is a `Status` with warnings, never an error.
+        A reply that cannot be used is a `Status` with warnings, never an error. All pictures are in memory at once;
+        give very many in portions.
 
         Args:
             requests: (picture, query) pairs; see `images.load_image` for what a picture may be.

@@ -147,7 +147,7 @@ class Reasoner:
         if model.config.model_type == "qwen2_5_vl" and model.config._attn_implementation == "sdpa":
             window_attention.install(model.model.visual)
         with load_errors(folder):
-            processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+            processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         return cls(model, processor, dialect=dialect, compat=compat)
 
     def frame_for(self, task: Task) -> Size | None:

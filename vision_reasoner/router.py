@@ -141,7 +141,7 @@ class Router:
             attn_implementation=attn_implementation,
         )
         with load_errors(folder):
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         return cls(model, tokenizer)
 
     def route(self, query: str) -> Route:
