@@ -83,6 +83,12 @@ def test_a_given_bundle_gives_all_parts_and_no_note(nowhere):
     assert choice.note is None
 
 
+def test_the_home_folder_may_be_abbreviated(nowhere, monkeypatch):
+    monkeypatch.setenv("HOME", str(nowhere))
+    bundle = make_bundle(nowhere, "mine")
+    assert choose("~/pretrained_models/mine").router == str(bundle / "router")
+
+
 def test_given_parts_win(nowhere):
     bundle, other = make_bundle(nowhere, "mine"), make_bundle(nowhere, "other")
     choice = choose(bundle, router=other, segmenter="owner/sam2")
@@ -166,6 +172,10 @@ def test_only_a_part_s_own_files_are_fetched(monkeypatch, tmp_path):
     assert locate("owner/model", "reasoner", revision="v2") == tmp_path
     assert asked["revision"] == "v2"
     assert not any(pattern.endswith((".bin", ".pt", ".py")) for pattern in asked["allow_patterns"])
+    locate("facebook/sam2.1-hiera-tiny", "segmenter")
+    assert "model.safetensors" not in asked["allow_patterns"], "there it is in another library's layout"
+    locate("owner/own-sam2", "segmenter")
+    assert {"*.yaml", "model.safetensors"} <= set(asked["allow_patterns"])
 
 
 # --- what is in it --------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import pytest
 import vision_reasoner
 from tests.conftest import noise
 from vision_reasoner import Box, ImageError, Instance, Point, ScriptedReasoner, Status, Task, UsageError, VisionReasoner
+from vision_reasoner.errors import VisionReasonerError
 from vision_reasoner.prompts import QWEN2_5_VL
 from vision_reasoner.reasoner import Reply
 from vision_reasoner.router import Route
@@ -158,6 +159,17 @@ def test_parts_that_were_not_given_are_named():
         model.predict(noise(50, 50), "dog")
     with pytest.raises(UsageError, match="needs a segmenter"):
         model.predict(noise(50, 50), "dog", "segmentation")
+
+
+def test_out_of_memory_in_the_segmenter_is_said_and_never_an_empty_result(monkeypatch):
+    segmenter = Fills()
+
+    def fail(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(segmenter, "set_image", fail)
+    with pytest.raises(VisionReasonerError, match="out of memory while segmenting 1 objects of a 50x50 picture"):
+        VisionReasoner(ScriptedReasoner([ONE]), segmenter=segmenter).predict(noise(50, 50), "dog", "segmentation")
 
 
 @pytest.mark.parametrize("task", ["editing", "", ["vqa", "vqa"]])

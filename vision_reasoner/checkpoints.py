@@ -37,11 +37,16 @@ class Release:
 
 
 TRANSFORMERS_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja")
-SEGMENTER_FILES = ("config.yaml", "*.yaml", "*.pt")  # such a repository's safetensors are in another library's layout
+SAM2_FILES = ("*.yaml", "*.pt")  # a released repository's safetensors are in another library's layout
+FILES: dict[Part, tuple[str, ...]] = {
+    "reasoner": TRANSFORMERS_FILES,
+    "router": TRANSFORMERS_FILES,
+    "segmenter": (*SAM2_FILES, "model.safetensors"),
+}
 RELEASED: dict[Part, Release] = {
     "reasoner": Release("Ricky06662/VisionReasoner-7B", TRANSFORMERS_FILES),
     "router": Release("Ricky06662/TaskRouter-1.5B", TRANSFORMERS_FILES),
-    "segmenter": Release("facebook/sam2-hiera-large", SEGMENTER_FILES),
+    "segmenter": Release("facebook/sam2-hiera-large", SAM2_FILES),
 }
 # What stands for `--model_path` when a baseline is asked for by name (see prompts.DIALECTS).
 BASELINES = {"qwen": "Qwen/Qwen2.5-VL-7B-Instruct", "qwen2": "Qwen/Qwen2-VL-7B-Instruct"}
@@ -89,15 +94,14 @@ def choose(
         model_path = BASELINES[baseline]
     elif model_path is None:
         model_path, note = _default()
-    for name in (model_path, router, segmenter):
-        if name is not None:
-            _check_name(name)
-    bundle = Path(model_path) if is_bundle(model_path) else None
+    bundle = Path(model_path).expanduser()
 
     def name_of(part: Part, given: str | Path | None) -> str:
         if given is not None:
-            return str(Path(given) / part if is_bundle(given) else given)
-        if bundle is not None:
+            _check_name(given)
+            path = Path(given).expanduser()
+            return str(path / part if is_bundle(path) else path)
+        if is_bundle(bundle):
             return str(bundle / part)
         return str(_in_pretrained(RELEASED[part].folder) or RELEASED[part].hub_id)
 
@@ -169,12 +173,9 @@ def locate(name: str | Path, part: Part, *, revision: str | None = None, offline
     from huggingface_hub import snapshot_download
 
     hub_id = str(name)
+    files = SAM2_FILES if hub_id.startswith("facebook/sam2") else FILES[part]
     with _hub_errors(hub_id, revision):
-        return Path(
-            snapshot_download(
-                hub_id, revision=revision, local_files_only=offline, allow_patterns=list(RELEASED[part].files)
-            )
-        )
+        return Path(snapshot_download(hub_id, revision=revision, local_files_only=offline, allow_patterns=list(files)))
 
 
 def _check_name(name: str | Path) -> None:

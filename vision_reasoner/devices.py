@@ -70,3 +70,10 @@ def choose_attention(attention: str, device: "torch.device", dtype: "torch.dtype
 
     half = dtype in (torch.bfloat16, torch.float16)
     return "flash_attention_2" if device.type == "cuda" and half and is_flash_attn_2_available() else "sdpa"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory did not suffice, on whatever device."""
+    import torch
+
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vision_reasoner.checkpoints import Part, check_transformers_folder, load_errors, weight_bytes
-from vision_reasoner.devices import choose_attention, choose_device, choose_dtype
+from vision_reasoner.devices import choose_attention, choose_device, choose_dtype, is_out_of_memory
 from vision_reasoner.errors import CheckpointError, ImageError, VisionReasonerError
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ def in_batches(items: Sequence[Item], batch_size: int, run: Callable[[Sequence[I
             results += run(chunk)
             continue
         except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             if len(chunk) == 1:
                 raise VisionReasonerError(
@@ -213,9 +213,3 @@ def _end_tokens(model: Any, tokenizer: Any) -> set[int]:
     if ends is None:
         ends = tokenizer.eos_token_id
     return {ends} if isinstance(ends, int) else set(ends)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    import torch
-
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)

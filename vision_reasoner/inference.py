@@ -59,7 +59,13 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--image_path", nargs="+", default=[DEFAULT_IMAGE], metavar="PATH", help="files, folders or globs; %(default)s")
+    add(
+        "--image_path",
+        nargs="+",
+        default=[DEFAULT_IMAGE],
+        metavar="PATH",
+        help=f"files, folders or globs; default: {DEFAULT_IMAGE}",
+    )
     add("--query", default=DEFAULT_QUERY, help="what to find, count or answer; default: %(default)r")
     add("--task", choices=TASKS, default="auto", help="kind of request; default: auto, the router decides")
     add(
@@ -226,7 +232,7 @@ def expand(paths: Sequence[str]) -> tuple[list[Path], bool]:
             many = True
         else:
             in_repository = Path(__file__).resolve().parent.parent / text
-            found = [in_repository if text == DEFAULT_IMAGE and not path.exists() else path]
+            found = [in_repository if text == DEFAULT_IMAGE and not path.exists() and in_repository.exists() else path]
         if not found:
             raise ImageError(f"{text}: no pictures there; check --image_path")
         files += found

@@ -21,7 +21,7 @@ from vision_reasoner.errors import CheckpointError, ImageError, UsageError, Visi
 from vision_reasoner.images import load_image
 from vision_reasoner.inference import record_of, report, usable
 from vision_reasoner.model import VisionReasoner
-from vision_reasoner.results import Prediction, Task
+from vision_reasoner.results import Prediction
 
 logger = logging.getLogger(__name__)
 
@@ -68,23 +68,25 @@ def run_many(
     digests = {file: _digest(file) for file in files}
     done = resume(output_dir / RESULTS, settings, {str(file): digest for file, digest in digests.items()})
     todo = [file for file in files if str(file) not in done]
-    failed = sum(not done[str(file)]["usable"] for file in files if file not in todo)
+    failed = sum(not done[str(file)]["usable"] for file in files if str(file) in done)
     names = _names(files, done)
     if todo and task is None:
-        task = _route(model, query)
+        route = model.route([query])[0]  # once for all pictures
+        task = route.require_task()
+        if route.warning:
+            logger.warning("warning: %s", route.warning)
 
     bar = tqdm(total=len(files), initial=len(files) - len(todo), unit="picture", disable=quiet, file=sys.stderr)
     with (output_dir / RESULTS).open("a", encoding="utf-8") as lines, bar:
         for start in range(0, len(todo), model.batch_size):
             batch = todo[start : start + model.batch_size]
             for file, image, outcome in _answer(model, batch, query, task):
-                record: dict[str, Any] = {"image": str(file), "query": query}
+                record: dict[str, Any] = {"sha256": digests[file], "settings": settings}
                 if image is None or isinstance(outcome, VisionReasonerError):
-                    record |= {"usable": False, "error": str(outcome)}
+                    record |= {"image": str(file), "query": query, "usable": False, "error": str(outcome)}
                 else:
-                    written = _save(output_dir, names[file], image, outcome)
-                    record = record_of(file, outcome) | {"usable": usable(outcome)} | written
-                record |= {"sha256": digests[file], "settings": settings}
+                    record |= record_of(file, outcome) | {"usable": usable(outcome)}
+                    record |= _save(output_dir, names[file], image, outcome)
                 line = json.dumps(record)  # ASCII, so that nothing in it ends a line
                 lines.write(line + "\n")
                 lines.flush()
@@ -145,16 +147,6 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return record if isinstance(record, dict) and {"image", "settings", "sha256", "usable"} <= record.keys() else None
-
-
-def _route(model: VisionReasoner, query: str) -> Task:
-    """The task of the one query, so that the router is asked once for all pictures."""
-    route = model.route([query])[0]
-    if route.task is None:
-        raise ImageError(route.warning or f"{query!r} is of no task that can be done")
-    if route.warning:
-        logger.warning("warning: %s", route.warning)
-    return route.task
 
 
 def _answer(

@@ -14,7 +14,8 @@ from typing import Any, Protocol, Self, get_args
 from PIL import Image
 
 from vision_reasoner.checkpoints import BASELINES, choose
-from vision_reasoner.errors import ImageError, UsageError
+from vision_reasoner.devices import is_out_of_memory
+from vision_reasoner.errors import UsageError, VisionReasonerError
 from vision_reasoner.geometry import Box, Point
 from vision_reasoner.images import MAX_PIXELS, ImageSource, load_image
 from vision_reasoner.parsing import MAX_OBJECTS, parse_reply
@@ -225,9 +226,7 @@ class VisionReasoner:
             routes = self.route([queries[i] for i in unknown])
             seconds = (time.perf_counter() - start) / len(unknown)
             for i, route in zip(unknown, routes, strict=True):
-                if route.task is None:
-                    raise ImageError(route.warning or f"{queries[i]!r} is of no task that can be done")
-                tasks[i] = route.task
+                tasks[i] = route.require_task()
                 warnings[i] += [route.warning] if route.warning else []
                 timings[i]["route"] = seconds
 
@@ -263,15 +262,27 @@ class VisionReasoner:
         Args:
             image: the RGB picture.
             objects: instances with box and perhaps point, or plain boxes, in pixels of the picture.
+
+        Raises:
+            VisionReasonerError: out of memory.
         """
         instances = [found if isinstance(found, Instance) else Instance(Box(*found)) for found in objects]
         points: list[Point | None] = [instance.point for instance in instances]
-        self.segmenter.set_image(image)
-        masks = self.segmenter.iter_masks([instance.box for instance in instances], points)
-        return [
-            Instance(instance.box, instance.point, mask, score)
-            for instance, (mask, score) in zip(instances, masks, strict=True)
-        ]
+        segmenter = self.segmenter
+        try:
+            segmenter.set_image(image)
+            masks = segmenter.iter_masks([instance.box for instance in instances], points)
+            return [
+                Instance(instance.box, instance.point, mask, score)
+                for instance, (mask, score) in zip(instances, masks, strict=True)
+            ]
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise VisionReasonerError(
+                f"out of memory while segmenting {len(instances)} objects of a {image.width}x{image.height} picture; "
+                "give a smaller picture or another --device"
+            ) from error
 
     def _load(self, sources: Sequence[ImageSource]) -> tuple[list[Image.Image], list[list[str]]]:
         """The pictures and what is to be said about each; one given for several requests is loaded, and seen, once."""

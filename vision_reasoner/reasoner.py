@@ -4,6 +4,7 @@ Owns how a picture is framed for the model. Knows nothing of what a reply means;
 that comes with it (`Reply.model_size`).
 """
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ class Reply:
         model_size: (width, height) of the frame that its coordinates are in.
         finished: whether the model ended it itself; False where the token limit cut it off.
         n_tokens: new tokens, the end token included.
-        see_seconds: from the prepared picture to the first token, this request's share of its batch.
+        see_seconds: from the picture to the first token, this request's share of its batch.
         think_seconds: all further tokens, this request's share.
     """
 
@@ -206,6 +207,7 @@ class Reasoner:
     ) -> list[Reply]:
         from qwen_vl_utils import process_vision_info
 
+        start = time.perf_counter()
         image_processor = self.processor.image_processor
         limits = {
             "min_pixels": image_processor.size["shortest_edge"],
@@ -229,6 +231,7 @@ class Reasoner:
             padding_side="left",
             return_tensors="pt",
         )
+        prepare_seconds = (time.perf_counter() - start) / len(pictures)
         decoded = decode_greedily(self.model, self.processor.tokenizer, batch, max_new_tokens)
         return [
             Reply(
@@ -236,7 +239,7 @@ class Reasoner:
                 model_size=THOUSAND if self.dialect.frame == "thousand" and task is not Task.VQA else picture.size,
                 finished=row.finished,
                 n_tokens=row.n_tokens,
-                see_seconds=row.see_seconds,
+                see_seconds=prepare_seconds + row.see_seconds,
                 think_seconds=row.think_seconds,
             )
             for row, picture, task in zip(decoded, resized, tasks, strict=True)

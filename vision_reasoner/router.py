@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from vision_reasoner.checkpoints import load_errors, locate
+from vision_reasoner.errors import ImageError
 from vision_reasoner.generation import Decoded, check_text, decode_greedily, in_batches, load_model
 from vision_reasoner.prompts import router_messages
 from vision_reasoner.results import Task
@@ -57,6 +58,12 @@ class Route:
     task: Task | None
     reply: str
     warning: str | None = None
+
+    def require_task(self) -> Task:
+        """The task; raises an ImageError that says why where there is none."""
+        if self.task is None:
+            raise ImageError(self.warning or "the request is of no task that can be done; ask in other words")
+        return self.task
 
 
 def read_category(reply: str) -> int | None:
