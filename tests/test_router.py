@@ -1,5 +1,6 @@
 """The router: how a reply is read, how a category becomes a task, and that batches equal single runs."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,9 @@ def test_category_is_read_strictly_after_the_mark(reply, category):
         "mark each apple with a rectangle",
         "return the boxes of all birds",
         "what are the box coordinates of the bus",
+        "I want a box around every ear of corn",
+        "please box all players",
+        "detct the lamp post",
     ],
 )
 def test_requests_for_boxes_become_detection(query):
@@ -76,10 +80,24 @@ def test_requests_for_boxes_become_detection(query):
         "find the box next to the dog",
         "give me a mask of the detected cat",
         "find the bus",
+        "box in the corner",
+        "find what I need to wrap the box",
     ],
 )
 def test_other_requests_for_objects_become_segmentation(query):
     assert task_of(1, query) is Task.SEGMENTATION
+
+
+def requests_by_hand() -> list[tuple[str, Task]]:
+    """(request, task) of 200 requests as people type them."""
+    lines = (Path(__file__).parent / "data/router_requests.jsonl").read_text(encoding="utf-8").splitlines()
+    return [(row["query"], Task(row["task"])) for row in map(json.loads, lines)]
+
+
+def test_requests_by_hand_ask_for_boxes_where_their_label_says_so():
+    objects = [row for row in requests_by_hand() if row[1] in (Task.DETECTION, Task.SEGMENTATION)]
+    assert len(objects) == 100
+    assert [(query, task_of(1, query)) for query, _ in objects] == objects
 
 
 def test_categories_become_tasks():

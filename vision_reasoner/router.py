@@ -30,7 +30,7 @@ _NUMBER_LAST = re.compile(r"(?<![\d.])([1-4])[\s\W_]*$")
 
 # Words that ask for boxes; where a mask is asked for too, the mask has everything that a box has.
 _ASKS_FOR_BOXES = re.compile(
-    r"""\bdetect(?:s|ed|ing|ions?)?\b
+    r"""\bde?te?ct(?:s|ed|ing|ions?)?\b
     | \bbounding[\s-]*(?:box(?:es)?|rectangles?)\b
     | \bb-?box(?:es|s)?\b
     | \bbox(?:es)?\s+coordinates?\b
@@ -38,6 +38,8 @@ _ASKS_FOR_BOXES = re.compile(
     | \b(?:locate|localise|localize|mark|enclose|annotate|indicate|highlight|frame|surround)\b.*
       \b(?:with|by|in|using|as)\s+(?:\w+\s+){0,3}?(?:box(?:es)?|rectangles?)\b
     | \b(?:draw|put|place|add)\b.*\b(?:box(?:es)?|rectangles?)\s+(?:around|round|on|over|for)\b
+    | \b(?:want|need|like|get)\b.*\b(?:box(?:es)?|rectangles?)\s+a?round\b
+    | ^\W*(?:please\s+)?box\s+(?:all|every|each|both)\b
     | \b(?:give|return|output|report|provide|predict|show|list)\b(?:\s+(?:me|us|out))?
       (?:\s+(?:a|an|the|all|all\s+the|its|their|only|just)){0,2}\s+(?:box(?:es)?|rectangles?)\b""",
     re.I | re.X | re.S,
