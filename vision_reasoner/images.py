@@ -129,8 +129,8 @@ def _open(name: str, data: bytes, max_pixels: int, max_bytes: int) -> Image.Imag
             raise ImageError(f"{name}: the picture has more pixels than Pillow decodes; give a smaller one") from error
         except UnidentifiedImageError as error:
             raise ImageError(
-                f"{name}: this is not a picture in a format that is read here; "
-                f"convert it to one of {', '.join(FORMATS)}"
+                f"{name}: this is no picture that can be read here (another format, or damaged); "
+                f"get it again or convert it to one of {', '.join(FORMATS)}"
             ) from error
         except MemoryError:
             raise

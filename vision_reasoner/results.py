@@ -261,7 +261,8 @@ class Prediction:
         """
         path = Path(path)
         if path.suffix.lower() == ".json":
-            data = json.dumps(self.to_json(), ensure_ascii=False, indent=2).encode()
+            # A query may hold bytes that are no UTF-8 (lone surrogates); backslashreplace writes JSON's own escape.
+            data = json.dumps(self.to_json(), ensure_ascii=False, indent=2).encode("utf-8", "backslashreplace")
             _write_whole(path, lambda part: part.write_bytes(data))
             return
         picture_format = Image.registered_extensions().get(path.suffix.lower())

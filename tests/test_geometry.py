@@ -1,0 +1,98 @@
+"""Boxes, points and frames."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vision_reasoner.geometry import Box, Point, clamp, pairwise_iou, rescale
+
+sides = st.integers(1, 10_000)
+
+
+def iou_of_two(a, b, extra):
+    """Written out for two boxes, as the definition says."""
+    width = min(a[2], b[2]) - max(a[0], b[0]) + extra
+    height = min(a[3], b[3]) - max(a[1], b[1]) + extra
+    shared = max(width, 0) * max(height, 0)
+    total = sum((box[2] - box[0] + extra) * (box[3] - box[1] + extra) for box in (a, b)) - shared
+    return shared / total if total else 0.0
+
+
+@st.composite
+def boxes(draw):
+    x1, y1 = draw(st.integers(0, 50)), draw(st.integers(0, 50))
+    return Box(x1, y1, x1 + draw(st.integers(0, 50)), y1 + draw(st.integers(0, 50)))
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(0, 0), (1, 0), (2, 1), (420, 160), (839, 320), (840, 320), (1.3, 0), (1.4, 1)]
+)
+def test_rescaling_multiplies_by_the_ratio_of_the_sides_and_rounds_half_up(value, expected):
+    assert rescale([value, value], from_size=(840, 840), to_size=(320, 320)) == [expected, expected]
+
+
+def test_rescaling_takes_x_by_width_and_y_by_height():
+    assert rescale(Box(84, 84, 420, 420), from_size=(840, 840), to_size=(1000, 500)) == [100, 50, 500, 250]
+    assert rescale(Point(84, 84), from_size=(840, 420), to_size=(1000, 500)) == [100, 100]
+
+
+@given(sides, sides, sides, sides)
+def test_the_borders_of_one_frame_are_the_borders_of_the_other(from_width, from_height, to_width, to_height):
+    values = rescale(
+        (0, 0, from_width, from_height), from_size=(from_width, from_height), to_size=(to_width, to_height)
+    )
+    assert values == [0, 0, to_width, to_height]
+
+
+@given(st.lists(st.integers(0, 10_000), min_size=4, max_size=4), sides, sides)
+def test_rescaling_to_the_same_frame_changes_nothing(values, width, height):
+    assert rescale(values, from_size=(width, height), to_size=(width, height)) == values
+
+
+def test_a_frame_without_area_cannot_be_rescaled_from():
+    with pytest.raises(ValueError, match=r"from_size must be positive .*\(0, 5\)"):
+        rescale([1, 1], from_size=(0, 5), to_size=(10, 10))
+
+
+@given(st.lists(st.floats(allow_nan=False), min_size=4, max_size=4), sides, sides)
+def test_clamped_coordinates_lie_in_the_frame_and_those_inside_stay(values, width, height):
+    clamped = clamp(values, (width, height))
+    for value, result, side in zip(values, clamped, (width, height, width, height), strict=True):
+        assert 0 <= result <= side
+        assert math.isfinite(result)
+        assert result == value or not 0 <= value <= side
+
+
+def test_area_is_width_times_height():
+    assert Box(10, 20, 40, 25).area == 150
+
+
+def test_iou_of_known_boxes():
+    iou = pairwise_iou([(0, 0, 10, 10), (0, 0, 5, 10), (20, 20, 30, 30)], [(0, 0, 10, 10), (5, 0, 15, 10)])
+    np.testing.assert_allclose(iou, np.array([[1, 1 / 3], [1 / 2, 0], [0, 0]]))
+
+
+def test_inclusive_iou_counts_the_last_pixel():
+    assert pairwise_iou([(0, 0, 9, 9)], [(0, 0, 9, 4)], inclusive=True)[0, 0] == pytest.approx(0.5)
+    assert pairwise_iou([(3, 3, 3, 3)], [(3, 3, 3, 3)], inclusive=True)[0, 0] == 1
+    # Boxes that share a column of pixels do not touch by their edges.
+    assert pairwise_iou([(0, 0, 4, 9)], [(4, 0, 8, 9)], inclusive=True)[0, 0] == pytest.approx(1 / 9)
+    assert pairwise_iou([(0, 0, 4, 9)], [(4, 0, 8, 9)])[0, 0] == 0
+
+
+@given(st.lists(boxes(), max_size=4), st.lists(boxes(), max_size=4), st.booleans())
+def test_iou_is_that_of_each_pair(first, second, inclusive):
+    iou = pairwise_iou(first, second, inclusive=inclusive)
+    assert iou.shape == (len(first), len(second))
+    for i, a in enumerate(first):
+        for j, b in enumerate(second):
+            assert iou[i, j] == pytest.approx(iou_of_two(a, b, 1 if inclusive else 0))
+
+
+def test_no_boxes_give_an_empty_table_and_empty_boxes_give_zero():
+    assert pairwise_iou([], [(0, 0, 1, 1)]).shape == (0, 1)
+    assert pairwise_iou(np.zeros((2, 4)), []).shape == (2, 0)
+    assert pairwise_iou([(1, 1, 1, 1)], [(1, 1, 1, 1)])[0, 0] == 0
