@@ -30,7 +30,17 @@ from vision_reasoner.training.classes import CLASSES
 from vision_reasoner.training.requests import Request, random_requests
 from vision_reasoner.training.scenes import GRID, Scene, random_scene
 from vision_reasoner.training.tiny import CELL, CELLS, HEAD, NONE, SIDE, WIDTH, CellTruth, Code, make_reasoner
-from vision_reasoner.training.tokenizer import FIRST, LAST, MIDDLE, MOST, NEXT, NOTHING, THINK, build_tokenizer
+from vision_reasoner.training.tokenizer import (
+    FIRST,
+    LAST,
+    MIDDLE,
+    MOST,
+    NEXT,
+    NOTHING,
+    THINK,
+    build_tokenizer,
+    coordinates,
+)
 
 SEE, TELL, LOOK = 3, 2, 3  # hidden states taught about cells, about the text; the layer whose attention is taught
 TAUGHT_HEADS = 2
@@ -79,8 +89,12 @@ class Teacher:
         )
         self.tail = self.encode("<|im_end|>\n<|im_start|>assistant\n")
         self.image = tokenizer.convert_tokens_to_ids("<|image_pad|>")
-        self.number, self.last_number = self.encode("0,")[0], self.encode("0")[0]  # first of SIDE + 1 each
+        # ids of 0 … SIDE; the digits are bytes of the BPE's own alphabet, so these ids do not all follow each other
+        self.inner, self.last = (
+            torch.tensor(tokenizer.convert_tokens_to_ids(coordinates(comma))) for comma in (True, False)
+        )
         self.count = self.encode(" 0")[0]  # first of MOST + 1
+        self.middle = self.encode(MIDDLE)[0]
         names = {n for c in CLASSES for n in (c.name, c.plural)}
         self.names = torch.tensor([tokenizer.decode([i]).strip() in names for i in range(len(tokenizer))])
 
@@ -125,12 +139,9 @@ class Teacher:
             nth = numbers[o.label] = numbers.get(o.label, -1) + 1
             lesson.add(self.encode(NEXT if k else FIRST), asked=o.label)
             here = {"look": cell[i], "asked": o.label, "nth": nth}
-            lesson.add(
-                [self.number + o.box.x1, self.number + o.box.y1, self.number + o.box.x2, self.last_number + o.box.y2],
-                **here,
-            )
+            lesson.add([*self.inner[list(o.box[:3])].tolist(), int(self.last[o.box.y2])], **here)
             lesson.add(self.encode(MIDDLE), **here)
-            lesson.add([self.number + o.point.x, self.last_number + o.point.y], **here)
+            lesson.add([int(self.inner[o.point.x]), int(self.last[o.point.y])], **here)
         if targets:
             lesson.add(self.encode(LAST))
 
@@ -257,17 +268,19 @@ class Language:
         count = (y >= t.count) & (y <= t.count + MOST)
         word = self.teacher.names[y]
         right = logp.argmax(1) == y
-        looked = batch.look[keep] >= 0
-        word |= looked & (y < t.number) & ~count  # colours, companies, and whatever else is read off the picture
         loss, number, errors = nll.new_zeros(()), torch.zeros_like(count), []
-        for first in (t.number, t.last_number):
-            these = (y >= first) & (y <= first + SIDE)
+        for ids in (t.inner, t.last):
+            value = torch.full((logp.shape[1],), -1)
+            value[ids] = torch.arange(SIDE + 1)
+            these = value[y] >= 0
             number |= these
             if these.any():
-                loss = loss + 0.5 * soft_number_loss(
-                    logp[these][:, first : first + SIDE + 1], (y[these] - first).float()
-                )
-                errors.append((logp[these][:, first : first + SIDE + 1].argmax(1) - (y[these] - first)).abs().float())
+                among = logp[these][:, ids]
+                loss = loss + 0.5 * soft_number_loss(among, value[y[these]].float())
+                errors.append((among.argmax(1) - value[y[these]]).abs().float())
+        word |= (
+            (batch.look[keep] >= 0) & ~number & (y != t.middle)
+        )  # colours, companies, and whatever else is read off the picture
         rest = ~(number | count | word)
         seen = {"px": torch.cat(errors).median() if errors else nll.new_zeros(())}
         for name, group in (("word", word), ("count", count), ("rest", rest)):
@@ -287,9 +300,7 @@ class Language:
         logits = torch.cat([self.heads.seen_class(h) @ self.code.classes[:NONE].T * 6, self.heads.seen_none(h)], 1)
         # a third of the empty cells is enough to know their place
         some = there | (torch.rand(len(cells)) < 0.3)
-        guess = self.heads.seen_numbers(h[some]).view(-1, 8, WIDTH) @ self._unit(
-            words, slice(self.teacher.number, self.teacher.number + SIDE + 1)
-        )
+        guess = self.heads.seen_numbers(h[some]).view(-1, 8, WIDTH) @ self._unit(words, self.teacher.inner)
         guess = guess.log_softmax(-1)
         loss = F.cross_entropy(logits, truth.label) + soft_number_loss(guess[:, 6:], centre[some])
         seen = {}

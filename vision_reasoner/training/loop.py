@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+MUON_PACE = 3.0  # its steps, relative to AdamW's of the same size
+
 Losses = tuple[Tensor, dict[str, float]]
 
 
@@ -42,7 +44,11 @@ def optimisers(modules: Iterable[nn.Module], lr: float) -> list[torch.optim.Opti
         torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     ]
     if matrices:
-        found.append(torch.optim.Muon(matrices, lr=lr, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"))
+        muon = torch.optim.Muon(matrices, lr=MUON_PACE * lr, weight_decay=0.02, adjust_lr_fn="match_rms_adamw")
+        found.append(muon)
+    for optimizer in found:
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
     return found
 
 
@@ -79,10 +85,10 @@ def train(
     )
     with (args.output_dir / f"{name}.jsonl").open("a") as log:
         while (done := (time.time() - start) / 60 / args.minutes) < 1:
-            rate = args.lr * min(1.0, (step - first + 1) / 60) * min(1.0, max(0.02, (1 - done) / 0.25))
+            pace = min(1.0, (step - first + 1) / 60) * min(1.0, max(0.02, (1 - done) / 0.25))
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
-                    group["lr"] = rate
+                    group["lr"] = pace * group["initial_lr"]
             loss, seen = step_losses(step)
             for optimizer in optimizers:
                 optimizer.zero_grad(set_to_none=True)
@@ -96,7 +102,10 @@ def train(
             recent.append(seen)
             step += 1
             if step % 25 == 0:
-                means = {k: sum(s[k] for s in recent if k in s) / max(1, sum(k in s for s in recent)) for k in seen}
+                means = {
+                    k: sum(s[k] for s in recent if k in s) / max(1, sum(k in s for s in recent))
+                    for k in dict.fromkeys(k for r in recent for k in r)
+                }
                 line = {
                     "step": step,
                     "seconds": round((time.time() - start) / (step - first), 3),

@@ -21,7 +21,9 @@ from vision_reasoner.training.classes import CLASSES, COLOURS, COMPANIES, SIGN
 
 GRID = 10  # a scene is laid out so that no two objects have their centres in one cell of a GRID x GRID grid
 MIN_VISIBLE = 0.6  # of an object's own pixels; a layout that hides more is drawn anew
-MIN_SIDE, MAX_SIDE = 0.09, 0.5  # an object's longer side, relative to the picture's
+LIGHTS = (0.82, 0.95, 1.08)  # how bright a thing is; few, so that what is drawn can be drawn again
+SHADOWS = (0.0, 0.35, 0.55)  # how dark its shadow is
+MIN_SIDE, MAX_SIDE = 0.15, 0.5  # an object's longer side, relative to the picture's
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +50,7 @@ class Layout:
     things: list[Thing]
     aspect: float
     background: int
+    plain: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,22 +95,33 @@ class Scene:
 
 # --- layouts -----------------------------------------------------------------------------------------------------------
 def random_layout(
-    sprites: Sequence[Sequence[Sprite]], rng: Random, max_objects: int = 12, max_classes: int = 5
+    sprites: Sequence[Sequence[Sprite]],
+    rng: Random,
+    max_objects: int = 12,
+    min_objects: int = 1,
+    max_classes: int = 5,
+    plain: bool = False,
 ) -> Layout:
-    """A random layout of 1 to `max_objects` objects; now and then a single class in numbers, or a formation."""
+    """A random layout of `min_objects` to `max_objects` objects of up to `max_classes`, as far as they find room.
+
+    A `plain` one, to begin to learn from, has each class's first drawing in its own colours, upright, on a gradient.
+    """
     aspect = math.exp(rng.uniform(math.log(0.7), math.log(1.45)))
     drawable = [i for i, found in enumerate(sprites) if found]
     total = rng.randint(min_objects, max_objects)
-    labels = rng.sample(drawable, min(len(drawable), rng.randint(1, min(total, 5))))
+    labels = rng.sample(
+        drawable, min(len(drawable), rng.randint(min(1 + max_classes // 6, total), min(total, max_classes)))
+    )
     if rng.random() < 0.12:
         labels[0] = SIGN
     counted = [label for label in labels if label != SIGN] or labels
     todo = [*labels, *(rng.choice(counted) for _ in range(total - len(labels)))]
-    largest = MAX_SIDE if total < 6 else MAX_SIDE * (6 / total) ** 0.6
-    colours_of = {label: rng.random() < 0.75 for label in labels}
+    largest = MAX_SIDE if total < 6 else MAX_SIDE * (6 / total) ** 0.55
+    smallest = MIN_SIDE
+    colours_of = {label: rng.random() < 0.5 for label in labels}
     favourite = {label: rng.choice(sprites[label]) for label in labels if sprites[label]}
     same_drawing, same_size = rng.random() < 0.5, rng.random() < 0.3
-    common = math.exp(rng.uniform(math.log(MIN_SIDE * 1.2), math.log(largest)))
+    common = math.exp(rng.uniform(math.log(smallest), math.log(largest)))
     things: list[Thing] = []
     taken: list[tuple[float, float, float, float]] = []
     homes: set[tuple[int, int]] = set()
@@ -119,22 +133,23 @@ def random_layout(
             sprite = sign(text, rng)
         else:
             sprite = favourite[label] if same_drawing else rng.choice(sprites[label])
-        colour = rng.choice(list(COLOURS)) if CLASSES[label].paintable and colours_of[label] else None
-        angle = rng.gauss(0, 7) if label != SIGN else rng.gauss(0, 2)
+            sprite = sprites[label][0] if plain else sprite
+        colour = rng.choice(list(COLOURS)) if CLASSES[label].paintable and colours_of[label] and not plain else None
+        angle = 0.0 if plain else rng.gauss(0, 5) if label != SIGN else rng.gauss(0, 2)
         for attempt in range(24):
             side = (
                 common * rng.uniform(0.92, 1.08)
                 if same_size
-                else math.exp(rng.uniform(math.log(MIN_SIDE * 1.2), math.log(largest)))
+                else math.exp(rng.uniform(math.log(smallest), math.log(largest)))
             )
             if label == SIGN:
                 side = max(side, rng.uniform(0.3, 0.5))
-            side *= 0.97**attempt
+            side = max(0.9 * MIN_SIDE, side * 0.97**attempt)
             box = _place(sprite, side, angle, aspect, rng)
             if box is None:
                 continue
             home = int((box[1] + box[3] / 2) * GRID), int((box[0] + box[2] / 2) * GRID)
-            if home not in homes and all(_covered(box, other) < 0.22 for other in taken):
+            if home not in homes and all(_covered(box, other) < 0.16 for other in taken):
                 taken.append(box)
                 homes.add(home)
                 things.append(
@@ -145,12 +160,12 @@ def random_layout(
                         rng.random() < 0.5 and label != SIGN,
                         colour,
                         text,
-                        rng.uniform(0.8, 1.12),
-                        rng.choice((0, 0.35, 0.55)),
+                        rng.choice(LIGHTS),
+                        rng.choice(SHADOWS),
                     )
                 )
                 break
-    return Layout(things, aspect, rng.getrandbits(32))
+    return Layout(things, aspect, rng.getrandbits(32), plain)
 
 
 def _place(
@@ -193,28 +208,30 @@ def sign(text: str, rng: Random) -> Sprite:
 
 # --- painting ----------------------------------------------------------------------------------------------------------
 @lru_cache(maxsize=8192)
-def _prepared(sprite: Sprite, colour: str | None, side: int) -> Image.Image:
-    """The drawing in its colour, its longer side `side` pixels."""
+def _prepared(sprite: Sprite, colour: str | None, brightness: float, side: int) -> Image.Image:
+    """The drawing in its colour and light, its longer side `side` pixels, with premultiplied alpha."""
     picture = Image.fromarray(sprite.rgba, "RGBA")
     scale = side / max(picture.size)
     if scale < 1:
         smaller = round(picture.width * scale) or 1, round(picture.height * scale) or 1
         picture = picture.resize(smaller, Image.Resampling.BILINEAR, reducing_gap=2.0)
-    return Image.fromarray(paint_in(np.asarray(picture), colour), "RGBA") if colour else picture
+    rgba = paint_in(np.asarray(picture), colour) if colour else np.array(picture)
+    rgba[..., :3] = np.clip(rgba[..., :3] * brightness, 0, 255)
+    return Image.fromarray(rgba, "RGBA").convert("RGBa")
 
 
 def _drawn(thing: Thing, size: tuple[int, int]) -> Image.Image:
-    """The thing's drawing as it is pasted: coloured, flipped, turned, lit, (width, height) = `size`."""
+    """The thing's drawing as it is pasted, (width, height) = `size`: coloured, lit, flipped, turned."""
     level = next((side for side in (48, 96, 160) if side >= 1.1 * max(size)), 256)  # few levels: the cache serves them
-    fresh = thing.text is not None  # a sign is drawn once
-    picture = Image.fromarray(thing.sprite.rgba, "RGBA") if fresh else _prepared(thing.sprite, thing.colour, level)
+    if thing.text is None:
+        picture = _prepared(thing.sprite, thing.colour, thing.brightness, level)
+    else:
+        picture = Image.fromarray(thing.sprite.rgba, "RGBA").convert("RGBa")  # a sign is drawn once
     if thing.flip:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if thing.angle:
         picture = picture.rotate(thing.angle, Image.Resampling.BILINEAR, expand=True)
-    picture = picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
-    light = [min(255, int(v * thing.brightness)) for v in range(256)]
-    return picture.point(light * 3 + list(range(256))) if thing.brightness != 1 else picture
+    return picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0).convert("RGBA")
 
 
 def paint_in(rgba: np.ndarray, colour: str) -> np.ndarray:
@@ -232,7 +249,12 @@ def paint_in(rgba: np.ndarray, colour: str) -> np.ndarray:
     return np.concatenate([(painted * 255).astype(np.uint8), alpha], -1)
 
 
-def background(size: tuple[int, int], rng: np.random.Generator) -> Image.Image:
+@lru_cache
+def _darker(share: float) -> list[int]:
+    return [int(v * share) for v in range(256)]
+
+
+def background(size: tuple[int, int], rng: np.random.Generator, plain: bool = False) -> Image.Image:
     """A wall, a landscape, a texture or a pattern, (width, height)."""
     width, height = size
     side = 70  # painted small and enlarged: smooth, and cheap
@@ -242,7 +264,7 @@ def background(size: tuple[int, int], rng: np.random.Generator) -> Image.Image:
         a, b, c = (v * 0.45 + v.mean() * 0.55 for v in (a, b, c))
     turn = rng.uniform(0, 2 * math.pi)
     along = np.clip((x - 0.5) * math.cos(turn) + (y - 0.5) * math.sin(turn) + 0.5, 0, 1)[..., None]
-    kind = rng.integers(6)
+    kind = 0 if plain else rng.integers(6)
     if kind == 0:  # gradient
         canvas = a * (1 - along) + b * along
     elif kind == 1:  # sky and ground, or wall and floor
@@ -263,7 +285,7 @@ def background(size: tuple[int, int], rng: np.random.Generator) -> Image.Image:
     picture = Image.fromarray(np.clip(canvas, 0, 255).astype(np.uint8)).resize(
         (width, height), Image.Resampling.BILINEAR
     )
-    if rng.random() < 0.5:  # clutter: soft shapes that are nothing
+    if rng.random() < 0.5 and not plain:  # clutter: soft shapes that are nothing
         draw = ImageDraw.Draw(picture, "RGBA")
         for _ in range(rng.integers(1, 9)):
             u, v, w, h = rng.uniform(-0.1, 1, 2).tolist() + rng.uniform(0.03, 0.4, 2).tolist()
@@ -289,7 +311,7 @@ def paint(layout: Layout, size: tuple[int, int]) -> Scene | None:
     """
     width, height = size
     rng = np.random.default_rng(layout.background)
-    picture = background(size, rng)
+    picture = background(size, rng, layout.plain)
     owner = np.full((height, width), -1, np.int16)
     whole = []
     for i, thing in enumerate(layout.things):
@@ -302,7 +324,7 @@ def paint(layout: Layout, size: tuple[int, int]) -> Scene | None:
             cast = (
                 alpha.resize((max(1, w // 4), max(1, h // 4)))
                 .resize((w, h), Image.Resampling.BILINEAR)
-                .point(lambda v, k=thing.shadow: int(v * k))
+                .point(_darker(thing.shadow))
             )
             picture.paste((20, 20, 25), (x + dx, y + dy), cast)
         picture.paste(sprite, (x, y), alpha)
@@ -354,11 +376,17 @@ def innermost(mask: np.ndarray) -> tuple[int, int]:
 
 
 def random_scene(
-    sprites: Sequence[Sequence[Sprite]], rng: Random, size: tuple[int, int] | None = None, max_objects: int = 12
+    sprites: Sequence[Sequence[Sprite]],
+    rng: Random,
+    size: tuple[int, int] | None = None,
+    max_objects: int = 12,
+    min_objects: int = 1,
+    max_classes: int = 5,
+    plain: bool = False,
 ) -> Scene:
     """A random scene; without `size`, of the layout's own shape with about 640 x 480 pixels."""
     while True:
-        layout = random_layout(sprites, rng, max_objects, min_objects)
+        layout = random_layout(sprites, rng, max_objects, min_objects, max_classes, plain)
         at = size or (round(554 * math.sqrt(layout.aspect)), round(554 / math.sqrt(layout.aspect)))
         scene = paint(layout, at) if layout.things else None
         if scene is not None:

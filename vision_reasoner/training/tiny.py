@@ -6,6 +6,7 @@ say where the object lies. The words for a class have the same vector in the lan
 is seen and what is asked are alike from the first step. Both halves can therefore be trained apart, and put together.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -112,6 +113,13 @@ class CellTruth:
         self.label, self.colour, self.company = (torch.from_numpy(v).flatten().long() for v in (label, colour, company))
         self.numbers = torch.from_numpy(numbers).view(-1, NUMBERS)
 
+    def __getitem__(self, cells: Tensor) -> "CellTruth":
+        """The truth of some of the cells."""
+        some = copy.copy(self)
+        some.label, some.colour, some.company = self.label[cells], self.colour[cells], self.company[cells]
+        some.numbers = self.numbers[cells]
+        return some
+
     @property
     def home(self) -> Tensor:
         """1.0 in the cell that holds an object's centre."""
@@ -119,12 +127,13 @@ class CellTruth:
 
 
 def pixel_values(pictures: Sequence[np.ndarray], mean: float = 0.5, std: float = 0.25) -> Tensor:
-    """Qwen2.5-VL's input for pictures of SIDE x SIDE: (patches, 3 * 2 * 14 * 14), 2 x 2 neighbours next to each other.
+    """Qwen2.5-VL's input for square pictures of one size, a multiple of CELL: (patches, 3 * 2 * 14 * 14), 2 x 2 neighbours next to each other.
 
     The same numbers as its processor makes, faster; the tests hold the two against each other.
     """
     x = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(std)
-    x = x.view(len(x), 3, GRID, 2, PATCH, GRID, 2, PATCH).permute(0, 2, 5, 3, 6, 1, 4, 7)
+    grid = x.shape[-1] // CELL
+    x = x.view(len(x), 3, grid, 2, PATCH, grid, 2, PATCH).permute(0, 2, 5, 3, 6, 1, 4, 7)
     return x.reshape(-1, 3, 1, PATCH, PATCH).expand(-1, 3, 2, PATCH, PATCH).reshape(-1, 3 * 2 * PATCH * PATCH)
 
 
@@ -158,13 +167,13 @@ def _write_code(words: Tensor, tokenizer: Any, code: Code) -> None:
         text = tokenizer.decode([i]).strip()
         if text in code.names:
             words[i] = code.names[text] + 0.2 * words[i]
-    first = tokenizer.convert_tokens_to_ids(["0,", "0"])
     n, f = torch.linspace(0, 1, SIDE + 1)[:, None], 2 ** torch.arange(8).float()[None] * torch.pi
     waves = torch.cat([torch.sin(n * f), torch.cos(n * f), n, 1 - n], 1)
     waves = waves @ torch.randn(waves.shape[1], WIDTH, generator=draw)
     waves = waves / waves.norm(dim=1, keepdim=True).mean()
-    for i, start in enumerate(first):
-        words[start : start + SIDE + 1] = waves + 0.2 * WIDTH**-0.5 * torch.randn(1, WIDTH, generator=draw) * (i + 1)
+    for end in (",", ""):
+        ids = tokenizer.convert_tokens_to_ids([f"{i}{end}" for i in range(SIDE + 1)])
+        words[ids] = waves + 0.2 * WIDTH**-0.5 * torch.randn(1, WIDTH, generator=draw)
 
 
 def make_vision() -> torch.nn.Module:
@@ -179,9 +188,10 @@ def make_vision() -> torch.nn.Module:
 
 
 def see(tower: Any, pictures: Sequence[np.ndarray]) -> Tensor:
-    """(pictures * CELLS, WIDTH): the vision tokens, as the language model gets them."""
+    """(pictures * cells, WIDTH): the vision tokens of square pictures of one size, as the language model gets them."""
     weight = tower.patch_embed.proj.weight
     # the convolution over whole patches is a matrix product, and far faster as one
     tower.patch_embed.forward = lambda x: torch.nn.functional.linear(x, weight.flatten(1))
-    grid = torch.tensor([[1, SIDE // PATCH, SIDE // PATCH]] * len(pictures))
+    patches = pictures[0].shape[0] // PATCH
+    grid = torch.tensor([[1, patches, patches]] * len(pictures))
     return tower(pixel_values(pictures), grid_thw=grid).pooler_output.view(-1, WIDTH)
