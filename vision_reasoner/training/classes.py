@@ -1,6 +1,7 @@
-"""What can stand in a scene: the classes, their drawings' code points, their colours and what they are good for.
+"""What can stand in a scene: classes, the code points of their drawings, colours, and what things are good for.
 
-Data only. A drawing is named by its Unicode code points, as the art packages name their files; a class may have several.
+Data only. A drawing is named by its Unicode code points, as the art packages name their files.
+A class may have several.
 """
 
 from dataclasses import dataclass
@@ -194,7 +195,8 @@ COLOUR_INDEX = {name: i for i, name in enumerate(COLOURS)}
 
 COMPANIES = (
     "ACME NOVA ORBIT LUMEN TERRA VERTEX ZENITH ATLAS KORA DELTA FJORD GLOBEX HELIX IONIC JUNO KITE LOTUS MERIDIAN "
-    "NIMBUS OMEGA PIXEL QUARTZ RIVERA SOLARIS TITAN UMBRA VIVID WAVE XENON YONDER ZEPHYR BRIO CASCADE DYNAMO EMBER FALCON"
+    "NIMBUS OMEGA PIXEL QUARTZ RIVERA SOLARIS TITAN UMBRA VIVID WAVE XENON YONDER ZEPHYR BRIO CASCADE "
+    "DYNAMO EMBER FALCON"
 ).split()
 
 # What things are for: the sentence that decides (in the thinking), the classes it names, and ways to ask for it.

@@ -15,6 +15,7 @@ import random
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ from vision_reasoner.results import Task
 from vision_reasoner.training import loop
 from vision_reasoner.training.art import load_sprites
 from vision_reasoner.training.classes import CLASSES
-from vision_reasoner.training.requests import Request, random_requests
+from vision_reasoner.training.requests import Piece, Request, random_requests
 from vision_reasoner.training.scenes import GRID, Scene, random_scene
 from vision_reasoner.training.tiny import CELL, CELLS, HEAD, NONE, SIDE, WIDTH, CellTruth, Code, make_reasoner
 from vision_reasoner.training.tokenizer import (
@@ -111,7 +112,8 @@ class Teacher:
         cell = [o.home[0] * GRID + o.home[1] for o in objects]
         if request.task is Task.VQA:
             assert request.answer is not None
-            pieces, text = (request.answer,), request.query
+            pieces: tuple[Piece, ...] = (request.answer,)
+            text = request.query
         else:
             pieces, text = request.thinking, VISION_REASONER.text_for(request.query)
         lesson = Lesson(self.encode("<|vision_end|>") + self.encode(text) + self.tail)
@@ -138,7 +140,7 @@ class Teacher:
             o = scene.objects[i]
             nth = numbers[o.label] = numbers.get(o.label, -1) + 1
             lesson.add(self.encode(NEXT if k else FIRST), asked=o.label)
-            here = {"look": cell[i], "asked": o.label, "nth": nth}
+            here: dict[str, Any] = {"look": cell[i], "asked": o.label, "nth": nth}
             lesson.add([*self.inner[list(o.box[:3])].tolist(), int(self.last[o.box.y2])], **here)
             lesson.add(self.encode(MIDDLE), **here)
             lesson.add([int(self.inner[o.point.x]), int(self.last[o.point.y])], **here)
@@ -221,8 +223,12 @@ class Language:
         self.projected: dict[str, Tensor] = {}
         attention = model.model.language_model.layers[LOOK].self_attn
         for name in ("q", "k"):
-            hook = lambda module, inputs, output, name=name: self.projected.__setitem__(name, output)  # noqa: E731
+            hook = partial(self._keep, name)
             getattr(attention, f"{name}_proj").register_forward_hook(hook)
+
+    def _keep(self, name: str, module: Any, inputs: Any, output: Tensor) -> None:
+        del module, inputs
+        self.projected[name] = output
 
     def losses(self, scenes: Sequence[Scene], requests: Sequence[Sequence[Request]], tokens: Tensor) -> loop.Losses:
         """tokens: (scenes * CELLS, WIDTH), seen or ideal."""
@@ -312,7 +318,9 @@ class Language:
 
     def _numbers(self, words: Tensor, cells: Tensor, scenes: Sequence[Scene]) -> tuple[Tensor, dict[str, Tensor]]:
         """Every home cell knows its object's number among those of its class, and of its class and colour."""
-        rows, nth, nth_of_colour = [], [], []
+        rows: list[int] = []
+        nth: list[int] = []
+        nth_of_colour: list[int] = []
         for b, scene in enumerate(scenes):
             met: dict[Any, int] = {}
             for o in scene.objects:

@@ -34,7 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser, minutes: float) -> None:
 
 def optimisers(modules: Iterable[nn.Module], lr: float) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the blocks, AdamW for embeddings, heads and vectors."""
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for module in modules:
         for name, parameter in module.named_parameters():
             if parameter.requires_grad:
@@ -46,9 +47,6 @@ def optimisers(modules: Iterable[nn.Module], lr: float) -> list[torch.optim.Opti
     if matrices:
         muon = torch.optim.Muon(matrices, lr=MUON_PACE * lr, weight_decay=0.02, adjust_lr_fn="match_rms_adamw")
         found.append(muon)
-    for optimizer in found:
-        for group in optimizer.param_groups:
-            group["initial_lr"] = group["lr"]
     return found
 
 
@@ -73,6 +71,7 @@ def train(
     path = args.output_dir / f"{name}.pt"
     optimizers = optimisers(modules.values(), args.lr)
     parameters = [p for m in modules.values() for p in m.parameters() if p.requires_grad]
+    peaks = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
     first = resume(path, modules, optimizers)
     start = saved = time.time()
     step, recent = first, []
@@ -86,9 +85,8 @@ def train(
     with (args.output_dir / f"{name}.jsonl").open("a") as log:
         while (done := (time.time() - start) / 60 / args.minutes) < 1:
             pace = min(1.0, (step - first + 1) / 60) * min(1.0, max(0.02, (1 - done) / 0.25))
-            for optimizer in optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = pace * group["initial_lr"]
+            for optimizer, peak in zip(optimizers, peaks, strict=True):
+                optimizer.param_groups[0]["lr"] = pace * peak
             loss, seen = step_losses(step)
             for optimizer in optimizers:
                 optimizer.zero_grad(set_to_none=True)

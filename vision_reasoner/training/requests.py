@@ -64,28 +64,73 @@ class Wording:
 # {one} "the dog", {all} "the dogs", {bare} "dog"/"dogs"
 SEGMENT = Wording(
     (
-        "find {it}", "segment {it}", "please segment {it}", "where is {it}", "where are {it}", "show me {it}", "mark {it}",
-        "{it}", "outline {it}", "can you find {it}", "i am looking for {it}", "point out {it}", "highlight {it}",
-        "cut out {it}", "give me the mask of {it}", "please find {it}", "look for {it}", "i want to see {it}", "could you segment {it}",
-        "select {it}", "show {it}", "please mark {it}",
+        "find {it}",
+        "segment {it}",
+        "please segment {it}",
+        "where is {it}",
+        "where are {it}",
+        "show me {it}",
+        "mark {it}",
+        "{it}",
+        "outline {it}",
+        "can you find {it}",
+        "i am looking for {it}",
+        "point out {it}",
+        "highlight {it}",
+        "cut out {it}",
+        "give me the mask of {it}",
+        "please find {it}",
+        "look for {it}",
+        "i want to see {it}",
+        "could you segment {it}",
+        "select {it}",
+        "show {it}",
+        "please mark {it}",
     ),
-    ("please show me {it}", "could you find {it}", "can you segment {it}", "please highlight {it}", "i am looking for the mask of {it}"),
-)  # fmt: skip
+    (
+        "please show me {it}",
+        "could you find {it}",
+        "can you segment {it}",
+        "please highlight {it}",
+        "i am looking for the mask of {it}",
+    ),
+)
 DETECT = Wording(
     (
-        "detect {it}", "draw a box around {it}", "detect {it} with boxes", "locate {it} with a bounding box", "give me the bounding box of {it}",
-        "please detect {it}", "put a box on {it}", "report the boxes of {it}", "draw bounding boxes around {it}",
+        "detect {it}",
+        "draw a box around {it}",
+        "detect {it} with boxes",
+        "locate {it} with a bounding box",
+        "give me the bounding box of {it}",
+        "please detect {it}",
+        "put a box on {it}",
+        "report the boxes of {it}",
+        "draw bounding boxes around {it}",
     ),
     ("can you detect {it}", "please draw a bounding box around {it}", "give me the boxes of {it}"),
-)  # fmt: skip
+)
 COUNT = Wording(
     (
-        "how many {N} are there in this image", "how many {N} are there", "count the {N}", "how many {N} can you see", "what is the number of {N}",
-        "tell me how many {N} there are", "count all {N}", "how many {N} are in the picture", "please count the {N}", "the number of {N}",
-        "how many {N} do you see in the image", "find out how many {N} there are",
+        "how many {N} are there in this image",
+        "how many {N} are there",
+        "count the {N}",
+        "how many {N} can you see",
+        "what is the number of {N}",
+        "tell me how many {N} there are",
+        "count all {N}",
+        "how many {N} are in the picture",
+        "please count the {N}",
+        "the number of {N}",
+        "how many {N} do you see in the image",
+        "find out how many {N} there are",
     ),
-    ("how many {N} do you see", "please tell me the number of {N}", "count all the {N} in this picture", "can you count the {N}"),
-)  # fmt: skip
+    (
+        "how many {N} do you see",
+        "please tell me the number of {N}",
+        "count all the {N} in this picture",
+        "can you count the {N}",
+    ),
+)
 TAILS = Wording(
     ("", "", "", "", " in the image", " in this image", " in the picture", " please", " for me"),
     ("", "", " in this picture", " here"),
@@ -174,10 +219,19 @@ BETWEEN = Wording(
     ("the {n} that is between the {m} and the {k}",),
 )
 ASK_NAME = Wording(
-    ("what is the name of the company", "what is name of the company", "what does the sign say", "which company is it", "what is written on the sign",
-     "what is the company called", "read the sign", "what is the name on the sign", "whose sign is it"),
+    (
+        "what is the name of the company",
+        "what is name of the company",
+        "what does the sign say",
+        "which company is it",
+        "what is written on the sign",
+        "what is the company called",
+        "read the sign",
+        "what is the name on the sign",
+        "whose sign is it",
+    ),
     ("what is the name of this company", "which name is written on the sign", "what does it say on the sign"),
-)  # fmt: skip
+)
 ASK_COLOUR = Wording(
     (
         "what color is the {n}",
@@ -436,8 +490,14 @@ def by_between(v: View) -> Request | None:
     m, k = v.objects[a].name, v.objects[b].name
     task, query = v.ask(_noun(v.pick(BETWEEN), label, m=m, k=k))
     thinking = (
-        Piece(f"The {m} is at"), v.at(a), Piece(f"). The {k} is at"), v.at(b), Piece(f"). The {CLASSES[label].name} between them is at"), v.at(near[0]), Piece(")."),
-    )  # fmt: skip
+        Piece(f"The {m} is at"),
+        v.at(a),
+        Piece(f"). The {k} is at"),
+        v.at(b),
+        Piece(f"). The {CLASSES[label].name} between them is at"),
+        v.at(near[0]),
+        Piece(")."),
+    )
     return Request(task, "relation", query, (near[0],), thinking)
 
 
@@ -531,9 +591,22 @@ def ask_side(v: View) -> Request | None:
 
 
 KINDS: tuple[tuple[Callable[[View], Request | None], float], ...] = (
-    (by_name, 20), (counting, 14), (absent, 6), (by_colour, 14), (by_size, 9), (by_place, 12), (by_relation, 25), (by_between, 15),
-    (by_purpose, 12), (by_several, 6), (ask_name, 30), (ask_colour, 8), (ask_there, 5), (ask_what, 8), (ask_side, 12),
-)  # fmt: skip
+    (by_name, 20),
+    (counting, 14),
+    (absent, 6),
+    (by_colour, 14),
+    (by_size, 9),
+    (by_place, 12),
+    (by_relation, 25),
+    (by_between, 15),
+    (by_purpose, 12),
+    (by_several, 6),
+    (ask_name, 30),
+    (ask_colour, 8),
+    (ask_there, 5),
+    (ask_what, 8),
+    (ask_side, 12),
+)
 
 
 def random_requests(scene: Scene, rng: Random, n: int, held_out: bool = False, side: int = 280) -> list[Request]:

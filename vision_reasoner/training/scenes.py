@@ -28,7 +28,7 @@ MIN_SIDE, MAX_SIDE = 0.15, 0.5  # an object's longer side, relative to the pictu
 
 @dataclass(frozen=True, eq=False)
 class Thing:
-    """An object to be painted. x, y, width, height are relative to the canvas (0 to 1); later things hide earlier ones."""
+    """An object to be painted: x, y, width, height relative to the canvas (0 to 1). Later things hide earlier ones."""
 
     sprite: Sprite
     x: float
@@ -93,7 +93,7 @@ class Scene:
         return self.picture.shape[1], self.picture.shape[0]
 
 
-# --- layouts -----------------------------------------------------------------------------------------------------------
+# --- layouts ----------------------------------------------------------------------------------------------------------
 def random_layout(
     sprites: Sequence[Sequence[Sprite]],
     rng: Random,
@@ -171,7 +171,7 @@ def random_layout(
 def _place(
     sprite: Sprite, side: float, angle: float, aspect: float, rng: Random
 ) -> tuple[float, float, float, float] | None:
-    """A random (x, y, width, height), relative to the canvas, whose longer relative side is `side`; None if too thin."""
+    """A random (x, y, width, height) relative to the canvas, the longer side being `side`; None if too thin."""
     height, width = sprite.rgba.shape[:2]
     c, s = abs(math.cos(math.radians(angle))), abs(math.sin(math.radians(angle)))
     w, h = (width * c + height * s) / aspect, width * s + height * c  # of the turned drawing, in the canvas's shape
@@ -206,7 +206,7 @@ def sign(text: str, rng: Random) -> Sprite:
     return Sprite(SIGN, "drawn", text, np.asarray(picture))
 
 
-# --- painting ----------------------------------------------------------------------------------------------------------
+# --- painting ---------------------------------------------------------------------------------------------------------
 @lru_cache(maxsize=8192)
 def _prepared(sprite: Sprite, colour: str | None, brightness: float, side: int) -> Image.Image:
     """The drawing in its colour and light, its longer side `side` pixels, with premultiplied alpha."""

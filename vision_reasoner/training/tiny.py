@@ -127,7 +127,9 @@ class CellTruth:
 
 
 def pixel_values(pictures: Sequence[np.ndarray], mean: float = 0.5, std: float = 0.25) -> Tensor:
-    """Qwen2.5-VL's input for square pictures of one size, a multiple of CELL: (patches, 3 * 2 * 14 * 14), 2 x 2 neighbours next to each other.
+    """Qwen2.5-VL's input for square pictures of one size, a multiple of CELL.
+
+    (patches, 3 * 2 * 14 * 14), 2 x 2 neighbours next to each other.
 
     The same numbers as its processor makes, faster; the tests hold the two against each other.
     """
@@ -146,10 +148,14 @@ def make_reasoner(tokenizer: Any, code: Code) -> Any:
     config = Qwen2_5_VLConfig(
         vision_config=VISION_CONFIG,
         text_config={**TEXT_CONFIG, "vocab_size": len(tokenizer), **ends},
-        image_token_id=token("<|image_pad|>"), video_token_id=token("<|video_pad|>"),
-        vision_start_token_id=token("<|vision_start|>"), vision_end_token_id=token("<|vision_end|>"),
-        tie_word_embeddings=True, frame_side=SIDE, vqa_frame_side=SIDE,
-    )  # fmt: skip
+        image_token_id=token("<|image_pad|>"),
+        video_token_id=token("<|video_pad|>"),
+        vision_start_token_id=token("<|vision_start|>"),
+        vision_end_token_id=token("<|vision_end|>"),
+        tie_word_embeddings=True,
+        frame_side=SIDE,
+        vqa_frame_side=SIDE,
+    )
     config._attn_implementation = "sdpa"
     model = Qwen2_5_VLForConditionalGeneration(config)
     model.generation_config.update(do_sample=False, temperature=None, top_p=None, top_k=None, **ends)

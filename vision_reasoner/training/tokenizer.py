@@ -1,4 +1,4 @@
-"""The tokenizer and processor of VisionReasoner-Tiny: Qwen2's byte-level BPE and Qwen2.5-VL's processor, of our own vocabulary.
+"""The tokenizer and processor of VisionReasoner-Tiny: Qwen2's and Qwen2.5-VL's, with a vocabulary of our own.
 
 Every word of the world's language is one token. So are coordinates and the constant parts of the prompt and of the
 JSON: these are added tokens but no *special* ones, so that decoding gives them back as plain text.
@@ -35,7 +35,8 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{% if message['content'] is string %}{{ message['content'] }}"
     "{% else %}{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' or 'image' in part or 'image_url' in part %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% if part['type'] == 'image' or 'image' in part or 'image_url' in part %}"
+    "<|vision_start|><|image_pad|><|vision_end|>"
     "{% elif 'text' in part %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
@@ -50,9 +51,23 @@ def added_tokens() -> list[str]:
     """Every token that is not found by BPE, in the order of their ids."""
     compounds = [n for c in CLASSES for n in (c.name, c.plural) if " " in n]
     return [
-        *coordinates(True), *coordinates(False), *(f" {i}" for i in range(MOST + 1)), THINK, FIRST, NEXT, MIDDLE, LAST, NOTHING,
-        PROMPT_HEAD, PROMPT_TAIL, SYSTEM, "user\n", "assistant\n", *compounds, *(f" {n}" for n in compounds),
-    ]  # fmt: skip
+        *coordinates(True),
+        *coordinates(False),
+        *(f" {i}" for i in range(MOST + 1)),
+        THINK,
+        FIRST,
+        NEXT,
+        MIDDLE,
+        LAST,
+        NOTHING,
+        PROMPT_HEAD,
+        PROMPT_TAIL,
+        SYSTEM,
+        "user\n",
+        "assistant\n",
+        *compounds,
+        *(f" {n}" for n in compounds),
+    ]
 
 
 def corpus() -> Iterable[str]:
@@ -96,10 +111,14 @@ def build_tokenizer() -> Any:
     words.train_from_iterator(corpus(), trainer)
     model = json.loads(words.to_str())["model"]
     tokenizer = Qwen2Tokenizer(
-        vocab=model["vocab"], merges=[tuple(m) for m in model["merges"]],
-        eos_token="<|im_end|>", pad_token="<|endoftext|>", unk_token="<|endoftext|>",
-        model_max_length=4096, padding_side="left",
-    )  # fmt: skip
+        vocab=model["vocab"],
+        merges=[tuple(m) for m in model["merges"]],
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        unk_token="<|endoftext|>",
+        model_max_length=4096,
+        padding_side="left",
+    )
     tokenizer.add_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIAL])
     tokenizer.add_tokens([AddedToken(t, special=False, normalized=False) for t in added_tokens()])
     return tokenizer

@@ -6,6 +6,7 @@ python -m vision_reasoner.training.vision --minutes 60
 import argparse
 import random
 import sys
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,6 +31,8 @@ from vision_reasoner.training.tiny import (
     see,
 )
 
+FRESH = 4  # new scenes per step
+POOL = 600  # scenes to draw from: what a step sees is mixed, and each scene is seen a few times
 DETAIL = 3  # cells along a detail's side
 SHARPNESS = 8.0  # of the class logits that are read from a token's products with the code's unit vectors
 
@@ -42,40 +45,35 @@ def vision_loss(tokens: Tensor, truth: CellTruth, code: Code) -> loop.Losses:
         truth: of the same cells.
         code: the vectors the tokens should be made of.
     """
-    z = tokens.float()
     there, home = truth.label < NONE, truth.home > 0
-    logits = z @ code.classes.T * SHARPNESS
-    colours, companies = truth.colour >= 0, truth.company >= 0
-    numbers = z @ code.numbers.T
-    side_error = numbers[there][:, :-1] - truth.numbers[there][:, :-1]
+    logits = tokens @ code.classes.T * SHARPNESS
+    wrong = F.cross_entropy(logits, truth.label, reduction="none")
+    numbers = tokens @ code.numbers.T
+    off = (numbers - truth.numbers)[there, :-1]
     at_home = F.binary_cross_entropy_with_logits((numbers[:, -1] - 0.5) * SHARPNESS, truth.home)
-    weight = 1.0 + 4.0 * truth.home  # a home cell speaks for its object
-    classes = F.cross_entropy(logits, truth.label, reduction="none") * weight
-    loss = classes[there].sum() / weight[there].sum() + classes[~there].mean()
-    loss = loss + F.smooth_l1_loss(side_error, torch.zeros_like(side_error), beta=0.1) + 2.0 * at_home
+    # what things are is by far the slowest to learn: everything else is kept from drowning it
+    loss = wrong[home].mean() + 0.3 * wrong[there & ~home].mean() + 0.2 * wrong[~there].mean() + 0.4 * at_home
+    loss = loss + 0.4 * F.smooth_l1_loss(off, torch.zeros_like(off), beta=0.1)
+    loss = loss + 0.05 * ((tokens - code.tokens(truth)) ** 2).sum(1).mean()
+    found = numbers[:, -1] > 0.5
     seen = {
         "class": (logits[home][:, :NONE].argmax(1) == truth.label[home]).float().mean().item(),
-        "sides": side_error.abs()[home[there]].mean().item() * CELL,
+        "sides": off.abs()[home[there]].mean().item() * CELL,
+        "home": (2 * (found & home).sum() / (found.sum() + home.sum())).item(),
     }
-    found = numbers[:, -1] > 0.5
-    seen["home"] = (2 * (found & home).sum() / (found.sum() + home.sum())).item()
-    for name, where, index, vectors in (
-        ("colour", colours, truth.colour, code.colours),
-        ("company", companies, truth.company, code.companies),
-    ):
+    for name, index, vectors in (("colour", truth.colour, code.colours), ("company", truth.company, code.companies)):
+        where = (index >= 0) & home
         if where.any():
-            guess = z[where] @ vectors.T * SHARPNESS
-            loss = loss + F.cross_entropy(guess, index[where])
+            guess = tokens[where] @ vectors.T * SHARPNESS
+            loss = loss + 0.2 * F.cross_entropy(guess, index[where])
             seen[name] = (guess.argmax(1) == index[where]).float().mean().item()
-    ideal = code.tokens(truth)
-    loss = loss + 0.3 * (((z - ideal) ** 2).sum(1) * weight).sum() / weight.sum()
     return loss, {"loss": loss.item(), **seen}
 
 
 def details(
     scenes: Sequence[Scene], truth: CellTruth, rng: random.Random, n: int
 ) -> tuple[list[np.ndarray], CellTruth]:
-    """`n` details of DETAIL x DETAIL cells around objects: as much to learn from as in a whole picture, in far less time."""
+    """`n` details of DETAIL x DETAIL cells around objects: as much to learn as from whole pictures, in less time."""
     homes = [(b, o.home) for b, s in enumerate(scenes) for o in s.objects]
     pictures, cells = [], []
     block = torch.arange(DETAIL)[:, None] * GRID + torch.arange(DETAIL)
@@ -111,14 +109,18 @@ def main(argv: list[str] | None = None) -> int:
     tower, code, sprites = make_vision(), Code(), load_sprites()
     whiten(tower, [random_scene(sprites, random.Random(i), (SIDE, SIDE)).picture for i in range(50)])
 
+    def scene(i: int) -> Scene:
+        rng = random.Random(args.seed * 1_000_003 + i)
+        return random_scene(sprites, rng, (SIDE, SIDE), 14, 6, 14, plain=rng.random() > i / FRESH / args.plain_steps)
+
+    pool: deque[Scene] = deque(maxlen=POOL)
+
     def step_losses(step: int) -> loop.Losses:
-        rng = random.Random(args.seed * 1_000_003 + step)
+        first = (step + 1) * FRESH - (FRESH if pool else POOL)
+        pool.extend(scene(i) for i in range(max(0, first), (step + 1) * FRESH))
+        rng = random.Random(args.seed * 1_000_003 - step)
         zoomed = rng.random() < args.details
-        least = 8 if zoomed else 4
-        scenes = [
-            random_scene(sprites, rng, (SIDE, SIDE), 14, least, 14, plain=rng.random() > step / args.plain_steps)
-            for _ in range(args.batch_size)
-        ]
+        scenes = rng.sample(pool, min(len(pool), (6 if zoomed else 1) * args.batch_size))
         pictures, truth = [s.picture for s in scenes], CellTruth([s.objects for s in scenes])
         if zoomed:
             pictures, truth = details(scenes, truth, rng, 6 * args.batch_size)

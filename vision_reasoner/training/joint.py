@@ -1,0 +1,66 @@
+"""Stage 3: the vision tower and the language model put together, then trained together; and the checkpoint that ships.
+
+    python -m vision_reasoner.training.joint --minutes 120
+
+Begins with the weights of stages 1 and 2 in `--output_dir`; `--export_only` writes the checkpoint of what is there.
+"""
+
+import argparse
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vision_reasoner.training import loop
+from vision_reasoner.training.art import load_sprites
+from vision_reasoner.training.language import Heads, Language, Teacher
+from vision_reasoner.training.requests import random_requests
+from vision_reasoner.training.scenes import random_scene
+from vision_reasoner.training.tiny import SIDE, CellTruth, Code, make_reasoner, see
+from vision_reasoner.training.tokenizer import build_processor
+from vision_reasoner.training.vision import vision_loss
+
+
+def export(model: Any, processor: Any, folder: Path) -> None:
+    """Write a checkpoint in half precision, as `Reasoner.from_pretrained` reads it."""
+    state = {k: v.half() for k, v in model.state_dict().items()}
+    model.save_pretrained(folder, state_dict=state)
+    processor.save_pretrained(folder)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    loop.add_arguments(parser, minutes=120)
+    parser.set_defaults(batch_size=8, threads=2, lr=1e-3)
+    parser.add_argument("--requests", type=int, default=6, help="requests per picture (%(default)s)")
+    parser.add_argument("--export_only", action="store_true", help="write the checkpoint of the weights there are")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    processor, code = build_processor(), Code()
+    model, heads = make_reasoner(processor.tokenizer, code), Heads()
+    tower = model.model.visual
+    modules: dict[str, torch.nn.Module] = {"tower": tower, "language": model.model.language_model, "heads": heads}
+    for stage in ("vision", "language", "joint"):
+        loop.resume(args.output_dir / f"{stage}.pt", modules)
+    if not args.export_only:
+        language, sprites = Language(model, heads, Teacher(processor.tokenizer), code), load_sprites()
+
+        def step_losses(step: int) -> loop.Losses:
+            rng = random.Random(args.seed * 4_000_037 + step)
+            scenes = [random_scene(sprites, rng, (SIDE, SIDE)) for _ in range(args.batch_size)]
+            requests = [random_requests(s, rng, args.requests) for s in scenes]
+            tokens = see(tower, [s.picture for s in scenes])
+            seen, look = vision_loss(tokens, CellTruth([s.objects for s in scenes]), code)
+            told, say = language.losses(scenes, requests, tokens)
+            return seen + told, {**look, **say}
+
+        loop.train("joint", modules, step_losses, args)
+    export(model, processor, args.output_dir / "reasoner")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
