@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -58,7 +59,7 @@ def train(
     *,
     save_every: float = 240.0,
 ) -> None:
-    """Train until the time is over; the last quarter of it lowers the learning rate.
+    """Train until the time is over; the last quarter of it lowers the learning rate. SIGTERM ends it early, and saves.
 
     Args:
         name: of the stage; `args.output_dir/<name>.pt` is its checkpoint, `<name>.jsonl` its log.
@@ -73,6 +74,8 @@ def train(
     parameters = [p for m in modules.values() for p in m.parameters() if p.requires_grad]
     peaks = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
     first = resume(path, modules, optimizers)
+    interrupted: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _frame: interrupted.append(number))
     start = saved = time.time()
     step, recent = first, []
     bar = tqdm(
@@ -83,7 +86,7 @@ def train(
         mininterval=10,
     )
     with (args.output_dir / f"{name}.jsonl").open("a") as log:
-        while (done := (time.time() - start) / 60 / args.minutes) < 1:
+        while (done := (time.time() - start) / 60 / args.minutes) < 1 and not interrupted:
             pace = min(1.0, (step - first + 1) / 60) * min(1.0, max(0.02, (1 - done) / 0.25))
             for optimizer, peak in zip(optimizers, peaks, strict=True):
                 optimizer.param_groups[0]["lr"] = pace * peak
@@ -118,6 +121,7 @@ def train(
                 save(path, modules, optimizers, step)
                 saved = time.time()
     bar.close()
+    signal.signal(signal.SIGTERM, before)
     save(path, modules, optimizers, step)
 
 

@@ -26,11 +26,11 @@ from vision_reasoner.model import VisionReasoner
 from vision_reasoner.results import Mask, Prediction, Task
 from vision_reasoner.training import requests as asking
 from vision_reasoner.training.art import load_sprites
-from vision_reasoner.training.requests import Request, View
+from vision_reasoner.training.requests import Maker, Request, View
 from vision_reasoner.training.scenes import Scene, random_scene
 
 SEED = 9_000_000_000  # far from every stage's
-Maker = Callable[[View], Request | None]
+
 REFERRING: tuple[Maker, ...] = (
     asking.by_colour,
     asking.by_size,

@@ -590,7 +590,8 @@ def ask_side(v: View) -> Request | None:
     return _question(v, "vqa_side", question, Piece(v.objects[best].name, (best,)))
 
 
-KINDS: tuple[tuple[Callable[[View], Request | None], float], ...] = (
+Maker = Callable[[View], Request | None]
+KINDS: tuple[tuple[Maker, float], ...] = (
     (by_name, 20),
     (counting, 14),
     (absent, 6),

@@ -6,7 +6,6 @@ say where the object lies. The words for a class have the same vector in the lan
 is seen and what is asked are alike from the first step. Both halves can therefore be trained apart, and put together.
 """
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -89,20 +88,23 @@ class CellTruth:
         numbers: (cells, NUMBERS), see NUMBERS.
     """
 
-    def __init__(self, scenes: Sequence[Sequence[SceneObject]]) -> None:
-        shape = (len(scenes), GRID, GRID)
+    def __init__(self, scenes: Sequence[Sequence[SceneObject]], grid: int = GRID) -> None:
+        """Of scenes painted at CELL pixels a cell, `grid` x `grid` cells each; objects may stick out."""
+        shape = (len(scenes), grid, grid)
         label, colour, company = np.full(shape, NONE), np.full(shape, -1), np.full(shape, -1)
         numbers = np.zeros((*shape, NUMBERS), np.float32)
-        mid = np.arange(GRID) * CELL + CELL / 2
+        mid = np.arange(grid) * CELL + CELL / 2
         for b, objects in enumerate(scenes):
             for at_home in (False, True):  # home cells last: they win over a neighbour's body
                 for o in objects:
                     x1, y1, x2, y2 = o.box
                     if at_home:
-                        rows, columns = np.array([o.home[0]]), np.array([o.home[1]])
+                        rows, columns = np.array([(y1 + y2 + 1) // (2 * CELL)]), np.array([(x1 + x2 + 1) // (2 * CELL)])
+                        inside = (rows >= 0) & (rows < grid) & (columns >= 0) & (columns < grid)
+                        rows, columns = rows[inside], columns[inside]
                     else:
-                        near_x = np.abs(mid - (x1 + x2) / 2) <= max(CELL / 2, (x2 - x1) / 4)
-                        near_y = np.abs(mid - (y1 + y2) / 2) <= max(CELL / 2, (y2 - y1) / 4)
+                        near_x = np.abs(mid - (x1 + x2 + 1) / 2) <= max(CELL / 2, (x2 - x1) / 4)
+                        near_y = np.abs(mid - (y1 + y2 + 1) / 2) <= max(CELL / 2, (y2 - y1) / 4)
                         rows, columns = np.where(near_y[:, None] & near_x[None])
                     x, y = mid[columns], mid[rows]
                     away = np.stack([x1 - x, y1 - y, x2 - x, y2 - y, o.point.x - x, o.point.y - y], 1) / CELL
@@ -112,13 +114,6 @@ class CellTruth:
                     company[b, rows, columns] = COMPANIES.index(o.text) if o.text else -1
         self.label, self.colour, self.company = (torch.from_numpy(v).flatten().long() for v in (label, colour, company))
         self.numbers = torch.from_numpy(numbers).view(-1, NUMBERS)
-
-    def __getitem__(self, cells: Tensor) -> "CellTruth":
-        """The truth of some of the cells."""
-        some = copy.copy(self)
-        some.label, some.colour, some.company = self.label[cells], self.colour[cells], self.company[cells]
-        some.numbers = self.numbers[cells]
-        return some
 
     @property
     def home(self) -> Tensor:

@@ -8,6 +8,7 @@ import random
 import sys
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vision_reasoner.geometry import Box, Point
 from vision_reasoner.training import loop
 from vision_reasoner.training.art import load_sprites
-from vision_reasoner.training.scenes import GRID, Scene, random_scene
+from vision_reasoner.training.scenes import GRID, Scene, SceneObject, random_scene
 from vision_reasoner.training.tiny import (
     CELL,
-    CELLS,
     NONE,
     PATCH,
     SIDE,
@@ -31,9 +32,8 @@ from vision_reasoner.training.tiny import (
     see,
 )
 
-FRESH = 4  # new scenes per step
-POOL = 600  # scenes to draw from: what a step sees is mixed, and each scene is seen a few times
-DETAIL = 3  # cells along a detail's side
+FRESH = 8  # new scenes per step
+POOL = 320  # scenes to draw from, so that what a step sees is mixed
 SHARPNESS = 8.0  # of the class logits that are read from a token's products with the code's unit vectors
 
 
@@ -52,7 +52,8 @@ def vision_loss(tokens: Tensor, truth: CellTruth, code: Code) -> loop.Losses:
     off = (numbers - truth.numbers)[there, :-1]
     at_home = F.binary_cross_entropy_with_logits((numbers[:, -1] - 0.5) * SHARPNESS, truth.home)
     # what things are is by far the slowest to learn: everything else is kept from drowning it
-    loss = wrong[home].mean() + 0.3 * wrong[there & ~home].mean() + 0.2 * wrong[~there].mean() + 0.4 * at_home
+    parts = [(1.0, wrong[home]), (0.3, wrong[there & ~home]), (0.2, wrong[~there])]
+    loss = torch.stack([weight * part.mean() for weight, part in parts if len(part)]).sum() + 0.4 * at_home
     loss = loss + 0.4 * F.smooth_l1_loss(off, torch.zeros_like(off), beta=0.1)
     loss = loss + 0.05 * ((tokens - code.tokens(truth)) ** 2).sum(1).mean()
     found = numbers[:, -1] > 0.5
@@ -70,19 +71,22 @@ def vision_loss(tokens: Tensor, truth: CellTruth, code: Code) -> loop.Losses:
     return loss, {"loss": loss.item(), **seen}
 
 
-def details(
-    scenes: Sequence[Scene], truth: CellTruth, rng: random.Random, n: int
-) -> tuple[list[np.ndarray], CellTruth]:
-    """`n` details of DETAIL x DETAIL cells around objects: as much to learn as from whole pictures, in less time."""
-    homes = [(b, o.home) for b, s in enumerate(scenes) for o in s.objects]
-    pictures, cells = [], []
-    block = torch.arange(DETAIL)[:, None] * GRID + torch.arange(DETAIL)
-    for b, (row, column) in rng.sample(homes, min(n, len(homes))):
-        top, left = (min(max(v - 1, 0), GRID - DETAIL) for v in (row, column))
-        y, x = top * CELL, left * CELL
-        pictures.append(scenes[b].picture[y : y + DETAIL * CELL, x : x + DETAIL * CELL])
-        cells.append(b * CELLS + top * GRID + left + block.flatten())
-    return pictures, truth[torch.cat(cells)]
+def detail(scene: Scene, o: SceneObject, cells: int, rng: random.Random) -> tuple[np.ndarray, list[SceneObject]]:
+    """A square of `cells` x `cells` cells around an object, and what is in it: as much to learn from in less time."""
+    width, height = scene.size
+    side = cells * CELL
+    x = min(max(0, (o.box.x1 + o.box.x2 - side) // 2 + rng.randint(-CELL // 3, CELL // 3)), width - side)
+    y = min(max(0, (o.box.y1 + o.box.y2 - side) // 2 + rng.randint(-CELL // 3, CELL // 3)), height - side)
+    shifted = [
+        replace(
+            o,
+            box=Box(o.box.x1 - x, o.box.y1 - y, o.box.x2 - x, o.box.y2 - y),
+            point=Point(o.point.x - x, o.point.y - y),
+        )
+        for o in scene.objects
+        if o.box.x2 > x and o.box.y2 > y and o.box.x1 < x + side and o.box.y1 < y + side
+    ]
+    return scene.picture[y : y + side, x : x + side], shifted
 
 
 @torch.no_grad()
@@ -100,7 +104,11 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     loop.add_arguments(parser, minutes=60)
     parser.add_argument(
-        "--details", type=float, default=0.5, help="share of steps on details of pictures (%(default)s)"
+        "--shares",
+        type=float,
+        nargs=3,
+        default=(0.6, 0.2, 0.2),
+        help="of steps on details of 2 and of 3 cells, and on whole pictures",
     )
     parser.add_argument("--plain_steps", type=int, default=2000, help="steps until no scene is plain (%(default)s)")
     args = parser.parse_args(argv)
@@ -117,15 +125,21 @@ def main(argv: list[str] | None = None) -> int:
 
     def step_losses(step: int) -> loop.Losses:
         first = (step + 1) * FRESH - (FRESH if pool else POOL)
-        pool.extend(scene(i) for i in range(max(0, first), (step + 1) * FRESH))
+        pool.extend(scene(i) for i in range(first, (step + 1) * FRESH))
         rng = random.Random(args.seed * 1_000_003 - step)
-        zoomed = rng.random() < args.details
-        scenes = rng.sample(pool, min(len(pool), (6 if zoomed else 1) * args.batch_size))
-        pictures, truth = [s.picture for s in scenes], CellTruth([s.objects for s in scenes])
-        if zoomed:
-            pictures, truth = details(scenes, truth, rng, 6 * args.batch_size)
-        loss, seen = vision_loss(see(tower, pictures), truth, code)
-        return loss, {f"{k} near" if zoomed and k in ("class", "home", "sides") else k: v for k, v in seen.items()}
+        cells = rng.choices((2, 3, GRID), args.shares)[0]
+        if cells == GRID:
+            some = rng.sample(pool, min(len(pool), args.batch_size))
+            views = [(s.picture, s.objects) for s in some]
+        else:
+            every = [
+                (s, o) for s in pool for o in s.objects if max(o.box.x2 - o.box.x1, o.box.y2 - o.box.y1) < cells * CELL
+            ]
+            n = args.batch_size * (12 if cells == 2 else 6)
+            views = [detail(s, o, cells, rng) for s, o in rng.sample(every, min(n, len(every)))]
+        tokens = see(tower, [picture for picture, _ in views])
+        loss, seen = vision_loss(tokens, CellTruth([objects for _, objects in views], cells), code)
+        return loss, {f"{k}{cells}" if k in ("class", "home", "sides") else k: v for k, v in seen.items()}
 
     loop.train("vision", {"tower": tower}, step_losses, args)
     return 0

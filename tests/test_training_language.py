@@ -1,0 +1,150 @@
+"""The tokenizer, the lessons and the batches: what is taught is what the checkpoint will be asked."""
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.drawings import sprites
+from vision_reasoner.parsing import parse_reply
+from vision_reasoner.prompts import VISION_REASONER
+from vision_reasoner.results import Task
+from vision_reasoner.training.language import IGNORE, Batch, Heads, Language, Teacher
+from vision_reasoner.training.requests import random_requests
+from vision_reasoner.training.scenes import Scene, random_scene
+from vision_reasoner.training.tiny import CELLS, SIDE, CellTruth, Code, make_reasoner, pixel_values, see
+from vision_reasoner.training.tokenizer import build_processor
+
+
+@pytest.fixture(scope="module")
+def processor() -> Any:
+    return build_processor()
+
+
+@pytest.fixture(scope="module")
+def teacher(processor: Any) -> Teacher:
+    return Teacher(processor.tokenizer)
+
+
+@pytest.fixture(scope="module")
+def model(processor: Any) -> Any:
+    torch.manual_seed(0)
+    return make_reasoner(processor.tokenizer, Code()).eval()
+
+
+@pytest.fixture(scope="module")
+def scene() -> Scene:
+    return random_scene(sprites(), random.Random(5), (SIDE, SIDE), min_objects=6)
+
+
+def prompt_of(processor: Any, text: str) -> str:
+    """The whole prompt as the reasoner renders it."""
+    turn = [{"type": "image"}, {"type": "text", "text": text}]
+    rendered: str = processor.apply_chat_template([{"role": "user", "content": turn}], add_generation_prompt=True)
+    return rendered
+
+
+def test_a_lesson_reads_as_the_prompt_and_a_reply_that_parses_to_the_truth(
+    processor: Any, teacher: Teacher, scene: Scene
+) -> None:
+    for request in random_requests(scene, random.Random(0), 20):
+        lesson = teacher.lesson(scene, request)
+        text = request.query if request.task is Task.VQA else VISION_REASONER.text_for(request.query)
+        said = processor.tokenizer.decode([*teacher.head, teacher.image, *lesson.prompt])
+        assert said == prompt_of(processor, text)
+        reply = processor.tokenizer.decode(lesson.reply, skip_special_tokens=True)
+        if request.task is Task.VQA:
+            assert request.answer is not None
+            assert reply == request.answer.text
+            continue
+        parsed = parse_reply(reply, model_size=(SIDE, SIDE), image_size=(SIDE, SIDE))
+        assert parsed.thinking == "".join(piece.text for piece in request.thinking)
+        assert [tuple(i.box) for i in parsed.instances] == [tuple(scene.objects[i].box) for i in request.targets]
+        assert [i.point for i in parsed.instances] == [scene.objects[i].point for i in request.targets]
+
+
+def test_the_tokenizer_gives_any_text_back(processor: Any) -> None:
+    for text in ("Find the zucchini, please!", "naïve 図 🙂\n\t", "12345 0, 7]}", "hot dogs and a hotdog", ""):
+        assert processor.tokenizer.decode(processor.tokenizer.encode(text)) == text
+
+
+def test_think_and_answer_are_no_special_tokens(processor: Any) -> None:
+    text = '<think>There is 1 dog.</think><answer>[{"bbox_2d": [1,2,30,40], "point_2d": [9,9]}]</answer>'
+    ids = processor.tokenizer.encode(text)
+    assert processor.tokenizer.decode(ids, skip_special_tokens=True) == text
+    assert len(ids) == 15
+
+
+def test_pixels_are_those_of_the_processor(processor: Any, scene: Scene) -> None:
+    made = processor.image_processor(images=[Image.fromarray(scene.picture)], return_tensors="pt")
+    assert made["image_grid_thw"].tolist() == [[1, 20, 20]]
+    assert torch.allclose(made["pixel_values"], pixel_values([scene.picture]), atol=1e-5)
+
+
+def test_a_packed_request_gets_the_logits_that_it_gets_alone(
+    processor: Any, teacher: Teacher, model: Any, scene: Scene
+) -> None:
+    requests = random_requests(scene, random.Random(3), 4)
+    lessons = [teacher.lesson(scene, r) for r in requests]
+    batch = Batch(teacher, [lessons])
+    with torch.no_grad():
+        tokens = see(model.model.visual, [scene.picture])
+        embedded = model.get_input_embeddings()(batch.ids)
+        embedded[0, batch.start : batch.start + CELLS] = tokens
+        packed = model.model.language_model(
+            inputs_embeds=embedded,
+            position_ids=batch.positions,
+            attention_mask={"full_attention": batch.mask},
+            use_cache=False,
+        ).last_hidden_state[0]
+        at = batch.start + CELLS
+        for lesson, request in zip(lessons, requests, strict=True):
+            text = request.query if request.task is Task.VQA else VISION_REASONER.text_for(request.query)
+            inputs = processor(
+                text=[prompt_of(processor, text) + processor.tokenizer.decode(lesson.reply[:-1])],
+                images=[Image.fromarray(scene.picture)],
+                return_tensors="pt",
+            )
+            alone = model.model(**inputs, use_cache=False).last_hidden_state[0]
+            n = len(lesson.prompt) + len(lesson.reply) - 1
+            assert inputs["input_ids"].shape[1] == batch.start + CELLS + n
+            assert torch.allclose(packed[at : at + n], alone[-n:], atol=1e-4)
+            at += n
+
+
+def test_labels_are_the_replies_one_token_ahead(teacher: Teacher, scene: Scene) -> None:
+    lessons = [teacher.lesson(scene, r) for r in random_requests(scene, random.Random(1), 3)]
+    batch = Batch(teacher, [lessons])
+    labels = batch.labels[0]
+    assert labels[labels != IGNORE].tolist() == [i for x in lessons for i in x.reply]
+    looked = batch.look[0]
+    homes = {o.home[0] * 10 + o.home[1] for o in scene.objects}
+    assert set(looked[looked >= 0].tolist()) <= homes
+
+
+def test_ideal_tokens_tell_everything_back() -> None:
+    rng = random.Random(2)
+    scenes = [random_scene(sprites(), rng, (SIDE, SIDE)).objects for _ in range(6)]
+    truth, code = CellTruth(scenes), Code()
+    tokens = code.tokens(truth)
+    assert torch.equal((tokens @ code.classes.T).argmax(1), truth.label)
+    there = truth.label < len(code.classes) - 1
+    assert torch.allclose((tokens @ code.numbers.T)[there], truth.numbers[there], atol=1e-4)
+    assert int(truth.home.sum()) == sum(map(len, scenes))
+
+
+def test_every_loss_has_a_gradient(teacher: Teacher, processor: Any) -> None:
+    torch.manual_seed(0)
+    model, heads, code = make_reasoner(processor.tokenizer, Code()), Heads(), Code()
+    rng = random.Random(0)
+    scenes = [random_scene(sprites(), rng, (SIDE, SIDE)) for _ in range(2)]
+    requests = [random_requests(s, rng, 4) for s in scenes]
+    ideal = code.tokens(CellTruth([s.objects for s in scenes]))
+    loss, seen = Language(model, heads, teacher, code).losses(scenes, requests, ideal)
+    loss.backward()
+    assert np.isfinite(loss.item())
+    assert {"look", "px", "word", "nth", "asked"} <= set(seen)
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in heads.parameters())
