@@ -52,8 +52,10 @@ def test_what_is_absent_has_no_target() -> None:
 def test_by_colour_means_those_of_the_class_in_that_colour() -> None:
     for scene, request in asked(asking.by_colour):
         for i in request.targets:
-            assert scene.objects[i].colour in request.query
-            assert scene.objects[i].colour in said(request)
+            colour = scene.objects[i].colour
+            assert colour is not None
+            assert colour in request.query
+            assert colour in said(request)
 
 
 @pytest.mark.parametrize(
