@@ -1,5 +1,7 @@
 """Fixtures that several test modules share."""
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +9,15 @@ import pytest
 from PIL import Image
 
 from tests import tiny
+
+
+@pytest.fixture(autouse=True)
+def log_level() -> Iterator[None]:
+    """The command line sets the root logger's level; the next test gets it as it was."""
+    root = logging.getLogger()
+    before = root.level
+    yield
+    root.setLevel(before)
 
 
 @pytest.fixture(scope="session")
