@@ -3,7 +3,7 @@
     python -m vision_reasoner.training.router --minutes 12                   # writes runs/tiny/router/
     python -m vision_reasoner.training.router --evaluate runs/tiny/router    # its figures, through the public Router
 
-A third of what it reads are the scenes' requests (`requests`, never their held-out wordings), the rest a wider grammar
+A fifth of what it reads are the scenes' requests (`requests`, never their held-out wordings), the rest a wider grammar
 (`instructions`). Half of all texts are cut into other pieces than the tokenizer would choose, so that a word is known
 by more than one token. The constant turns of the conversation are one token each.
 """
@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from vision_reasoner.geometry import Box, Point
 from vision_reasoner.prompts import ROUTER_PROMPT, ROUTER_SYSTEM, router_messages
 from vision_reasoner.results import Task
-from vision_reasoner.router import COUNTING, OBJECTS, QUESTION, Router, read_category
+from vision_reasoner.router import COUNTING, EDITING, OBJECTS, QUESTION, Router, read_category
 from vision_reasoner.training import instructions, loop, requests
 from vision_reasoner.training.classes import CLASSES, COLOURS, COMPANIES, PURPOSES, SIGN
 from vision_reasoner.training.scenes import GRID, Scene, SceneObject
@@ -43,8 +43,10 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-VOCABULARY = 4000
-SCENE_SHARE = 0.35  # of what is read, the scenes' own requests
+VOCABULARY, CORPUS = 4000, 40_000  # its size, and how many requests it is learnt from
+GROUP = 16  # requests that go through the model together, padded to the longest of them
+SCENE_SHARE = 0.2  # of what is read, the scenes' own requests
+SHARES = {OBJECTS: 3, COUNTING: 1, EDITING: 3, QUESTION: 3}  # of the grammar's; counting is the easiest to tell
 SPLIT_SHARE, SPLIT = 0.5, 0.12  # of the texts, and how often two pieces stay apart in them
 CATEGORY_OF = {
     Task.SEGMENTATION: OBJECTS,
@@ -63,7 +65,7 @@ CONFIG: dict[str, Any] = {
 }
 
 
-# --- requests ----------------------------------------------------------------------------------------------------------
+# --- requests --------------------------------------------------------------------------------------------------------
 def random_unpainted_scene(rng: random.Random, max_objects: int = 12) -> Scene:
     """Objects of up to five classes in cells of their own, as requests need them; the picture stays blank."""
     side, cell = 280, 280 // GRID
@@ -90,14 +92,18 @@ def random_unpainted_scene(rng: random.Random, max_objects: int = 12) -> Scene:
 
 
 def scene_requests(rng: random.Random, held_out: bool) -> list[requests.Request]:
-    """A few requests about one random scene."""
-    return requests.random_requests(random_unpainted_scene(rng), rng, 4, held_out=held_out)
+    """A few requests about one random scene, at least one."""
+    while True:
+        found = requests.random_requests(random_unpainted_scene(rng), rng, 4, held_out=held_out)
+        if found:
+            return found
 
 
 def _pattern(wordings: Sequence[str], **slots: str) -> str:
     """A group that matches any of the wordings; slots that are not given match any text."""
     escaped = [re.escape(wording).replace("a\\ \\{n", "an?\\ \\{n") for wording in wordings]
-    return "(?:%s)" % "|".join(re.sub(r"\\\{(\w+)\\\}", lambda slot: slots.get(slot[1], ".+"), e) for e in escaped)
+    filled = [re.sub(r"\\\{(\w+)\\\}", lambda slot: slots.get(slot[1], ".+"), pattern) for pattern in escaped]
+    return f"(?:{'|'.join(filled)})"
 
 
 def held_out_pattern() -> re.Pattern[str]:
@@ -136,22 +142,22 @@ def random_request(rng: random.Random) -> tuple[str, int]:
             category = CATEGORY_OF[request.task]
             query = request.query if rng.random() < 0.5 else instructions.roughen(request.query, category, rng)
         else:
-            category = rng.choice(instructions.CATEGORIES)
+            category = rng.choices(list(SHARES), list(SHARES.values()))[0]
             query = instructions.random_instruction(category, rng)
         if query.strip() and not is_held_out(query):
             return query, category
 
 
-# --- tokens ------------------------------------------------------------------------------------------------------------
-def corpus(seed: int, n: int = 40_000) -> Iterator[str]:
+# --- tokens ----------------------------------------------------------------------------------------------------------
+def corpus(seed: int, n: int) -> Iterator[str]:
     """What the vocabulary is learnt from: requests, each after the space that the prompt ends with."""
     rng = random.Random(seed)
     for _ in range(n):
         yield f" {random_request(rng)[0]}"
 
 
-def build_tokenizer(seed: int = 1, n_requests: int = 40_000) -> Any:
-    """A Qwen2Tokenizer with a vocabulary of its own and with the conversation's constant parts as added tokens."""
+def build_tokenizer(seed: int, n_requests: int) -> Any:
+    """A Qwen2Tokenizer of the vocabulary of so many requests, the conversation's constant parts as added tokens."""
     from tokenizers import AddedToken, Tokenizer, models, trainers
     from tokenizers.pre_tokenizers import ByteLevel
     from transformers import Qwen2Tokenizer
@@ -188,6 +194,10 @@ def make_model(tokenizer: Any) -> Any:
     return model
 
 
+# ids (group, length), padded on the right; at (group, 3), the places whose next token is the reply's; those (group, 3)
+Lesson = tuple[Tensor, Tensor, Tensor]
+
+
 class Lessons:
     """Turns requests and their categories into tensors."""
 
@@ -207,27 +217,33 @@ class Lessons:
         finally:
             bpe.dropout = None
 
-    def batch(self, rng: random.Random, n: int) -> tuple[Tensor, Tensor, Tensor]:
-        """ids (n, length), padded on the right; at (n, 3), the places whose next token is the reply's; next (n, 3)."""
-        rows, at, said = [], [], []
+    def batch(self, rng: random.Random, n: int) -> list[Lesson]:
+        """`n` requests to train on, in groups of similar length."""
+        lessons = []
         for _ in range(n):
             query, category = random_request(rng)
-            prompt = self.prompt(query, SPLIT if rng.random() < SPLIT_SHARE else 0.0)
-            reply = self.replies[category]
-            rows.append(torch.tensor(prompt + reply[:-1]))
-            at.append([len(prompt) - 1 + i for i in range(len(reply))])
-            said.append(reply)
+            lessons.append((self.prompt(query, SPLIT if rng.random() < SPLIT_SHARE else 0.0), self.replies[category]))
+        lessons.sort(key=lambda lesson: len(lesson[0]))
+        return [self._group(lessons[i : i + GROUP]) for i in range(0, n, GROUP)]
+
+    def _group(self, lessons: Sequence[tuple[list[int], list[int]]]) -> Lesson:
+        rows = [torch.tensor(prompt + reply[:-1]) for prompt, reply in lessons]
         ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.tokenizer.pad_token_id)
-        return ids, torch.tensor(at), torch.tensor(said)
+        at = [[len(prompt) - 1 + i for i in range(len(reply))] for prompt, reply in lessons]
+        return ids, torch.tensor(at), torch.tensor([reply for _, reply in lessons])
 
 
-def losses(model: Any, ids: Tensor, at: Tensor, said: Tensor) -> loop.Losses:
+def losses(model: Any, lessons: Sequence[Lesson]) -> loop.Losses:
     """Cross-entropy of the replies' tokens; padding on the right is never looked at by what stands left of it."""
-    hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state
-    logits = model.lm_head(hidden.gather(1, at[..., None].expand(-1, -1, hidden.shape[-1])))
-    loss = F.cross_entropy(logits.flatten(0, 1), said.flatten(), label_smoothing=0.02)
-    right = (logits.argmax(-1) == said).all(1).float().mean()
-    return loss, {"loss": loss.item(), "right": right.item(), "length": float(ids.shape[1])}
+    predicted, said = [], []
+    for ids, at, reply in lessons:
+        hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state
+        predicted.append(model.lm_head(hidden.gather(1, at[..., None].expand(-1, -1, hidden.shape[-1]))))
+        said.append(reply)
+    logits, truth = torch.cat(predicted), torch.cat(said)
+    loss = F.cross_entropy(logits.flatten(0, 1), truth.flatten(), label_smoothing=0.02)
+    right = (logits.argmax(-1) == truth).all(1).float().mean()
+    return loss, {"loss": loss.item(), "right": right.item()}
 
 
 def save(model: Any, tokenizer: Any, folder: Path) -> None:
@@ -242,7 +258,7 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
     scratch.rename(folder)
 
 
-# --- figures -----------------------------------------------------------------------------------------------------------
+# --- figures ---------------------------------------------------------------------------------------------------------
 def interval(right: int, n: int) -> tuple[float, float]:
     """Wilson's 95 % interval of a share, in percent."""
     z = 1.96
@@ -311,12 +327,12 @@ def main(argv: list[str] | None = None) -> int:
         print(json.dumps(evaluate(args.evaluate, args.written_by_hand, args.n, args.seed), indent=1))
         return 0
     torch.manual_seed(args.seed)
-    tokenizer = build_tokenizer(args.seed)
+    tokenizer = build_tokenizer(args.seed, CORPUS)
     model, lessons = make_model(tokenizer), Lessons(tokenizer)
 
     def step_losses(step: int) -> loop.Losses:
         rng = random.Random(args.seed * 2_000_003 + step)
-        return losses(model, *lessons.batch(rng, args.batch_size))
+        return losses(model, lessons.batch(rng, args.batch_size))
 
     loop.train("router", {"router": model}, step_losses, args)
     save(model, tokenizer, args.output_dir / "router")
