@@ -1,7 +1,7 @@
 """The router's training: what it reads, that a step learns, that what it saves loads; and the bundled router itself."""
 
-import random
 import json
+import random
 import re
 from pathlib import Path
 
