@@ -52,7 +52,8 @@ def test_masks_are_pixel_for_pixel_those_of_one_call_per_box(segmenter):
     assert masks.shape == (37, HEIGHT, WIDTH)
     assert masks.dtype == np.bool_
     assert np.array_equal(masks, expected_masks)
-    assert np.array_equal(scores, expected_scores.astype(np.float32))
+    # with two threads sums are split otherwise: a score's last digit may differ, no pixel does
+    assert np.allclose(scores, expected_scores, rtol=0, atol=1e-6)
     assert 0.02 < masks.mean() < 0.98, "masks of one value would be equal whatever was done"
 
 
