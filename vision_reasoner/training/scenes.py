@@ -101,9 +101,11 @@ def random_layout(
     min_objects: int = 1,
     max_classes: int = 5,
     plain: bool = False,
+    signs: float = 0.12,
 ) -> Layout:
     """A random layout of `min_objects` to `max_objects` objects of up to `max_classes`, as far as they find room.
 
+    The share `signs` of layouts has a company's sign among these.
     A `plain` one, to begin to learn from, has each class's first drawing in its own colours, upright, on a gradient.
     """
     aspect = math.exp(rng.uniform(math.log(0.7), math.log(1.45)))
@@ -112,7 +114,7 @@ def random_layout(
     labels = rng.sample(
         drawable, min(len(drawable), rng.randint(min(1 + max_classes // 6, total), min(total, max_classes)))
     )
-    if rng.random() < 0.12:
+    if rng.random() < signs:
         labels[0] = SIGN
     counted = [label for label in labels if label != SIGN] or labels
     todo = [*labels, *(rng.choice(counted) for _ in range(total - len(labels)))]
@@ -383,10 +385,11 @@ def random_scene(
     min_objects: int = 1,
     max_classes: int = 5,
     plain: bool = False,
+    signs: float = 0.12,
 ) -> Scene:
     """A random scene; without `size`, of the layout's own shape with about 640 x 480 pixels."""
     while True:
-        layout = random_layout(sprites, rng, max_objects, min_objects, max_classes, plain)
+        layout = random_layout(sprites, rng, max_objects, min_objects, max_classes, plain, signs)
         at = size or (round(554 * math.sqrt(layout.aspect)), round(554 / math.sqrt(layout.aspect)))
         scene = paint(layout, at) if layout.things else None
         if scene is not None:

@@ -24,6 +24,7 @@ from vision_reasoner.training import loop
 from vision_reasoner.training.art import load_sprites
 from vision_reasoner.training.scenes import Scene, SceneObject, random_scene
 
+WIDTH = 128  # of the mask decoder and all that it is given
 IMAGE_SIZE = 384  # its masks are a quarter of it; a quarter of 256 cannot draw small objects (0.92 IoU at best)
 STRIDE = 4
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # sam2's own, in SAM2Transforms
@@ -31,7 +32,7 @@ NO_POINT = -1  # the prompt encoder's label for padding
 
 
 def config() -> dict[str, Any]:
-    """The package's yaml for a tiny SAM2, with a smaller Hiera and picture; d_model stays, the decoder needs it."""
+    """The package's yaml for a tiny SAM2, with a smaller Hiera, picture and width."""
     from importlib.resources import files
 
     from omegaconf import OmegaConf
@@ -41,12 +42,13 @@ def config() -> dict[str, Any]:
     model = full["model"]
     model["image_size"] = IMAGE_SIZE
     model["image_encoder"]["trunk"].update(embed_dim=32, stages=[1, 2, 4, 1], global_att_blocks=[5])
-    model["image_encoder"]["neck"]["backbone_channel_list"] = [256, 128, 64, 32]
+    model["image_encoder"]["neck"].update(backbone_channel_list=[256, 128, 64, 32], d_model=WIDTH)
+    model["image_encoder"]["neck"]["position_encoding"]["num_pos_feats"] = WIDTH
     # the memory is for video, which we do not do: as small as it may be
-    model["memory_attention"]["num_layers"] = 1
-    model["memory_attention"]["layer"]["dim_feedforward"] = 64
+    model["memory_attention"].update(num_layers=1, d_model=WIDTH)
+    model["memory_attention"]["layer"].update(dim_feedforward=64, d_model=WIDTH)
     for name in ("self_attention", "cross_attention"):
-        model["memory_attention"]["layer"][name]["feat_sizes"] = [IMAGE_SIZE // 16] * 2
+        model["memory_attention"]["layer"][name].update(feat_sizes=[IMAGE_SIZE // 16] * 2, embedding_dim=WIDTH)
     return {"model": model}
 
 
@@ -108,8 +110,7 @@ def losses(model: Any, scenes: Sequence[Scene], rng: random.Random, most: int = 
     p = logits.sigmoid()
     dice = 1 - (2 * (p * share).sum((2, 3)) + 1) / (p.sum((2, 3)) + share.sum((2, 3)) + 1)
     with torch.no_grad():
-        drawn = F.interpolate(logits, scale_factor=STRIDE, mode="bilinear", align_corners=False) > 0
-        whole = truth > 0
+        drawn, whole = logits > 0, share > 0.5
         iou = (drawn & whole).sum((2, 3)) / (drawn | whole).sum((2, 3)).clamp(min=1)
     loss = inside.mean() + outside.mean() + dice.mean() + (scores - iou).abs().mean()
     chosen = iou.gather(1, scores.argmax(1, keepdim=True)).mean()

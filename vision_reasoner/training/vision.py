@@ -32,7 +32,9 @@ from vision_reasoner.training.tiny import (
     see,
 )
 
-FRESH = 8  # new scenes per step
+FRESH = 4  # new scenes per step
+SIGNS = 0.4  # share of scenes with a company's sign: the names are many, and small
+SIGN_CELLS = 5  # a detail that holds a whole sign
 POOL = 320  # scenes to draw from, so that what a step sees is mixed
 SHARPNESS = 8.0  # of the class logits that are read from a token's products with the code's unit vectors
 
@@ -53,8 +55,8 @@ def vision_loss(tokens: Tensor, truth: CellTruth, code: Code) -> loop.Losses:
     at_home = F.binary_cross_entropy_with_logits((numbers[:, -1] - 0.5) * SHARPNESS, truth.home)
     # what things are is by far the slowest to learn: everything else is kept from drowning it
     parts = [(1.0, wrong[home]), (0.3, wrong[there & ~home]), (0.2, wrong[~there])]
-    loss = torch.stack([weight * part.mean() for weight, part in parts if len(part)]).sum() + 0.4 * at_home
-    loss = loss + 0.4 * F.smooth_l1_loss(off, torch.zeros_like(off), beta=0.1)
+    loss = torch.stack([weight * part.mean() for weight, part in parts if len(part)]).sum() + 0.8 * at_home
+    loss = loss + 0.8 * F.smooth_l1_loss(off, torch.zeros_like(off), beta=0.1)
     loss = loss + 0.05 * ((tokens - code.tokens(truth)) ** 2).sum(1).mean()
     found = numbers[:, -1] > 0.5
     seen = {
@@ -66,7 +68,7 @@ def vision_loss(tokens: Tensor, truth: CellTruth, code: Code) -> loop.Losses:
         where = (index >= 0) & home
         if where.any():
             guess = tokens[where] @ vectors.T * SHARPNESS
-            loss = loss + 0.2 * F.cross_entropy(guess, index[where])
+            loss = loss + 0.3 * F.cross_entropy(guess, index[where])
             seen[name] = (guess.argmax(1) == index[where]).float().mean().item()
     return loss, {"loss": loss.item(), **seen}
 
@@ -106,9 +108,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--shares",
         type=float,
-        nargs=3,
-        default=(0.6, 0.2, 0.2),
-        help="of steps on details of 2 and of 3 cells, and on whole pictures",
+        nargs=4,
+        default=(0.5, 0.2, 0.15, 0.15),
+        help="of steps on details of 2 and of 3 cells, on signs, and on whole pictures",
     )
     parser.add_argument("--plain_steps", type=int, default=2000, help="steps until no scene is plain (%(default)s)")
     args = parser.parse_args(argv)
@@ -119,7 +121,7 @@ def main(argv: list[str] | None = None) -> int:
 
     def scene(i: int) -> Scene:
         rng = random.Random(args.seed * 1_000_003 + i)
-        return random_scene(sprites, rng, (SIDE, SIDE), 14, 6, 14, plain=rng.random() > i / FRESH / args.plain_steps)
+        return random_scene(sprites, rng, (SIDE, SIDE), 14, 6, 14, rng.random() > i / FRESH / args.plain_steps, SIGNS)
 
     pool: deque[Scene] = deque(maxlen=POOL)
 
@@ -127,15 +129,18 @@ def main(argv: list[str] | None = None) -> int:
         first = (step + 1) * FRESH - (FRESH if pool else POOL)
         pool.extend(scene(i) for i in range(first, (step + 1) * FRESH))
         rng = random.Random(args.seed * 1_000_003 - step)
-        cells = rng.choices((2, 3, GRID), args.shares)[0]
+        cells = rng.choices((2, 3, SIGN_CELLS, GRID), args.shares)[0]
         if cells == GRID:
             some = rng.sample(pool, min(len(pool), args.batch_size))
             views = [(s.picture, s.objects) for s in some]
         else:
             every = [
-                (s, o) for s in pool for o in s.objects if max(o.box.x2 - o.box.x1, o.box.y2 - o.box.y1) < cells * CELL
+                (s, o)
+                for s in pool
+                for o in s.objects
+                if max(o.box.x2 - o.box.x1, o.box.y2 - o.box.y1) < cells * CELL and (o.text or cells != SIGN_CELLS)
             ]
-            n = args.batch_size * (12 if cells == 2 else 6)
+            n = args.batch_size * {2: 12, 3: 6, SIGN_CELLS: 3}[cells]
             views = [detail(s, o, cells, rng) for s, o in rng.sample(every, min(n, len(every)))]
         tokens = see(tower, [picture for picture, _ in views])
         loss, seen = vision_loss(tokens, CellTruth([objects for _, objects in views], cells), code)
