@@ -23,6 +23,12 @@ class ImageError(VisionReasonerError):
     exit_code = 3
 
 
+class DataError(VisionReasonerError):
+    """A data set or an annotation file cannot be used (missing, of another format, damaged): give the right one."""
+
+    exit_code = 3
+
+
 class CheckpointError(VisionReasonerError):
     """A checkpoint is missing, incomplete or of the wrong kind: download it or point to the right folder."""
 
