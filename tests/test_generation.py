@@ -1,10 +1,12 @@
-"""Batching under short memory; decoding itself is tested with router and reasoner."""
+"""Batching under short memory, and where tokens end; decoding itself is tested with router and reasoner."""
 
 import pytest
 import torch
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from tests.tiny import build_tokenizer
 from vision_reasoner.errors import VisionReasonerError
-from vision_reasoner.generation import in_batches
+from vision_reasoner.generation import _token_ends, in_batches
 
 
 def double(chunk):
@@ -42,3 +44,18 @@ def test_other_errors_pass_through():
 
     with pytest.raises(RuntimeError, match="shape mismatch"):
         in_batches(range(8), 4, run)
+
+
+@pytest.mark.parametrize("text", ["plain", "caf\u00e9 – 狗 🐕!", "", "🐕🐕"])
+def test_where_tokens_end_in_the_text(text):
+    tokenizer = build_tokenizer()  # one token for each byte
+    ends = _token_ends(tokenizer, tokenizer(text)["input_ids"])
+    assert ends == [len(text.encode()[: i + 1].decode(errors="ignore")) for i in range(len(text.encode()))]
+
+
+def test_bytes_that_are_no_text_still_end_where_the_text_does():
+    tokenizer = build_tokenizer()
+    tokens = [tokenizer.convert_tokens_to_ids(bytes_to_unicode()[byte]) for byte in b"a\xff\xf0\x9f\xe9b\xff"]
+    ends = _token_ends(tokenizer, tokens)
+    assert ends == sorted(ends)
+    assert ends[-1] <= len(tokenizer.decode(tokens)) + 1

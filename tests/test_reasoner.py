@@ -244,3 +244,44 @@ def test_the_scripted_reasoner_gives_its_replies_in_order_and_remembers_what_was
     assert scripted.asked[1] == (pictures[1].size, "b", Task.VQA)
     with pytest.raises(UsageError, match="3 replies"):
         ask(scripted, pictures[:1], ["d"], [OBJECTS])
+
+
+def test_token_logprobs_equal_a_teacher_forced_pass(reasoner, pictures, monkeypatch):
+    calls, outputs = record_calls(monkeypatch, reasoner.model)
+    monkeypatch.setattr(reasoner, "logprobs", True)
+    pad = reasoner.model.config.image_token_id  # in a reply it would want a picture in the pass below
+    monkeypatch.setattr(reasoner.model.generation_config, "suppress_tokens", [pad], raising=False)
+    replies = ask(reasoner, pictures[:3], QUERIES[:3], [OBJECTS] * 3)
+    (batch,), (sequences,) = calls, outputs
+    inputs = {key: value for key, value in batch.items() if isinstance(value, torch.Tensor)}
+    n_new = sequences.shape[1] - inputs["input_ids"].shape[1]
+    ones = torch.ones((3, n_new), dtype=torch.long)
+    inputs |= {
+        "input_ids": sequences,
+        "attention_mask": torch.cat([inputs["attention_mask"], ones], dim=1),
+        "mm_token_type_ids": torch.cat([inputs["mm_token_type_ids"], 0 * ones.int()], dim=1),
+    }
+    with torch.inference_mode():
+        forced = reasoner.model(**inputs).logits[:, -n_new - 1 : -1].log_softmax(dim=2)
+    expected = forced.gather(2, sequences[:, -n_new:, None])[..., 0]
+    order = sorted(range(3), key=lambda i: len(QUERIES[i]))  # of the rows in the batch
+    for row, i in enumerate(order):
+        given = torch.tensor([logprob for _, logprob in replies[i].logprobs])
+        assert len(given) >= replies[i].n_tokens - 1
+        torch.testing.assert_close(given, expected[row, : len(given)], rtol=0, atol=1e-4)
+
+
+def test_logprobs_are_off_unless_asked_for_and_change_no_reply(reasoner, pictures, monkeypatch):
+    plain = ask(reasoner, pictures, QUERIES, MIXED)
+    assert all(reply.logprobs == () for reply in plain)
+    monkeypatch.setattr(reasoner, "logprobs", True)
+    assert [reply.text for reply in ask(reasoner, pictures, QUERIES, MIXED)] == [reply.text for reply in plain]
+    assert not reasoner.model.get_output_embeddings()._forward_hooks, "nothing stays behind"
+
+
+def test_the_likelihood_of_a_part_is_the_mean_over_the_tokens_that_reach_into_it():
+    reply = Reply('[{"a": 1}]', (1, 1), logprobs=((1, -9.0), (4, -1.0), (8, -2.0), (10, -3.0)))
+    assert reply.likelihood(1, 9) == pytest.approx(-2.0)
+    assert reply.likelihood(0, 1) == -9.0
+    assert reply.likelihood(4, 8) == -2.0
+    assert Reply("[]", (1, 1)).likelihood(0, 2) is None

@@ -206,6 +206,7 @@ def test_json_holds_these_keys(prediction):
         "point": None,
         "mask": encode_mask(mask_of(5, 5, 40, 30)),
         "score": 0.5,
+        "likelihood": None,
     }
 
 

@@ -7,6 +7,7 @@ import copy
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -34,6 +35,7 @@ class Decoded:
         n_tokens: new tokens, the end token included.
         see_seconds: until the first token (for the reasoner: looking at the picture), this row's share of the batch.
         think_seconds: the rest, this row's share.
+        logprobs: for each token of `text` where it ends there (characters) and its log-probability, if asked for.
     """
 
     text: str
@@ -41,6 +43,7 @@ class Decoded:
     n_tokens: int
     see_seconds: float
     think_seconds: float
+    logprobs: tuple[tuple[int, float], ...] = ()
 
 
 def load_model(
@@ -103,7 +106,7 @@ def check_text(text: str, tokenizer: Any) -> None:
 
 
 def decode_greedily(
-    model: Any, tokenizer: Any, batch: Mapping[str, "torch.Tensor"], max_new_tokens: int
+    model: Any, tokenizer: Any, batch: Mapping[str, "torch.Tensor"], max_new_tokens: int, *, logprobs: bool = False
 ) -> list[Decoded]:
     """Decode a left-padded batch greedily until each row's end token.
 
@@ -116,6 +119,8 @@ def decode_greedily(
         batch: what the tokenizer or processor gave, all of it (without `mm_token_type_ids` the positions of vision
             tokens would silently be wrong), with `input_ids` (N, L).
         max_new_tokens: the limit; less where the checkpoint has no positions left.
+        logprobs: whether the log-probability of each token is wanted: the model's own, before anything in its
+            generation config (a repetition penalty) acts on it.
 
     Returns:
         One for each of the N rows.
@@ -126,15 +131,25 @@ def decode_greedily(
     import torch
     from transformers import StoppingCriteria, StoppingCriteriaList
 
-    class FirstToken(StoppingCriteria):
-        """Stops nothing, notes when the first token was there."""
+    class Watch(StoppingCriteria):
+        """Stops nothing, notes when the first token was there and, where wanted, how likely each one was."""
 
-        seconds = 0.0
+        first_seconds = 0.0
+
+        def __init__(self) -> None:
+            self.logits: torch.Tensor | None = None  # of the step that is on: (N, 1, vocabulary)
+            self.logprobs: list[torch.Tensor] = []  # (N,) for each step
+
+        def see_logits(self, module: Any, inputs: Any, logits: torch.Tensor) -> None:  # noqa: ARG002
+            self.logits = logits
 
         def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:  # noqa: ARG002
-            if not self.seconds:
+            if not self.first_seconds:
                 input_ids[0, -1].item()  # waits for the device
-                self.seconds = time.perf_counter() - start
+                self.first_seconds = time.perf_counter() - start
+            if self.logits is not None:
+                step = self.logits[:, -1].float()
+                self.logprobs.append(step.gather(1, input_ids[:, -1:]).squeeze(1) - step.logsumexp(1))
             return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
     n_rows, n_prompt = batch["input_ids"].shape
@@ -143,19 +158,21 @@ def decode_greedily(
         raise ImageError(
             f"picture and query make {n_prompt} tokens, and the checkpoint takes {positions}; shorten the query"
         )
-    first_token = FirstToken()
+    watch = Watch()
+    hook = model.get_output_embeddings().register_forward_hook(watch.see_logits) if logprobs else nullcontext()
     start = time.perf_counter()
-    with torch.inference_mode():
+    with torch.inference_mode(), hook:
         output = model.generate(
             **{name: tensor.to(model.device) for name, tensor in batch.items()},
             generation_config=_greedy_config(model, tokenizer, min(max_new_tokens, positions - n_prompt)),
-            stopping_criteria=StoppingCriteriaList([first_token]),
+            stopping_criteria=StoppingCriteriaList([watch]),
         )
     new_tokens = output[:, n_prompt:].tolist()
     seconds = time.perf_counter() - start
+    likely = torch.stack(watch.logprobs, dim=1).tolist() if watch.logprobs else [[]] * n_rows
     ends = _end_tokens(model, tokenizer)
     decoded = []
-    for row in new_tokens:
+    for row, row_logprobs in zip(new_tokens, likely, strict=True):
         end = next((i for i, token in enumerate(row) if token in ends), None)
         kept = row if end is None else row[:end]
         decoded.append(
@@ -163,8 +180,9 @@ def decode_greedily(
                 text=tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False),
                 finished=end is not None,
                 n_tokens=len(row) if end is None else end + 1,
-                see_seconds=first_token.seconds / n_rows,
-                think_seconds=(seconds - first_token.seconds) / n_rows,
+                see_seconds=watch.first_seconds / n_rows,
+                think_seconds=(seconds - watch.first_seconds) / n_rows,
+                logprobs=tuple(zip(_token_ends(tokenizer, kept), row_logprobs, strict=False)) if logprobs else (),
             )
         )
     return decoded
@@ -206,6 +224,19 @@ def _greedy_config(model: Any, tokenizer: Any, max_new_tokens: int) -> Any:
     if config.pad_token_id is None:
         config.pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     return config
+
+
+def _token_ends(tokenizer: Any, tokens: Sequence[int]) -> list[int]:
+    """Where each token ends in the decoded text, in characters; one that ends inside a character, before it."""
+    ends = []
+    done = start = 0
+    for i in range(len(tokens)):
+        # Byte-level tokens decode one by one as together, but for a character whose bytes several of them share.
+        piece = tokenizer.decode(tokens[start : i + 1], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        if not piece.endswith("\ufffd") or i - start == 3:  # a character has four bytes at most
+            done, start = done + len(piece), i + 1
+        ends.append(done)
+    return ends
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> set[int]:

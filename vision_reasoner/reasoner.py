@@ -39,6 +39,8 @@ class Reply:
         n_tokens: new tokens, the end token included.
         see_seconds: from the picture to the first token, this request's share of its batch.
         think_seconds: all further tokens, this request's share.
+        logprobs: for each token of `text` where it ends there (characters) and its log-probability, where the
+            reasoner was made to say so.
     """
 
     text: str
@@ -47,6 +49,17 @@ class Reply:
     n_tokens: int = 0
     see_seconds: float = 0.0
     think_seconds: float = 0.0
+    logprobs: tuple[tuple[int, float], ...] = ()
+
+    def likelihood(self, start: int, end: int) -> float | None:
+        """The mean log-probability of the tokens that reach into `text[start:end]`; None without log-probabilities."""
+        begins = (0, *(token_end for token_end, _ in self.logprobs))
+        inside = [
+            logprob
+            for begin, (token_end, logprob) in zip(begins, self.logprobs, strict=False)
+            if begin < end and token_end > start
+        ]
+        return sum(inside) / len(inside) if inside else None
 
 
 class AnyReasoner(Protocol):
@@ -88,7 +101,13 @@ class Reasoner:
     """
 
     def __init__(
-        self, model: Any, processor: Any, *, dialect: Dialect = VISION_REASONER, compat: Compat = "none"
+        self,
+        model: Any,
+        processor: Any,
+        *,
+        dialect: Dialect = VISION_REASONER,
+        compat: Compat = "none",
+        logprobs: bool = False,
     ) -> None:
         """Wrap a loaded model and its processor; `from_pretrained` loads both.
 
@@ -98,6 +117,7 @@ class Reasoner:
             processor: the model's processor.
             dialect: how this model is asked and how it answers.
             compat: "upstream" prepares VQA as the original code did: question normalised, picture squashed.
+            logprobs: whether replies say how likely each of their tokens was.
 
         Raises:
             CheckpointError: the config's frame does not fit the model's grid of patches.
@@ -106,6 +126,7 @@ class Reasoner:
         self.processor = processor
         self.dialect = dialect
         self.compat = compat
+        self.logprobs = logprobs
         grid = processor.image_processor.patch_size * processor.image_processor.merge_size
         self.frame_side: int = getattr(model.config, "frame_side", FRAME_SIDE)
         self.vqa_frame_side: int | None = getattr(model.config, "vqa_frame_side", None)
@@ -122,6 +143,7 @@ class Reasoner:
         *,
         dialect: Dialect = VISION_REASONER,
         compat: Compat = "none",
+        logprobs: bool = False,
         device: str = "auto",
         dtype: str = "auto",
         attn_implementation: str = "auto",
@@ -149,7 +171,7 @@ class Reasoner:
             window_attention.install(model.model.visual)
         with load_errors(folder):
             processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        return cls(model, processor, dialect=dialect, compat=compat)
+        return cls(model, processor, dialect=dialect, compat=compat, logprobs=logprobs)
 
     def frame_for(self, task: Task) -> Size | None:
         """(width, height) that a picture is squashed to for `task`; None where it keeps its own size."""
@@ -232,7 +254,7 @@ class Reasoner:
             return_tensors="pt",
         )
         prepare_seconds = (time.perf_counter() - start) / len(pictures)
-        decoded = decode_greedily(self.model, self.processor.tokenizer, batch, max_new_tokens)
+        decoded = decode_greedily(self.model, self.processor.tokenizer, batch, max_new_tokens, logprobs=self.logprobs)
         return [
             Reply(
                 text=row.text,
@@ -241,6 +263,7 @@ class Reasoner:
                 n_tokens=row.n_tokens,
                 see_seconds=prepare_seconds + row.see_seconds,
                 think_seconds=row.think_seconds,
+                logprobs=row.logprobs,
             )
             for row, picture, task in zip(decoded, resized, tasks, strict=True)
         ]

@@ -75,6 +75,7 @@ class Instance:
         mask: (H, W) bool in pixels of the original image, or None where no mask was made. It is kept packed: each
             access gives a new array, so take it once where it is used often.
         score: the segmenter's own estimate of the mask's IoU, or None.
+        likelihood: the mean log-probability of the tokens that the reasoner wrote it with, where it was asked for.
 
     Raises:
         ValueError: the box is empty or the mask is not a two-dimensional bool array.
@@ -84,6 +85,7 @@ class Instance:
     point: Point | None = None
     mask: _PackedMask = _PackedMask()
     score: float | None = None
+    likelihood: float | None = None
 
     def __post_init__(self) -> None:
         if len(self.box) != 4 or not (self.box[0] < self.box[2] and self.box[1] < self.box[3]):
@@ -98,8 +100,8 @@ class Instance:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Instance):
             return NotImplemented
-        mine = (self.box, self.point, self.score, self.mask_shape)
-        if mine != (other.box, other.point, other.score, other.mask_shape):
+        mine = (self.box, self.point, self.score, self.likelihood, self.mask_shape)
+        if mine != (other.box, other.point, other.score, other.likelihood, other.mask_shape):
             return False
         return self.mask_shape is None or np.array_equal(
             self.__dict__["_packed_mask"][1], other.__dict__["_packed_mask"][1]
@@ -199,6 +201,7 @@ class Prediction:
                     "point": None if instance.point is None else [int(value) for value in instance.point],
                     "mask": None if (mask := instance.mask) is None else encode_mask(mask),
                     "score": None if instance.score is None else float(instance.score),
+                    "likelihood": None if instance.likelihood is None else float(instance.likelihood),
                 }
                 for instance in self.instances
             ],
@@ -223,6 +226,7 @@ class Prediction:
                 point=None if item["point"] is None else Point(*item["point"]),
                 mask=None if item["mask"] is None else decode_mask(item["mask"]),
                 score=item["score"],
+                likelihood=item.get("likelihood"),
             )
             for item in data["instances"]
         ]
