@@ -80,10 +80,12 @@ def pairwise_iou(
     first = np.asarray(a, dtype=np.float64).reshape(-1, 4)
     second = np.asarray(b, dtype=np.float64).reshape(-1, 4)
     extra = 1.0 if inclusive else 0.0
-    top_left = np.maximum(first[:, None, :2], second[None, :, :2])
-    bottom_right = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    intersection = np.prod(np.clip(bottom_right - top_left + extra, 0, None), axis=2)
-    areas_a = np.prod(np.clip(first[:, 2:] - first[:, :2] + extra, 0, None), axis=1)
-    areas_b = np.prod(np.clip(second[:, 2:] - second[:, :2] + extra, 0, None), axis=1)
-    union = areas_a[:, None] + areas_b[None, :] - intersection
+    x1, y1, x2, y2 = first.T[:, :, None]
+    u1, v1, u2, v2 = second.T[:, None, :]
+    width = np.minimum(x2, u2) - np.maximum(x1, u1) + extra
+    height = np.minimum(y2, v2) - np.maximum(y1, v1) + extra
+    intersection = np.maximum(width, 0) * np.maximum(height, 0)
+    areas_a = np.maximum(x2 - x1 + extra, 0) * np.maximum(y2 - y1 + extra, 0)
+    areas_b = np.maximum(u2 - u1 + extra, 0) * np.maximum(v2 - v1 + extra, 0)
+    union = areas_a + areas_b - intersection
     return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)

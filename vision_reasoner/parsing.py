@@ -14,7 +14,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from vision_reasoner.geometry import Box, Point, Size, clamp, rescale
 from vision_reasoner.prompts import Grammar
@@ -25,10 +25,10 @@ MAX_OBJECT_CHARS = 20_000  # longer than a whole reply of 2048 tokens; with the 
 MAX_UNREADABLE = 300  # broken objects, each of which may be read to its last character before it proves broken
 MAX_OBJECT_WARNINGS = 100  # enough to see what is wrong
 
+ANSWER_AFTER_THINKING = re.compile(r"</think>\s*<answer>")
 _BOX_KEYS: dict[Grammar, tuple[str, ...]] = {"answer": ("bbox_2d",), "fence": ("bbox_2d", "bbox")}
 _POINT_KEYS: dict[Grammar, tuple[str, ...]] = {"answer": ("point_2d",), "fence": ()}
 
-_ANSWER_AFTER_THINKING = re.compile(r"</think>\s*<answer>")
 _FENCE = re.compile(r"```(?:json)?")
 _EMPTY_LIST = re.compile(r"\[\s*\]")
 _OBJECT_START = re.compile(r"""\{\s*["']""")
@@ -80,7 +80,7 @@ def parse_reply(
     """
     if min(*model_size, *image_size) <= 0:
         raise ValueError(f"sizes must be positive (width, height), got model {model_size} and image {image_size}")
-    thinking, answer, closed = _split_answer(text) if grammar == "answer" else _split_fence(text)
+    thinking, answer, closed = split_answer(text) if grammar == "answer" else _split_fence(text)
     if answer is None:
         return ParsedReply(Status.NO_ANSWER, thinking, [], ["the reply has no answer"])
 
@@ -131,13 +131,13 @@ class _UnusableObjectError(ValueError):
     """Why one object of a reply cannot be used; never leaves this module."""
 
 
-def _split_answer(text: str) -> tuple[str, str | None, bool]:
+def split_answer(text: str) -> tuple[str, str | None, bool]:
     """Thinking, what stands between the answer's tags (None without an answer), and whether the answer was closed.
 
     Thinking may hold any characters, tags too: it ends at the first `</think>` that an `<answer>` follows at once.
     """
     tail: str | None
-    joint = _ANSWER_AFTER_THINKING.search(text)
+    joint = ANSWER_AFTER_THINKING.search(text)
     if joint is not None:
         head, tail = text[: joint.start()], text[joint.end() :]
     else:
@@ -246,11 +246,16 @@ def _numbers(item: dict[str, Any], keys: tuple[str, ...], length: int) -> list[f
         value = item.get(key)
         if value is None:
             continue
-        if (
-            not isinstance(value, list)
-            or len(value) != length
-            or not all(isinstance(number, float) and math.isfinite(number) for number in value)
-        ):
+        if not are_numbers(value, length):
             raise _UnusableObjectError(f"its {key} is not a list of {length} finite numbers")
         return value
     return None
+
+
+def are_numbers(value: object, length: int) -> TypeGuard[list[float]]:
+    """Whether a decoded value is a list of `length` finite numbers; they must have been decoded as float."""
+    return (
+        isinstance(value, list)
+        and len(value) == length
+        and all(isinstance(number, float) and math.isfinite(number) for number in value)
+    )
