@@ -9,7 +9,7 @@ import pytest
 import vision_reasoner
 from tests.conftest import noise
 from vision_reasoner import Box, ImageError, Instance, Point, ScriptedReasoner, Status, Task, UsageError, VisionReasoner
-from vision_reasoner.errors import VisionReasonerError
+from vision_reasoner.errors import CheckpointError, VisionReasonerError
 from vision_reasoner.prompts import QWEN2_5_VL
 from vision_reasoner.reasoner import Reply
 from vision_reasoner.router import Route
@@ -274,3 +274,69 @@ def test_importing_the_model_loads_no_torch():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+FAIL_WIDTH = 61
+
+
+class Stumbles(ScriptedReasoner):
+    """Fails with `error` wherever a picture of `FAIL_WIDTH` is among those it is asked about; else it says ONE."""
+
+    def __init__(self, error):
+        super().__init__([])
+        self.error, self.batches = error, []
+
+    def ask(self, images, queries, **options):  # noqa: ARG002
+        self.batches.append([image.width for image in images])
+        if FAIL_WIDTH in self.batches[-1]:
+            raise self.error
+        return [Reply(ONE, (840, 840)) for _ in images]
+
+
+def each(model, widths):
+    return model.predict_each([(noise(width, 40), "dogs") for width in widths], "counting")
+
+
+@pytest.mark.parametrize("error", [VisionReasonerError("out of memory with a single request"), RuntimeError("odd")])
+def test_a_request_that_fails_by_itself_costs_no_other(error):
+    reasoner = Stumbles(error)
+    outcomes = each(VisionReasoner(reasoner), [60, FAIL_WIDTH, 62])
+    assert outcomes[1] is error
+    assert [getattr(outcome, "count", None) for outcome in outcomes] == [1, None, 1]
+    assert reasoner.batches == [[60, 61, 62], [60], [61], [62]]
+
+
+def test_a_picture_that_does_not_load_is_set_aside_and_the_others_stay_one_batch(tmp_path):
+    reasoner = Stumbles(RuntimeError())
+    requests = [
+        (noise(60, 40), "dogs"),
+        (tmp_path / "missing.png", "dogs"),
+        (b"no picture", "dogs"),
+        (noise(62, 40), "x"),
+    ]
+    outcomes = VisionReasoner(reasoner).predict_each(requests, "counting")
+    assert [isinstance(outcome, ImageError) for outcome in outcomes] == [False, True, True, False]
+    assert "missing.png" in str(outcomes[1])
+    assert reasoner.batches == [[60, 62]]
+
+
+def test_what_every_request_meets_is_raised_and_no_result():
+    with pytest.raises(RuntimeError, match="no kernel"):
+        each(VisionReasoner(Stumbles(RuntimeError("no kernel"))), [FAIL_WIDTH] * 2)
+    assert isinstance(each(VisionReasoner(Stumbles(RuntimeError("odd"))), [FAIL_WIDTH])[0], RuntimeError)
+    for error in (UsageError("no such task"), CheckpointError("torn")):
+        with pytest.raises(type(error)):
+            each(VisionReasoner(Stumbles(error)), [60, FAIL_WIDTH])
+
+
+def test_instances_carry_the_likelihood_of_their_own_tokens_where_the_reply_has_it():
+    objects = ['{"bbox_2d": [0, 0, 420, 420]}', "{broken}", '{"bbox_2d": [420, 420, 840, 840]}']
+    pieces = ["<think>t</think><answer>[", objects[0], ", ", objects[1], ", ", objects[2], "]</answer>"]
+    ends = [sum(map(len, pieces[: i + 1])) for i in range(len(pieces))]
+    logprobs = tuple(zip(ends, [-9.0, -1.0, -9.0, -9.0, -9.0, -2.0, -9.0], strict=True))
+    reply = Reply("".join(pieces), (840, 840), logprobs=logprobs)
+    result = VisionReasoner(ScriptedReasoner([reply]), segmenter=Fills()).predict(noise(84, 84), "x", "segmentation")
+    assert [instance.likelihood for instance in result.instances] == [-1.0, -2.0]
+    assert all(instance.mask is not None for instance in result.instances)
+    plain = VisionReasoner(ScriptedReasoner(["".join(pieces)])).predict(noise(84, 84), "x", "detection")
+    assert [instance.likelihood for instance in plain.instances] == [None, None]

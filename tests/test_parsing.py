@@ -311,3 +311,24 @@ def test_both_axes_are_rescaled_by_their_own_factor(value, side):
         math.floor(value * (side / 840) + 0.5),
         math.floor(value * (side * 2 / 840) + 0.5),
     )
+
+
+@given(
+    st.text(), st.sampled_from(["answer", "fence"]), st.lists(st.sampled_from(["  ", "{", ", ", "\n", "7"]), max_size=4)
+)
+def test_spans_say_where_each_object_stands(thinking, grammar, noise):
+    objects = ['{"bbox_2d": [10, 20, 30, 40]}', '{ "bbox_2d":[1, 2, 300, 400] }']
+    before, after = {"answer": (f"<think>{thinking}</think><answer>", "</answer>"), "fence": ("```json\n", "```")}[
+        grammar
+    ]
+    text = before + "[" + "".join(noise) + objects[0] + ", nonsense, " + objects[1] + "".join(noise) + "]" + after
+    parsed = parse(text, grammar=grammar)
+    assert len(parsed.spans) == len(parsed.instances)
+    if "<answer>" not in thinking and "```" not in thinking:
+        assert [text[start:end] for start, end in parsed.spans][-1:] == objects[-1:]
+
+
+def test_the_span_of_a_bare_list_counts_the_space_before_it():
+    text = '  \n[{"bbox": [1, 2, 30, 40]}]'
+    ((start, end),) = parse(text, grammar="fence").spans
+    assert text[start:end] == '{"bbox": [1, 2, 30, 40]}'

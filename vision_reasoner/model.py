@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, Self, get_args
 
@@ -15,7 +16,7 @@ from PIL import Image
 
 from vision_reasoner.checkpoints import BASELINES, choose
 from vision_reasoner.devices import is_out_of_memory
-from vision_reasoner.errors import UsageError, VisionReasonerError
+from vision_reasoner.errors import CheckpointError, ImageError, UsageError, VisionReasonerError
 from vision_reasoner.geometry import Box, Point
 from vision_reasoner.images import MAX_PIXELS, ImageSource, load_image
 from vision_reasoner.parsing import MAX_OBJECTS, parse_reply
@@ -114,6 +115,7 @@ class VisionReasoner:
         revision: str | None = None,
         offline: bool = False,
         compat: Compat = "none",
+        logprobs: bool = False,
         max_new_tokens: int = MAX_NEW_TOKENS,
         max_objects: int = MAX_OBJECTS,
         max_image_pixels: int = MAX_PIXELS,
@@ -134,6 +136,7 @@ class VisionReasoner:
             revision: of the reasoner on the Hub.
             offline: make no network attempt at all.
             compat: "upstream" prepares VQA requests as the original code did (question normalised, picture squashed).
+            logprobs: whether instances say how likely the reasoner found them (`Instance.likelihood`).
             max_new_tokens, max_objects, max_image_pixels, batch_size: see the class.
 
         Raises:
@@ -162,7 +165,12 @@ class VisionReasoner:
         assembled.sources = {part: getattr(choice, part) for part in ("reasoner", "router", "segmenter")}
         assembled._loaders = {
             "reasoner": lambda: Reasoner.from_pretrained(
-                choice.reasoner, dialect=DIALECTS[model], compat=compat, revision=revision, **language
+                choice.reasoner,
+                dialect=DIALECTS[model],
+                compat=compat,
+                logprobs=logprobs,
+                revision=revision,
+                **language,
             ),
             "router": lambda: Router.from_pretrained(choice.router, **language),
             "segmenter": lambda: Segmenter.from_pretrained(choice.segmenter, device=device, offline=offline),
@@ -215,10 +223,59 @@ class VisionReasoner:
             CheckpointError: a part does not load.
             VisionReasonerError: out of memory with a single request.
         """
-        queries = [query for _, query in requests]
         tasks = _tasks(task, len(requests))
-        images, warnings = self._load([source for source, _ in requests])
-        timings: list[dict[str, float]] = [{} for _ in requests]
+        pictures = self._load([source for source, _ in requests])
+        for picture in pictures:
+            if isinstance(picture, ImageError):
+                raise picture
+        loaded = [picture for picture in pictures if not isinstance(picture, ImageError)]
+        return self._predict(loaded, [query for _, query in requests], tasks)
+
+    def predict_each(
+        self,
+        requests: Sequence[tuple[ImageSource, str]],
+        task: Task | str | Sequence[Task | str | None] | None = None,
+    ) -> list[Prediction | Exception]:
+        """Like `predict_batch`, with the error in its place where a request fails by itself.
+
+        Where the requests cannot be done together they are done one by one.
+
+        Raises:
+            UsageError: there is no such task, or a part is needed that was not given.
+            CheckpointError: a part does not load.
+            Exception: something unforeseen that every single one of several requests meets.
+        """
+        tasks = _tasks(task, len(requests))
+        pictures = self._load([source for source, _ in requests])
+        loaded = {i: picture for i, picture in enumerate(pictures) if not isinstance(picture, ImageError)}
+
+        def attempt(chunk: Sequence[int]) -> list[Prediction | Exception]:
+            """Together, or where that fails one by one."""
+            try:
+                return list(
+                    self._predict(
+                        [loaded[i] for i in chunk], [requests[i][1] for i in chunk], [tasks[i] for i in chunk]
+                    )
+                )
+            except (UsageError, CheckpointError):
+                raise
+            except Exception as error:
+                if len(chunk) == 1:
+                    return [error]
+                alone = [attempt([i])[0] for i in chunk]
+                if not any(isinstance(outcome, Prediction | VisionReasonerError) for outcome in alone):
+                    raise
+                return alone
+
+        done = dict(zip(loaded, attempt(list(loaded)) if loaded else [], strict=True))
+        return [picture if isinstance(picture, ImageError) else done[i] for i, picture in enumerate(pictures)]
+
+    def _predict(
+        self, pictures: Sequence["_Loaded"], queries: Sequence[str], tasks: list[Task | None]
+    ) -> list[Prediction]:
+        images = [image for image, _ in pictures]
+        warnings = [list(notes) for _, notes in pictures]
+        timings: list[dict[str, float]] = [{} for _ in queries]
 
         if unknown := [i for i, known in enumerate(tasks) if known is None]:
             self._part("router")  # loads before the clock starts
@@ -273,7 +330,7 @@ class VisionReasoner:
             segmenter.set_image(image)
             masks = segmenter.iter_masks([instance.box for instance in instances], points)
             return [
-                Instance(instance.box, instance.point, mask, score)
+                replace(instance, mask=mask, score=score)
                 for instance, (mask, score) in zip(instances, masks, strict=True)
             ]
         except (MemoryError, RuntimeError) as error:
@@ -284,15 +341,18 @@ class VisionReasoner:
                 "give a smaller picture or another --device"
             ) from error
 
-    def _load(self, sources: Sequence[ImageSource]) -> tuple[list[Image.Image], list[list[str]]]:
-        """The pictures and what is to be said about each; one given for several requests is loaded, and seen, once."""
-        loaded: dict[Any, tuple[Image.Image, list[str]]] = {}
+    def _load(self, sources: Sequence[ImageSource]) -> list["_Loaded | ImageError"]:
+        """The pictures; one given for several requests is loaded, and seen, once."""
+        loaded: dict[Any, _Loaded | ImageError] = {}
         keys = [source if isinstance(source, (str, Path)) else id(source) for source in sources]
         for key, source in zip(keys, sources, strict=True):
             if key not in loaded:
                 notes: list[str] = []
-                loaded[key] = (load_image(source, max_pixels=self.max_image_pixels, notes=notes), notes)
-        return [loaded[key][0] for key in keys], [list(loaded[key][1]) for key in keys]
+                try:
+                    loaded[key] = (load_image(source, max_pixels=self.max_image_pixels, notes=notes), notes)
+                except ImageError as error:
+                    loaded[key] = error
+        return [loaded[key] for key in keys]
 
     def _read(self, reply: Reply, image: Image.Image, query: str, task: Task) -> Prediction:
         """What a reply says, still without masks."""
@@ -320,7 +380,10 @@ class VisionReasoner:
             reply=reply.text,
             status=parsed.status,
             warnings=warnings + parsed.warnings,
-            instances=parsed.instances,
+            instances=[
+                replace(instance, likelihood=reply.likelihood(*span))
+                for instance, span in zip(parsed.instances, parsed.spans, strict=True)
+            ],
         )
 
     def _part(self, name: str) -> Any:
@@ -333,6 +396,10 @@ class VisionReasoner:
                 self._parts[name] = self._loaders[name]()
                 self.load_seconds[name] = time.perf_counter() - start
             return self._parts[name]
+
+
+_Loaded = tuple[Image.Image, list[str]]
+"""A picture and what is to be said about it."""
 
 
 def _tasks(task: Task | str | Sequence[Task | str | None] | None, n: int) -> list[Task | None]:

@@ -13,7 +13,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 from vision_reasoner.geometry import Box, Point, Size, clamp, rescale
@@ -45,12 +45,14 @@ class ParsedReply:
         thinking: the reasoning trace without its tags and outer white space; empty where there is none.
         instances: the objects in the model's order, in pixels of the original image, without masks.
         warnings: one line each; objects are numbered from 1 as they stand in the reply.
+        spans: where each of the instances stands in the reply: its first character and the one behind its last.
     """
 
     status: Status
     thinking: str
     instances: list[Instance]
     warnings: list[str]
+    spans: list[tuple[int, int]] = field(compare=False)  # the same objects in another layout are the same reading
 
 
 def parse_reply(
@@ -80,16 +82,17 @@ def parse_reply(
     """
     if min(*model_size, *image_size) <= 0:
         raise ValueError(f"sizes must be positive (width, height), got model {model_size} and image {image_size}")
-    thinking, answer, closed = split_answer(text) if grammar == "answer" else _split_fence(text)
+    thinking, answer, offset, closed = split_answer(text) if grammar == "answer" else _split_fence(text)
     if answer is None:
-        return ParsedReply(Status.NO_ANSWER, thinking, [], ["the reply has no answer"])
+        return ParsedReply(Status.NO_ANSWER, thinking, [], ["the reply has no answer"], [])
 
     instances: list[Instance] = []
+    spans: list[tuple[int, int]] = []
     remarks: list[str] = []
     dropped = 0
     surplus = 0
     given_up = False
-    for number, item in enumerate(_objects(answer), start=1):
+    for number, (item, start, end) in enumerate(_objects(answer), start=1):
         if item is None:
             given_up = True
             break
@@ -103,6 +106,7 @@ def parse_reply(
             remarks.append(f"object {number} dropped: {error}")
             continue
         instances.append(instance)
+        spans.append((offset + start, offset + end))
         remarks.extend(f"object {number}: {repair}" for repair in repairs)
 
     warnings = remarks[:MAX_OBJECT_WARNINGS]
@@ -124,15 +128,15 @@ def parse_reply(
     else:
         warnings.append("the answer holds no list of objects")
         status = Status.NO_ANSWER
-    return ParsedReply(status, thinking, instances, warnings)
+    return ParsedReply(status, thinking, instances, warnings, spans)
 
 
 class _UnusableObjectError(ValueError):
     """Why one object of a reply cannot be used; never leaves this module."""
 
 
-def split_answer(text: str) -> tuple[str, str | None, bool]:
-    """Thinking, what stands between the answer's tags (None without an answer), and whether the answer was closed.
+def split_answer(text: str) -> tuple[str, str | None, int, bool]:
+    """Thinking, what stands between the answer's tags (None without an answer), where, and whether it was closed.
 
     Thinking may hold any characters, tags too: it ends at the first `</think>` that an `<answer>` follows at once.
     """
@@ -154,28 +158,30 @@ def split_answer(text: str) -> tuple[str, str | None, bool]:
         if not opened and not ended:
             thinking = ""
     if tail is None:
-        return thinking.strip(), None, False
+        return thinking.strip(), None, 0, False
     answer, closing_tag, _ = tail.partition("</answer>")
-    return thinking.strip(), answer, bool(closing_tag)
+    return thinking.strip(), answer, len(text) - len(tail), bool(closing_tag)
 
 
-def _split_fence(text: str) -> tuple[str, str | None, bool]:
-    """No thinking, what stands inside the fence (None without an answer), and whether the fence was closed.
+def _split_fence(text: str) -> tuple[str, str | None, int, bool]:
+    """No thinking, what stands inside the fence (None without an answer), where, and whether the fence was closed.
 
     A reply that is nothing but JSON is taken as if it stood in a fence; it is closed if its last bracket is there.
     """
     opening = _FENCE.search(text)
     if opening is not None:
         answer, closing_fence, _ = text[opening.end() :].partition("```")
-        return "", answer, bool(closing_fence)
+        return "", answer, opening.end(), bool(closing_fence)
     bare = text.strip()
     if bare.startswith(("[", "{")):
-        return "", bare, bare.endswith("]" if bare.startswith("[") else "}")
-    return "", None, False
+        return "", bare, text.index(bare), bare.endswith("]" if bare.startswith("[") else "}")
+    return "", None, 0, False
 
 
-def _objects(answer: str) -> Iterator[dict[str, Any] | str | None]:
+def _objects(answer: str) -> Iterator[tuple[dict[str, Any] | str | None, int, int]]:
     """Each object of a list as it was decoded, or a text that says why it could not be; None where reading is given up.
+
+    With it comes where it stands in `answer`: the first character and the one behind the last.
 
     Brackets and commas between objects are passed over; after a broken object reading goes on at the next brace that
     opens one.
@@ -190,7 +196,7 @@ def _objects(answer: str) -> Iterator[dict[str, Any] | str | None]:
         # After the last object only what is still inside the list counts.
         between = answer[position:start] if start >= 0 else answer[position:].partition("]")[0]
         if between.strip("[], \t\r\n"):
-            yield "it is not an object"
+            yield "it is not an object", position, start
         if start < 0:
             return
         try:
@@ -198,15 +204,15 @@ def _objects(answer: str) -> Iterator[dict[str, Any] | str | None]:
         except (ValueError, RecursionError):
             unreadable += 1
             if unreadable > MAX_UNREADABLE:
-                yield None
+                yield None, start, start
                 return
-            yield "it is not complete, valid JSON"
+            yield "it is not complete, valid JSON", start, start
             following = _OBJECT_START.search(answer, start + 1)
             if following is None:
                 return
             position = following.start()
         else:
-            yield value
+            yield value, start, start + length
             position = start + length
 
 

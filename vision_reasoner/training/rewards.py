@@ -155,8 +155,8 @@ def pair_scores(predicted: Objects, truth: Objects, *, model_size: Size) -> NDAr
 
 def read_answer(reply: str) -> list[Candidate] | None:
     """The objects between the answer's tags; None unless there is a JSON list between two tags."""
-    _, answer, closed = split_answer(reply)
-    return _read_list(answer) if answer is not None and closed else None
+    _, answer, _, closed = split_answer(reply)
+    return _read_list(answer.strip()) if answer is not None and closed else None
 
 
 def read_solution(solution: str, *, model_size: Size) -> Objects:
