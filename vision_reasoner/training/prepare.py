@@ -1,0 +1,595 @@
+"""Official annotations, or scenes, become rows to train on: requests, answers in the model's frame, squashed pictures.
+
+    python -m vision_reasoner.training.prepare coco --annotations instances_train2017.json --images train2017 \\
+        --output_dir data/coco --n 2000
+    python -m vision_reasoner.training.prepare lvis --annotations lvis_v1_train.json --images coco \\
+        --output_dir data/lvis
+    python -m vision_reasoner.training.prepare refcoco --refs "refcocog/refs(umd).p" \\
+        --annotations refcocog/instances.json --images train2014 --output_dir data/refcocog
+    python -m vision_reasoner.training.prepare grefcoco --refs "grefs(unc).json" \\
+        --annotations instances_train2014.json --images train2014 --output_dir data/grefcoco
+    python -m vision_reasoner.training.prepare scenes --n 2000 --output_dir data/scenes
+    python -m vision_reasoner.training.prepare rows --data Ricky06662/VisionReasoner_multi_object_7k_840 \\
+        --format verl --output_dir data/verl
+
+Your own pictures, annotated in COCO's format, are read by `coco`. `rows` takes rows that are prepared already, checks
+them, and writes them for another training engine (--format). What rows look like is said in `rows.py`.
+
+A request becomes a row when all its objects are certain: crowds, categories that LVIS did not annotate to the end,
+objects smaller than the frame can show, and objects whose mask SAM2 does not find again from box and point are left out
+with their request. Rows are drawn so that answers with one, two, three, ... objects are as equally many as the data has
+them; some requests have nothing to find; some are two or three requests for the same picture in one.
+"""
+
+import argparse
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import count
+from random import Random
+from typing import TYPE_CHECKING, Protocol
+
+from PIL import Image
+from tqdm import tqdm
+
+from vision_reasoner.errors import CheckpointError, DataError, ImageError, UsageError, VisionReasonerError
+from vision_reasoner.reasoner import FRAME_SIDE
+from vision_reasoner.results import Mask, Task
+from vision_reasoner.training.annotations import Annotation, Instances, Reference, read_instances, read_references
+from vision_reasoner.training.rows import (
+    LAYOUTS,
+    Row,
+    check_row,
+    columns_of,
+    load_rows,
+    make_row,
+    target_of,
+    write_table,
+)
+
+if TYPE_CHECKING:
+    from vision_reasoner.segmenter import Segmenter
+    from vision_reasoner.training.art import Sprite
+    from vision_reasoner.training.scenes import Scene
+
+MANY = 10  # objects; answers with as many or more are one kind when answers are balanced
+TINY_SIDE = 280  # the frame of VisionReasoner-Tiny, which scenes are for (tiny.SIDE, without importing torch)
+SCENE_REQUESTS = 6  # asked of one scene
+SCENE_CHOICE = 3  # requests made for each that is taken
+
+
+class AnyPicture(Protocol):
+    """A picture that can be opened: `annotations.Picture` or `ScenePicture`."""
+
+    @property
+    def id(self) -> str: ...
+    def open(self) -> Image.Image: ...
+
+
+class AnyObject(Protocol):
+    """An object of it: `annotations.Annotation` or `SceneThing`."""
+
+    @property
+    def id(self) -> str: ...
+    def mask(self) -> Mask: ...
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A request that could become a row; nothing is opened or drawn yet."""
+
+    id: str
+    query: str
+    picture: AnyPicture
+    objects: tuple[AnyObject, ...]
+
+
+# --- annotated pictures -----------------------------------------------------------------------------------------------
+def category_samples(instances: Instances, rng: Random) -> list[Sample]:
+    """For each picture and category in it a request by name, and one for a category that is not there."""
+    samples = []
+    for number, picture in instances.pictures.items():
+        found = instances.by_picture.get(number, [])
+        uncertain = instances.unsure[number] | {a.category for a in found if a.crowd}
+        for category in dict.fromkeys(a.category for a in found if a.category not in uncertain):
+            objects = tuple(a for a in found if a.category == category)
+            samples.append(Sample(f"{number}/{category}", instances.categories[category], picture, objects))
+        absent = instances.absent(number)
+        if absent:
+            category = rng.choice(absent)
+            samples.append(Sample(f"{number}/{category}", instances.categories[category], picture, ()))
+    return samples
+
+
+def reference_samples(references: Sequence[Reference], instances: Instances, rng: Random) -> list[Sample]:
+    """Each phrase as a request; and for each picture, where there is no phrase of its own that means nothing, one of
+    another picture's whose kind of object it does not have."""
+    samples, with_none = [], {r.picture for r in references if not r.objects}
+    for r in references:
+        objects = tuple(instances.meant(r))
+        for number, phrase in enumerate(r.phrases):
+            samples.append(Sample(f"{r.id}/{number}", phrase, instances.pictures[r.picture], objects))
+    elsewhere = [r for r in references if r.objects]
+    for picture in dict.fromkeys(r.picture for r in elsewhere):
+        other = rng.choice(elsewhere)
+        absent = instances.absent(picture)
+        if picture not in with_none and all(a.category in absent for a in instances.meant(other)):
+            samples.append(Sample(f"{picture}/{other.id}", rng.choice(other.phrases), instances.pictures[picture], ()))
+    return samples
+
+
+def boxes_as_outlines(instances: Instances) -> Instances:
+    """The same with a rectangle as the outline of each object that has a box alone."""
+
+    def outlined(a: Annotation) -> Annotation:
+        x1, y1, x2, y2 = a.box
+        return a if a.outline else replace(a, outline=[[x1, y1, x2, y1, x2, y2, x1, y2]])
+
+    by_picture = {number: [outlined(a) for a in found] for number, found in instances.by_picture.items()}
+    return replace(instances, by_picture=by_picture)
+
+
+def grouped(samples: Sequence[Sample], share: float, rng: Random) -> list[Sample]:
+    """Some requests for the same picture as one: "the dog, the red cup and the man on the left".
+
+    Args:
+        samples: those with nothing to find stay alone.
+        share: how probable it is that a request is joined by one or two others, where there are any.
+        rng: decides.
+    """
+    by_picture: dict[str, list[Sample]] = {}
+    for sample in samples:
+        by_picture.setdefault(sample.picture.id if sample.objects else "", []).append(sample)
+    result = by_picture.pop("", [])
+    for found in by_picture.values():
+        left = rng.sample(found, len(found))
+        while left:
+            group = [left.pop()]
+            wanted = rng.choice((2, 3)) if rng.random() < share else 1
+            for sample in list(left):
+                taken = {o.id for member in group for o in member.objects}
+                if len(group) < wanted and taken.isdisjoint(o.id for o in sample.objects):
+                    group.append(sample)
+                    left.remove(sample)
+            result.append(_joined(group))
+    return result
+
+
+def _joined(group: Sequence[Sample]) -> Sample:
+    if len(group) == 1:
+        return group[0]
+    *first, last = [sample.query for sample in group]
+    return Sample(
+        "+".join(sample.id for sample in group),
+        f"{', '.join(first)} and {last}",
+        group[0].picture,
+        tuple(o for sample in group for o in sample.objects),
+    )
+
+
+# --- scenes -----------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class ScenePicture:
+    """A scene that is painted when it is looked at: number `number` of a seed."""
+
+    seed: int
+    number: int
+    drawings: str
+    max_objects: int
+
+    @property
+    def id(self) -> str:
+        return f"{self.seed}-{self.number}"
+
+    def open(self) -> Image.Image:
+        return Image.fromarray(self.scene().picture)
+
+    def scene(self) -> "Scene":
+        return _painted(self)
+
+
+@dataclass(frozen=True)
+class SceneThing:
+    """Object `number` of a scene, in reading order."""
+
+    picture: ScenePicture
+    number: int
+
+    @property
+    def id(self) -> str:
+        return str(self.number)
+
+    def mask(self) -> Mask:
+        return self.picture.scene().objects[self.number].mask
+
+
+@lru_cache(maxsize=4)
+def _painted(picture: ScenePicture) -> "Scene":
+    from vision_reasoner.training.scenes import random_scene
+
+    rng = Random(f"scene {picture.seed} {picture.number}")  # of text: no stage's seed meets it
+    return random_scene(_sprites(picture.drawings), rng, max_objects=picture.max_objects)
+
+
+@lru_cache
+def _sprites(drawings: str) -> "Sequence[Sequence[Sprite]]":
+    from vision_reasoner.training.art import load_sprites
+
+    return load_sprites(drawings)
+
+
+def scene_samples(n: int, seed: int, *, held_out: bool, drawings: str, max_objects: int) -> list[Sample]:
+    """At least `n` requests to find, segment or count in scenes, some for what is not there.
+
+    Args:
+        n: how many.
+        seed: another one gives other scenes.
+        held_out: ask in the wordings that VisionReasoner-Tiny was never trained on.
+        drawings: a split of `art.load_sprites`.
+        max_objects: in a scene.
+    """
+    from vision_reasoner.training.requests import random_requests
+
+    samples: list[Sample] = []
+    with tqdm(total=n, desc="scenes", unit="request") as bar:
+        for number in count():
+            if len(samples) >= n:
+                break
+            picture = ScenePicture(seed, number, drawings, max_objects)
+            rng = Random(f"requests {seed} {number}")
+            for k, request in enumerate(random_requests(_painted(picture), rng, SCENE_REQUESTS, held_out)):
+                if request.task is not Task.VQA:
+                    things = tuple(SceneThing(picture, i) for i in request.targets)
+                    samples.append(Sample(f"{picture.id}/{k}-{request.kind}", request.query, picture, things))
+            bar.update(len(samples) - bar.n)
+    return samples
+
+
+# --- from samples to rows ---------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Maker:
+    """Makes rows: opens the picture, draws the masks, and looks whether every object can be told.
+
+    Attributes:
+        frame_side: of the square that pictures are squashed to.
+        min_side: pixels of the frame; a request for an object that is narrower is no row.
+        segmenter: looks for each object again; None: it is not asked.
+        min_iou: of its mask with the annotated one.
+    """
+
+    frame_side: int
+    min_side: int
+    segmenter: "Segmenter | None" = None
+    min_iou: float = 0.0
+
+    def row(self, sample: Sample) -> Row | str:
+        """The sample's row, or why it is none.
+
+        Raises:
+            ImageError, DataError: the picture or an annotation cannot be used.
+        """
+        image = sample.picture.open()
+        masks = [o.mask() for o in sample.objects]
+        targets = []
+        for mask in masks:
+            target = target_of(mask, (self.frame_side, self.frame_side))
+            if target is None or min(target.box.x2 - target.box.x1, target.box.y2 - target.box.y1) + 1 < self.min_side:
+                return "an object is too small"
+            targets.append(target)
+        if self.segmenter is not None and not agrees(self.segmenter, image, masks, self.min_iou):
+            return "SAM2 finds another mask"
+        return make_row(sample.id, sample.query, image, targets, self.frame_side)
+
+
+def agrees(segmenter: "Segmenter", image: Image.Image, masks: Sequence[Mask], min_iou: float) -> bool:
+    """Whether SAM2, given each object's box and innermost point, finds its mask again.
+
+    Args:
+        segmenter: SAM2.
+        image: the picture, at its own size.
+        masks: (H, W) bool, as annotated.
+        min_iou: of the mask found with the annotated one.
+    """
+    targets = [target for mask in masks if (target := target_of(mask, image.size)) is not None]
+    if len(targets) < len(masks):
+        return False
+    segmenter.set_image(image)
+    boxes = [(t.box.x1, t.box.y1, t.box.x2 + 1, t.box.y2 + 1) for t in targets]  # from pixels to edges
+    found = segmenter.iter_masks(boxes, [t.point for t in targets])
+    return all(
+        (seen & mask).sum() >= min_iou * (seen | mask).sum() for (seen, _), mask in zip(found, masks, strict=True)
+    )
+
+
+def select(
+    samples: Iterable[Sample],
+    make: Callable[[Sample], Row | str],
+    rng: Random,
+    *,
+    n: int,
+    no_target_share: float,
+    balance: bool,
+    taken: Counter[int],
+    left_out: Counter[str],
+) -> Iterator[Row]:
+    """Rows, until there are `n` or no samples are left.
+
+    Args:
+        samples: what there is to choose from.
+        make: a sample's row, or why it is none (`Maker.row`).
+        rng: decides on the order.
+        n: how many rows.
+        no_target_share: of the rows so far, at most so many have nothing to find.
+        balance: whether the number of objects of which there are the fewest rows is next; MANY and more are one.
+        taken: gets how many rows there are by number of objects.
+        left_out: gets how many samples were left out by reason.
+    """
+    pools: dict[int, list[Sample]] = {}
+    for sample in samples:
+        size = len(sample.objects)
+        pools.setdefault((min(size, MANY) if balance else 1) if size else 0, []).append(sample)
+    for pool in pools.values():
+        rng.shuffle(pool)
+    rows: Counter[int] = Counter()
+    with tqdm(total=min(n, sum(map(len, pools.values()))), desc="rows", unit="row") as bar:
+        while rows.total() < n:
+            with_none = pools.get(0) and rows[0] < no_target_share * (rows.total() + 1)
+            kinds = [0] if with_none else [kind for kind, pool in pools.items() if kind and pool]
+            if not kinds:
+                break
+            kind = min(kinds, key=lambda kind: (rows[kind], kind))
+            sample = pools[kind].pop()
+            row = make(sample)
+            if isinstance(row, str):
+                left_out[row] += 1
+                continue
+            rows[kind] += 1
+            taken[len(sample.objects)] += 1
+            bar.update()
+            yield row
+
+
+# --- the command line -------------------------------------------------------------------------------------------------
+def build_parser() -> argparse.ArgumentParser:
+    """The flags."""
+    parser = argparse.ArgumentParser(
+        prog="python -m vision_reasoner.training.prepare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    sources = parser.add_subparsers(dest="source", required=True, metavar="source")
+    for source, text in SOURCES.items():
+        sub = sources.add_parser(source, help=text, description=text, allow_abbrev=False)
+        add = sub.add_argument
+        if source == "rows":
+            add("--data", required=True, help="Hub id, folder of parquet files, save_to_disk folder or parquet file")
+        elif source == "scenes":
+            add("--drawings", choices=("train", "held_out", "unseen_style"), default="train", help="default: train")
+            add("--held_out", action="store_true", help="ask in wordings that are never trained on")
+        else:
+            add("--annotations", required=True, metavar="JSON", help="instances, as COCO or LVIS has them")
+            add("--images", required=True, metavar="DIR", help="the pictures; for LVIS the folder above train2017")
+            if source in ("refcoco", "grefcoco"):
+                add("--refs", required=True, metavar="FILE", help="refs(*).p or grefs(*).json")
+                add("--refs_split", default="train", metavar="NAME", help="of the references; default: train")
+            else:
+                add(
+                    "--boxes_as_masks",
+                    action="store_true",
+                    help="objects with a box alone: its middle is the point; goes without SAM2",
+                )
+            add(
+                "--group_share",
+                type=float,
+                default=GROUP_SHARES[source],
+                metavar="P",
+                help="how probable it is that a request is joined with others; default: %(default)s",
+            )
+            add(
+                "--min_sam2_iou",
+                type=float,
+                metavar="IOU",
+                help="of the mask that SAM2 makes of box and point with the annotated; 0 goes without; default: 0.7",
+            )
+            add("--segmentation_model_path", metavar="PATH", help="SAM2: folder or Hub id; default: the released one")
+            add("--device", default="auto", help="of SAM2; default: auto")
+        if source != "rows":
+            side = TINY_SIDE if source == "scenes" else FRAME_SIDE
+            most = 12 if source == "scenes" else 30
+            add("--n", type=int, default=7000, help="rows at most; default: %(default)s")
+            add(
+                "--frame_side",
+                type=int,
+                default=side,
+                metavar="PIXELS",
+                help="the checkpoint's: 840 for the released ones, 280 for VisionReasoner-Tiny; default: %(default)s",
+            )
+            add(
+                "--min_side",
+                type=int,
+                metavar="PIXELS",
+                help="smallest object, in the frame; default: a hundredth of its side",
+            )
+            add("--max_objects", type=int, default=most, help="of a request; default: %(default)s")
+            add(
+                "--no_target_share",
+                type=float,
+                default=0.1,
+                metavar="SHARE",
+                help="rows with nothing to find; default: %(default)s",
+            )
+            add("--no_balance", action="store_true", help="take numbers of objects as they come")
+            add("--seed", type=int, default=1, help="default: %(default)s")
+            add("--skip_bad", action="store_true", help="pass over pictures and annotations that cannot be used")
+        else:
+            add("--n", type=int, help="rows at most; default: all")
+        add("--output_dir", required=True, metavar="DIR", help="gets parquet files and a README.md")
+        add("--split", default="train", help="name of the split that is written (of `rows`: and read); default: train")
+        add("--format", choices=tuple(LAYOUTS), default="hub", help="whose table it is to be; default: hub")
+        add("--overwrite", action="store_true", help="replace the split that lies there")
+    return parser
+
+
+SOURCES = {
+    "coco": "COCO's instances, or your own pictures in that format",
+    "lvis": "LVIS v1",
+    "refcoco": "RefCOCO, RefCOCO+ or RefCOCOg, as refer has them",
+    "grefcoco": "gRefCOCO",
+    "scenes": "scenes of drawn objects, as VisionReasoner-Tiny knows them",
+    "rows": "rows that are prepared already: check them, write them for another training engine",
+}
+GROUP_SHARES = {"coco": 0.2, "lvis": 0.2, "refcoco": 0.3, "grefcoco": 0.0}  # gRefCOCO has groups of its own
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prepare rows; exit codes as the command line of the library."""
+    arguments = build_parser().parse_args(with_underscores(argv))
+    try:
+        n = prepare(arguments)
+    except VisionReasonerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    print(f"{arguments.output_dir}: {n} rows")
+    return 0
+
+
+def with_underscores(argv: Sequence[str] | None) -> list[str]:
+    """The arguments, with --output-dir as good as --output_dir."""
+    given = sys.argv[1:] if argv is None else list(argv)
+    flag = re.compile(r"^--[a-z0-9]+(-[a-z0-9]+)+(?==|$)")
+    return [flag.sub(lambda found: "--" + found[0][2:].replace("-", "_"), text) for text in given]
+
+
+def prepare(arguments: argparse.Namespace) -> int:
+    """Do what was asked; returns the number of rows."""
+    taken: Counter[int] = Counter()
+    left_out: Counter[str] = Counter()
+
+    def about() -> str:
+        lines = [f"Prepared from {arguments.source} for {arguments.format}."]
+        if taken:
+            lines.append("Rows by number of objects: " + ", ".join(f"{k}: {taken[k]}" for k in sorted(taken)) + ".")
+        lines += [f"Left out, {reason}: {number}." for reason, number in left_out.most_common()]
+        print("\n".join(lines), file=sys.stderr)
+        return "\n".join(lines)
+
+    if arguments.source == "rows":
+        rows: Iterable[Row] = checked_rows(arguments.data, arguments.split, arguments.n)
+    else:
+        rows = chosen_rows(arguments, taken, left_out)
+    convert = LAYOUTS[arguments.format]
+    return write_table(
+        arguments.output_dir,
+        arguments.split,
+        columns_of(arguments.format),
+        (convert(row, number, arguments.split) for number, row in enumerate(rows)),
+        about=about,
+        overwrite=arguments.overwrite,
+    )
+
+
+def checked_rows(source: str, split: str, n: int | None) -> Iterator[Row]:
+    """Rows as they were prepared, each looked at with its picture.
+
+    Raises:
+        DataError: there are none, or one cannot be trained on.
+    """
+    import datasets
+
+    table = load_rows(source, split).cast_column("image", datasets.Image(decode=False))
+    for row in tqdm(table.select(range(min(n or len(table), len(table)))), desc="rows", unit="row"):
+        check_row(row)
+        yield row
+
+
+def chosen_rows(arguments: argparse.Namespace, taken: Counter[int], left_out: Counter[str]) -> Iterator[Row]:
+    """Rows of any other source; the counters get what was taken and what was not (see `select`)."""
+    if arguments.n < 1 or arguments.frame_side < 1 or not 0 <= arguments.no_target_share < 1:
+        raise UsageError("--n and --frame_side must be at least 1, --no_target_share at least 0 and below 1")
+    rng = Random(arguments.seed)
+    samples = [s for s in samples_of(arguments, rng) if len(s.objects) <= arguments.max_objects]
+    min_side = arguments.frame_side // 100 if arguments.min_side is None else arguments.min_side
+    maker = Maker(arguments.frame_side, min_side, *judge_of(arguments))
+
+    def make(sample: Sample) -> Row | str:
+        try:
+            return maker.row(sample)
+        except (ImageError, DataError) as error:
+            if not arguments.skip_bad:
+                raise
+            tqdm.write(f"left out: {error}", file=sys.stderr)
+            return "a picture or an annotation cannot be used"
+
+    return select(
+        samples,
+        make,
+        rng,
+        n=arguments.n,
+        no_target_share=arguments.no_target_share,
+        balance=not arguments.no_balance,
+        taken=taken,
+        left_out=left_out,
+    )
+
+
+def samples_of(arguments: argparse.Namespace, rng: Random) -> list[Sample]:
+    """All requests that the source offers."""
+    if arguments.source == "scenes":
+        return scene_samples(
+            SCENE_CHOICE * arguments.n,
+            arguments.seed,
+            held_out=arguments.held_out,
+            drawings=arguments.drawings,
+            max_objects=arguments.max_objects,
+        )
+    instances = read_instances(arguments.annotations, arguments.images)
+    if arguments.source in ("refcoco", "grefcoco"):
+        found = references_of(arguments.refs, arguments.refs_split)
+        samples = reference_samples(found, instances, rng)
+    else:
+        if arguments.boxes_as_masks:
+            instances = boxes_as_outlines(instances)
+        samples = category_samples(instances, rng)
+    return grouped(samples, arguments.group_share, rng)
+
+
+def references_of(file: str, split: str) -> list[Reference]:
+    """The references of one split.
+
+    Raises:
+        DataError: there are none, or the file cannot be used.
+    """
+    references = read_references(file)
+    found = [r for r in references if r.split == split]
+    if not found:
+        there = ", ".join(sorted({r.split for r in references})) or "none"
+        raise DataError(f"{file}: has no split {split!r}; it has {there}")
+    return found
+
+
+def judge_of(arguments: argparse.Namespace) -> "tuple[Segmenter | None, float]":
+    """SAM2 and the IoU it has to reach; None where it is not asked."""
+    if arguments.source == "scenes":  # their masks are exact
+        return None, 0.0
+    boxes_alone = getattr(arguments, "boxes_as_masks", False)
+    if boxes_alone and arguments.min_sam2_iou:
+        raise UsageError("--boxes_as_masks has no masks to compare SAM2's with; leave out --min_sam2_iou")
+    min_iou = arguments.min_sam2_iou if arguments.min_sam2_iou is not None else 0.0 if boxes_alone else 0.7
+    if not min_iou:
+        return None, 0.0
+    from vision_reasoner.checkpoints import RELEASED, choose
+    from vision_reasoner.segmenter import Segmenter
+
+    where = choose(RELEASED["reasoner"].hub_id, segmenter=arguments.segmentation_model_path).segmenter
+    try:
+        return Segmenter.from_pretrained(where, device=arguments.device), min_iou
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; or go without SAM2: --min_sam2_iou 0") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())
