@@ -199,8 +199,8 @@ def test_dashes_serve_as_underscores(says, picture, tmp_path, capsys):
 def test_options_reach_the_model(picture, monkeypatch):
     given: dict[str, object] = {}
 
-    def from_pretrained(*args, **kwargs):
-        given.update(kwargs, parts=args)
+    def from_pretrained(**kwargs):
+        given.update(kwargs)
         raise ImageError("stop")
 
     monkeypatch.setattr(VisionReasoner, "from_pretrained", from_pretrained)
@@ -211,7 +211,9 @@ def test_options_reach_the_model(picture, monkeypatch):
     )
     assert main(["--image_path", picture, *line.split()]) == 3
     assert given == {
-        "parts": ("m", "r", "s"),
+        "model_path": "m",
+        "router": "r",
+        "segmenter": "s",
         "model": "qwen",
         "device": "cpu",
         "dtype": "float16",

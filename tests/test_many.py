@@ -79,13 +79,13 @@ def test_masks_are_in_the_line_and_on_disk(files, out):
 def test_pictures_go_through_in_true_batches(files, out, monkeypatch):
     reasoner = model(ONE, ONE, ONE, ONE, batch_size=3)
     sizes = []
-    real = reasoner.predict_batch
+    real = reasoner.predict_each
 
-    def predict_batch(requests, task):
+    def predict_each(requests, task):
         sizes.append(len(requests))
         return real(requests, task)
 
-    monkeypatch.setattr(reasoner, "predict_batch", predict_batch)
+    monkeypatch.setattr(reasoner, "predict_each", predict_each)
     run(reasoner, files, out)
     assert sizes == [3, 1]
 
@@ -101,7 +101,7 @@ def test_a_second_run_does_nothing_again(files, out):
 
 def test_an_interruption_loses_nothing_finished_and_a_rerun_does_the_rest(files, out, monkeypatch):
     first = model(ONE, TWO, NONE, ONE)
-    real = first.predict_batch
+    real = first.predict_each
     calls = []
 
     def interrupted(requests, task):
@@ -110,7 +110,7 @@ def test_an_interruption_loses_nothing_finished_and_a_rerun_does_the_rest(files,
             raise KeyboardInterrupt
         return real(requests, task)
 
-    monkeypatch.setattr(first, "predict_batch", interrupted)
+    monkeypatch.setattr(first, "predict_each", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(first, files, out)
     assert set(records(out)) == {str(file) for file in files[:2]}
@@ -206,7 +206,7 @@ def test_a_checkpoint_that_does_not_load_ends_the_run(files, out, monkeypatch):
     def fail(*_, **__):
         raise CheckpointError("torn")
 
-    monkeypatch.setattr(reasoner, "predict_batch", fail)
+    monkeypatch.setattr(reasoner, "predict_each", fail)
     with pytest.raises(CheckpointError):
         run(reasoner, files, out)
 

@@ -39,3 +39,10 @@ class ReplyError(VisionReasonerError):
     """A model's reply could not be used where a result was insisted on: look at the raw reply."""
 
     exit_code = 6
+
+
+def one_line(error: BaseException) -> str:
+    """What went wrong, for people: the first line of the message, and the kind of error where it is none of ours."""
+    lines = str(error).strip().splitlines()
+    message = lines[0][:500] if lines else "no message"
+    return message if isinstance(error, VisionReasonerError) else f"{type(error).__name__}: {message}"

@@ -21,12 +21,12 @@ import os
 import re
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vision_reasoner import __version__
 from vision_reasoner.devices import ATTENTIONS, DTYPES
-from vision_reasoner.errors import ImageError, ReplyError, VisionReasonerError
+from vision_reasoner.errors import ImageError, ReplyError, VisionReasonerError, one_line
 from vision_reasoner.prompts import DIALECTS
 
 if TYPE_CHECKING:
@@ -68,6 +68,17 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--query", default=DEFAULT_QUERY, help="what to find, count or answer; default: %(default)r")
     add("--task", choices=TASKS, default="auto", help="kind of request; default: auto, the router decides")
+    add("--output_path", default="result_visualization.png", help="picture of the result; default: %(default)s")
+    add("--output_dir", metavar="DIR", help="folder for the results of many pictures; default for many: results")
+    add("--json", action="store_true", help="print JSON, one line for each picture, instead of text")
+    add("--batch_size", type=int, metavar="N", help="pictures at once; default: 8")
+    add_model_options(parser)
+    return parser
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """The options that every command has that runs a model; `model_settings` reads them."""
+    add = parser.add_argument
     add(
         "--model_path",
         help="reasoner, or a bundle of all parts: folder or Hub id; "
@@ -89,9 +100,6 @@ def build_parser() -> argparse.ArgumentParser:
         default="vision_reasoner",
         help="how it is asked; qwen, qwen2: the baselines",
     )
-    add("--output_path", default="result_visualization.png", help="picture of the result; default: %(default)s")
-    add("--output_dir", metavar="DIR", help="folder for the results of many pictures; default for many: results")
-    add("--json", action="store_true", help="print JSON, one line for each picture, instead of text")
     add("--device", default="auto", help="cuda, cuda:1, mps, cpu; default: auto, the best there is")
     add("--dtype", choices=DTYPES, default="auto", help="of reasoner and router; default: auto, what suits the device")
     add(
@@ -100,7 +108,6 @@ def build_parser() -> argparse.ArgumentParser:
         default="auto",
         help="default: auto, flash-attn if there, else sdpa",
     )
-    add("--batch_size", type=int, metavar="N", help="pictures at once; default: 8")
     add("--max_new_tokens", type=int, metavar="N", help="limit of a reply; default: 2048")
     add("--max_objects", type=int, metavar="N", help="objects kept of a reply; default: 300")
     add("--max_image_pixels", type=int, metavar="N", help="refuse larger pictures; default: 89 megapixels")
@@ -110,17 +117,42 @@ def build_parser() -> argparse.ArgumentParser:
     add("-v", "--verbose", action="store_true", help="say what is loaded and how; tracebacks of errors")
     add("-q", "--quiet", action="store_true", help="nothing but results and errors")
     add("--version", action="version", version=f"%(prog)s {__version__}")
-    return parser
+
+
+def model_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The arguments for `VisionReasoner.from_pretrained`; limits that were not given are left out."""
+    names = ("model", "device", "dtype", "attn_implementation", "revision", "offline", "compat")
+    limits = ("max_new_tokens", "max_objects", "max_image_pixels")
+    return {
+        "model_path": arguments.model_path,
+        "router": arguments.task_router_model_path,
+        "segmenter": arguments.segmentation_model_path,
+        **{name: getattr(arguments, name) for name in names},
+        **{name: getattr(arguments, name) for name in limits if getattr(arguments, name) is not None},
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; see the module for the exit codes."""
+    return run_command(build_parser(), run, argv)
+
+
+def run_command(
+    parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int], argv: Sequence[str] | None
+) -> int:
+    """Parse the arguments, `run`, and make what it raises one line on standard error and an exit code.
+
+    Args:
+        parser: with `--verbose` and `--quiet`, see `add_model_options`.
+        run: what the command does; gives the exit code.
+        argv: the arguments; None for those that the process was started with.
+    """
     given = sys.argv[1:] if argv is None else list(argv)
     # --model-path is as good as --model_path.
     given = [
         re.sub(r"^--[a-z]+(-[a-z]+)+(?==|$)", lambda flag: "--" + flag[0][2:].replace("-", "_"), arg) for arg in given
     ]
-    arguments = build_parser().parse_args(given)
+    arguments = parser.parse_args(given)
     level = logging.INFO if arguments.verbose else logging.ERROR if arguments.quiet else logging.WARNING
     logging.basicConfig(level=level, stream=sys.stderr, format="%(message)s", force=True)
     if not arguments.verbose:
@@ -130,39 +162,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     except VisionReasonerError as error:
         return _fail(str(error), error.exit_code, arguments.verbose)
     except KeyboardInterrupt:
-        return _fail("interrupted; of many pictures the same command does the rest", INTERRUPTED, verbose=False)
+        return _fail(
+            "interrupted; what is finished is kept, the same command does the rest", INTERRUPTED, verbose=False
+        )
     except BrokenPipeError:  # the reader of standard output has gone; nobody is left to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:  # noqa: BLE001 - the last resort: one line for people, the traceback with -v
-        return _fail(f"{type(error).__name__}: {error} (run with -v for the traceback)", 1, arguments.verbose)
+        return _fail(f"{one_line(error)} (run with -v for the traceback)", 1, arguments.verbose)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Do what was asked; one picture here, many in `many`."""
     files, many = expand(arguments.image_path)
-    settings = {
-        name: getattr(arguments, name)
-        for name in ("max_new_tokens", "max_objects", "max_image_pixels", "batch_size")
-        if getattr(arguments, name) is not None
-    }
+    settings = model_settings(arguments)
+    if arguments.batch_size is not None:
+        settings["batch_size"] = arguments.batch_size
     from vision_reasoner.model import VisionReasoner
 
-    model = VisionReasoner.from_pretrained(
-        arguments.model_path,
-        arguments.task_router_model_path,
-        arguments.segmentation_model_path,
-        model=arguments.model,
-        device=arguments.device,
-        dtype=arguments.dtype,
-        attn_implementation=arguments.attn_implementation,
-        revision=arguments.revision,
-        offline=arguments.offline,
-        compat=arguments.compat,
-        **settings,
-    )
+    model = VisionReasoner.from_pretrained(**settings)
     if not arguments.verbose:
-        _hush_transformers()
+        hush_transformers()
     task = None if arguments.task == "auto" else arguments.task
     if many or arguments.output_dir:
         from vision_reasoner.many import run_many
@@ -269,7 +289,8 @@ def usable(prediction: "Prediction") -> bool:
     return prediction.usable or bool(prediction.answer)
 
 
-def _hush_transformers() -> None:
+def hush_transformers() -> None:
+    """No warnings and progress bars of transformers; what we have to say is logged by us."""
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()

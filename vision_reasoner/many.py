@@ -5,19 +5,18 @@ each object's mask. A line is written when everything else of its picture is on 
 what has no line yet, what failed, and pictures that have changed.
 """
 
-import hashlib
 import json
 import logging
-import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from vision_reasoner.errors import CheckpointError, ImageError, UsageError, VisionReasonerError
+from vision_reasoner.errors import UsageError, one_line
+from vision_reasoner.files import add_lines, keep_lines, sha256
 from vision_reasoner.images import load_image
 from vision_reasoner.inference import record_of, report, usable
 from vision_reasoner.model import VisionReasoner
@@ -65,7 +64,7 @@ def run_many(
     from tqdm import tqdm
 
     settings = {"query": query, "task": task or "auto", **settings}
-    digests = {file: _digest(file) for file in files}
+    digests = {file: sha256(file) if file.is_file() else "" for file in files}
     done = resume(output_dir / RESULTS, settings, {str(file): digest for file, digest in digests.items()})
     todo = [file for file in files if str(file) not in done]
     failed = sum(not done[str(file)]["usable"] for file in files if str(file) in done)
@@ -77,28 +76,27 @@ def run_many(
             logger.warning("warning: %s", route.warning)
 
     bar = tqdm(total=len(files), initial=len(files) - len(todo), unit="picture", disable=quiet, file=sys.stderr)
-    with (output_dir / RESULTS).open("a", encoding="utf-8") as lines, bar:
+    with (output_dir / RESULTS).open("ab") as lines, bar:
         for start in range(0, len(todo), model.batch_size):
             batch = todo[start : start + model.batch_size]
-            for file, image, outcome in _answer(model, batch, query, task):
+            for file, outcome in zip(batch, model.predict_each([(file, query) for file in batch], task), strict=True):
                 record: dict[str, Any] = {"sha256": digests[file], "settings": settings}
-                if image is None or isinstance(outcome, VisionReasonerError):
-                    record |= {"image": str(file), "query": query, "usable": False, "error": str(outcome)}
+                if isinstance(outcome, Exception):
+                    record |= {"image": str(file), "query": query, "usable": False, "error": one_line(outcome)}
                 else:
                     record |= record_of(file, outcome) | {"usable": usable(outcome)}
-                    record |= _save(output_dir, names[file], image, outcome)
-                line = json.dumps(record)  # ASCII, so that nothing in it ends a line
-                lines.write(line + "\n")
-                lines.flush()
-                os.fsync(lines.fileno())
+                    record |= _save(
+                        output_dir, names[file], outcome, load_image(file, max_pixels=model.max_image_pixels)
+                    )
+                add_lines(lines, [record])
                 failed += not record["usable"]
                 with tqdm.external_write_mode(file=sys.stdout):
                     if as_json:
-                        print(line, flush=True)
+                        print(json.dumps(record), flush=True)
                     elif isinstance(outcome, Prediction):
                         print(f"Image: {file}\n{report(outcome)}\n", flush=True)
                     else:
-                        logger.error("error: %s", outcome)
+                        logger.error("error: %s", record["error"])
                 bar.update()
     logger.warning(
         "%d pictures, %d of them earlier, %d failed: %s", len(files), len(files) - len(todo), failed, output_dir
@@ -115,75 +113,27 @@ def resume(results: Path, settings: Mapping[str, Any], digests: Mapping[str, str
         UsageError: a record was made with other settings.
     """
     results.parent.mkdir(parents=True, exist_ok=True)
-    if not results.exists():
-        return {}
-    before = results.read_bytes()
     kept: dict[str, dict[str, Any]] = {}
-    for number, line in enumerate(before.split(b"\n"), start=1):
-        record = _parse(line)
-        if record is None and line:
-            logger.warning("%s: line %d is torn; its picture is done again", results, number)
-        if record is None or "error" in record:
-            continue
+
+    def keep(record: dict[str, Any]) -> bool:
+        if "error" in record or not {"image", "settings", "sha256", "usable"} <= record.keys():
+            return False
         earlier = record["settings"]
         if differing := sorted(key for key in {*earlier, *settings} if earlier.get(key) != settings.get(key)):
             raise UsageError(
                 f"{results}: holds results of something else ({', '.join(differing)} differ); give another --output_dir"
             )
-        if digests.get(record["image"], record["sha256"]) == record["sha256"]:
-            kept[record["image"]] = record
-    after = b"".join(json.dumps(record).encode() + b"\n" for record in kept.values())
-    if after != before:
-        part = results.with_name(f".{results.name}.part")
-        part.write_bytes(after)
-        part.replace(results)
+        image = record["image"]
+        if image in kept or digests.get(image, record["sha256"]) != record["sha256"]:
+            return False
+        kept[image] = record
+        return True
+
+    keep_lines(results, keep)
     return kept
 
 
-def _parse(line: bytes) -> dict[str, Any] | None:
-    """A line of results.jsonl; None where it is not a whole one."""
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) and {"image", "settings", "sha256", "usable"} <= record.keys() else None
-
-
-def _answer(
-    model: VisionReasoner, files: Sequence[Path], query: str, task: str | None
-) -> Iterator[tuple[Path, Image.Image | None, Prediction | VisionReasonerError]]:
-    """Each file with its picture and its prediction, or with what is wrong with it."""
-    images: dict[Path, Image.Image] = {}
-    notes: dict[Path, list[str]] = {file: [] for file in files}
-    wrong: dict[Path, VisionReasonerError] = {}
-    for file in files:
-        try:
-            images[file] = load_image(file, max_pixels=model.max_image_pixels, notes=notes[file])
-        except ImageError as error:
-            wrong[file] = error
-    outcomes = dict(zip(images, _predict(model, list(images.values()), query, task), strict=True))
-    for file in files:
-        outcome = wrong.get(file) or outcomes[file]
-        if isinstance(outcome, Prediction):
-            outcome.warnings = notes[file] + outcome.warnings
-        yield file, images.get(file), outcome
-
-
-def _predict(
-    model: VisionReasoner, images: Sequence[Image.Image], query: str, task: str | None
-) -> list[Prediction | VisionReasonerError]:
-    """A prediction for each picture; where a batch fails because of one picture, the others are done without it."""
-    try:
-        return list(model.predict_batch([(image, query) for image in images], task))
-    except (UsageError, CheckpointError):
-        raise
-    except VisionReasonerError as error:
-        if len(images) == 1:
-            return [error]
-        return [outcome for image in images for outcome in _predict(model, [image], query, task)]
-
-
-def _save(output_dir: Path, name: str, image: Image.Image, prediction: Prediction) -> dict[str, Any]:
+def _save(output_dir: Path, name: str, prediction: Prediction, image: Image.Image) -> dict[str, Any]:
     """Write the picture of a result and its masks; returns where they are, relative to the folder."""
     prediction.save(output_dir / f"{name}.png", image)
     masks = []
@@ -210,11 +160,3 @@ def _names(files: Sequence[Path], done: Mapping[str, Mapping[str, Any]]) -> dict
                 taken.add(name.lower())
             number += 1
     return names
-
-
-def _digest(file: Path) -> str:
-    """SHA-256 of a file's bytes; empty where there is no such file, which `load_image` will say."""
-    if not file.is_file():
-        return ""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

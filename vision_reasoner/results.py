@@ -4,8 +4,7 @@ This module knows nothing of models. Masks travel as COCO run lengths in JSON an
 """
 
 import json
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vision_reasoner.errors import UsageError
+from vision_reasoner.files import write_whole
 from vision_reasoner.geometry import Box, Point, Size
 
 Mask = NDArray[np.bool_]
@@ -267,7 +267,7 @@ class Prediction:
         if path.suffix.lower() == ".json":
             # A query may hold bytes that are no UTF-8 (lone surrogates); backslashreplace writes JSON's own escape.
             data = json.dumps(self.to_json(), ensure_ascii=False, indent=2).encode("utf-8", "backslashreplace")
-            _write_whole(path, lambda part: part.write_bytes(data))
+            write_whole(path, lambda part: part.write_bytes(data))
             return
         picture_format = Image.registered_extensions().get(path.suffix.lower())
         if picture_format is None or picture_format not in Image.SAVE:
@@ -275,7 +275,7 @@ class Prediction:
         if image is None:
             raise UsageError(f"{path}: a picture of the result needs the original image; call save(path, image)")
         picture = self.plot(image)
-        _write_whole(path, lambda part: picture.save(part, format=picture_format))
+        write_whole(path, lambda part: picture.save(part, format=picture_format))
 
 
 def encode_mask(mask: Mask) -> dict[str, Any]:
@@ -291,17 +291,3 @@ def decode_mask(encoded: Mapping[str, Any]) -> Mask:
     from pycocotools import mask as coco_mask
 
     return coco_mask.decode({"size": encoded["size"], "counts": encoded["counts"].encode("ascii")}).astype(np.bool_)
-
-
-def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file beside `path`, then move it into place."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            write(part)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be written ({error.strerror or error}); choose another path") from error

@@ -1,0 +1,95 @@
+"""Files survive interruptions: whole or not at all, and lines that are torn are taken out and no others."""
+
+import json
+
+import pytest
+
+from vision_reasoner.errors import UsageError
+from vision_reasoner.files import add_lines, keep_lines, sha256, write_whole
+
+
+def everything(record):
+    return bool(record) or True
+
+
+def test_a_file_that_is_written_half_is_not_there_and_leaves_the_old_one(tmp_path):
+    file = tmp_path / "new" / "file.json"
+    write_whole(file, lambda part: part.write_text("one"))
+
+    def fails(part):
+        part.write_text("tw")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(file, fails)
+    assert file.read_text() == "one"
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_a_file_that_cannot_be_written_is_a_usage_error(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="cannot be written"):
+        write_whole(tmp_path / "file" / "below", lambda part: part.write_text("x"))
+
+
+def test_lines_are_added_as_ascii_json(tmp_path):
+    with (tmp_path / "lines").open("ab") as stream:
+        add_lines(stream, [{"text": "two\nlines\u2028 狗"}, {"n": 1}])
+        assert [json.loads(line) for line in (tmp_path / "lines").read_bytes().splitlines()] == [
+            {"text": "two\nlines\u2028 狗"},
+            {"n": 1},
+        ]
+        with pytest.raises(ValueError, match="JSON compliant"):
+            add_lines(stream, [{"n": float("nan")}])
+
+
+WHOLE = b'{"n": 1}\n{"n": 2}\n{"n": 3}\n'
+
+
+@pytest.mark.parametrize("cut", range(len(WHOLE) + 1))
+def test_wherever_a_file_is_cut_its_whole_lines_stay_and_can_be_added_to(tmp_path, cut):
+    file = tmp_path / "lines.jsonl"
+    file.write_bytes(WHOLE[:cut])
+    seen = []
+    keep_lines(file, lambda record: seen.append(record["n"]) or True)
+    assert seen == [1, 2, 3][: (cut + 1) // 9], "a line that lacks its end of line alone is whole"
+    with file.open("ab") as stream:
+        add_lines(stream, [{"n": 9}])
+    assert [json.loads(line)["n"] for line in file.read_bytes().splitlines()] == [*seen, 9]
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_whole_file_is_not_written_again(tmp_path):
+    file = tmp_path / "lines.jsonl"
+    file.write_bytes(WHOLE)
+    before = file.stat()
+    keep_lines(file, everything)
+    assert file.stat().st_ino == before.st_ino
+
+
+def test_lines_that_are_not_wanted_or_no_objects_are_taken_out(tmp_path, caplog):
+    file = tmp_path / "lines.jsonl"
+    file.write_bytes(b'{"n": 1}\n{"n": 2}{"n"\n\0\0\0\n[3]\n{"n": 4}\n')
+    keep_lines(file, lambda record: record["n"] != 1)
+    assert file.read_bytes() == b'{"n": 4}\n'
+    assert "line 2 is torn" in caplog.text
+    keep_lines(tmp_path / "missing", everything)
+    assert not (tmp_path / "missing").exists()
+
+
+def test_an_error_while_looking_leaves_the_file_as_it_was(tmp_path):
+    file = tmp_path / "lines.jsonl"
+    file.write_bytes(WHOLE[:-4])
+
+    def refuse(record):
+        raise UsageError(f"not {record}")
+
+    with pytest.raises(UsageError):
+        keep_lines(file, refuse)
+    assert file.read_bytes() == WHOLE[:-4]
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_the_digest_is_sha256(tmp_path):
+    (tmp_path / "file").write_bytes(b"abc")
+    assert sha256(tmp_path / "file").startswith("ba7816bf8f01cfea")
