@@ -50,8 +50,13 @@ WHOLE = b'{"n": 1}\n{"n": 2}\n{"n": 3}\n'
 def test_wherever_a_file_is_cut_its_whole_lines_stay_and_can_be_added_to(tmp_path, cut):
     file = tmp_path / "lines.jsonl"
     file.write_bytes(WHOLE[:cut])
-    seen = []
-    keep_lines(file, lambda record: seen.append(record["n"]) or True)
+    seen: list[int] = []
+
+    def see(record):
+        seen.append(record["n"])
+        return True
+
+    keep_lines(file, see)
     assert seen == [1, 2, 3][: (cut + 1) // 9], "a line that lacks its end of line alone is whole"
     with file.open("ab") as stream:
         add_lines(stream, [{"n": 9}])
