@@ -17,10 +17,12 @@ from pycocotools import mask as coco_mask
 
 from vision_reasoner.errors import VisionReasonerError
 from vision_reasoner.training.art import Sprite, load_sprites
-from vision_reasoner.training.classes import CLASS_INDEX
+from vision_reasoner.training.classes import CLASS_INDEX, SIGN
 from vision_reasoner.training.scenes import Layout, Scene, Thing, paint, random_layout, sign
 
 SIZE = (640, 480)
+ASPECT = SIZE[0] / SIZE[1]
+SKY, TABLE, MEADOW, STREET, ROOM, WALL = 1628, 8225, 1282, 4506, 10204, 438  # seeds of backgrounds, picked by eye
 Sprites = Sequence[Sequence[Sprite]]
 
 
@@ -45,7 +47,7 @@ def airplanes(sprites: Sprites) -> Layout:
     """Ten airplanes in formation: a wedge of four rows."""
     plane = first(sprites, "airplane")
     places = [(0.5 + (k - row / 2) * 0.23, 0.14 + row * 0.23) for row in range(4) for k in range(row + 1)]
-    return Layout([thing(plane, x, y, 0.17) for x, y in places], SIZE[0] / SIZE[1], 41)
+    return Layout([thing(plane, x, y, 0.17) for x, y in places], ASPECT, SKY)
 
 
 def donuts(sprites: Sprites) -> Layout:
@@ -53,7 +55,7 @@ def donuts(sprites: Sprites) -> Layout:
     donut, cup = first(sprites, "donut"), first(sprites, "cup")
     at = [(0.2, 0.25, 0.26), (0.52, 0.22, 0.22), (0.82, 0.3, 0.24), (0.3, 0.72, 0.24), (0.62, 0.68, 0.28)]
     things = [thing(donut, *place) for place in at]
-    return Layout([*things, thing(cup, 0.86, 0.76, 0.2), thing(cup, 0.08, 0.58, 0.15)], SIZE[0] / SIZE[1], 12)
+    return Layout([*things, thing(cup, 0.86, 0.76, 0.2), thing(cup, 0.08, 0.58, 0.15)], ASPECT, TABLE)
 
 
 def stand_higher(sprites: Sprites) -> Layout:
@@ -66,8 +68,8 @@ def stand_higher(sprites: Sprites) -> Layout:
             thing(first(sprites, "dog"), 0.88, 0.8, 0.22),
             thing(first(sprites, "ball"), 0.2, 0.84, 0.14),
         ],
-        SIZE[0] / SIZE[1],
-        7,
+        ASPECT,
+        MEADOW,
     )
 
 
@@ -77,11 +79,11 @@ def company_name(sprites: Sprites) -> Layout:
     return Layout(
         [
             thing(board, 0.45, 0.3, 0.46, text="LUMEN"),
-            thing(first(sprites, "house"), 0.82, 0.66, 0.34),
-            thing(first(sprites, "car"), 0.4, 0.78, 0.28),
+            thing(first(sprites, "house"), 0.82, 0.6, 0.34),
+            thing(first(sprites, "car"), 0.36, 0.8, 0.28),
         ],
-        SIZE[0] / SIZE[1],
-        23,
+        ASPECT,
+        STREET,
     )
 
 
@@ -94,8 +96,8 @@ def no_umbrella(sprites: Sprites) -> Layout:
             thing(first(sprites, "potted plant"), 0.85, 0.4, 0.3),
             thing(first(sprites, "clock"), 0.55, 0.16, 0.18),
         ],
-        SIZE[0] / SIZE[1],
-        58,
+        ASPECT,
+        ROOM,
     )
 
 
@@ -103,8 +105,9 @@ def crowd(sprites: Sprites) -> Layout:
     """Twenty things of five classes."""
     for seed in range(1000):
         layout = random_layout(sprites, random.Random(seed), 20, 20)
-        if len(layout.things) == 20:
-            return Layout(layout.things, SIZE[0] / SIZE[1], layout.background)
+        kinds = {t.sprite.label for t in layout.things}
+        if len(layout.things) == 20 and len(kinds) == 5 and SIGN not in kinds:
+            return Layout(layout.things, ASPECT, WALL)
     raise VisionReasonerError("no layout of twenty things found")
 
 

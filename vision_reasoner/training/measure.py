@@ -132,14 +132,14 @@ ROWS = (
 )
 
 
-def make_requests(row: Row, n: int, split: str, seed: int = SEED) -> Iterable[Asked]:
+def make_requests(row: Row, n: int, split: str, seed: int = SEED, pixels: int = 640 * 480) -> Iterable[Asked]:
     """`n` scenes of a row, 1 to 12 objects, a request each, wordings held out."""
     sprites = load_sprites(split)
     made = i = 0
     while made < n:
         rng = random.Random(seed + 1_000_003 * (1 + ROWS.index(row)) + i)
         i += 1
-        scene = random_scene(sprites, rng, max_objects=12)
+        scene = random_scene(sprites, rng, max_objects=12, pixels=pixels)
         request = rng.choice(row.makers)(View(scene, rng, held_out=True))
         if request is not None and request.kind in row.kinds:
             made += 1

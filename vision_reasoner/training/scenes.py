@@ -386,11 +386,13 @@ def random_scene(
     max_classes: int = 5,
     plain: bool = False,
     signs: float = 0.12,
+    pixels: int = 640 * 480,
 ) -> Scene:
-    """A random scene; without `size`, of the layout's own shape with about 640 x 480 pixels."""
+    """A random scene; without `size`, of the layout's own shape with about `pixels` pixels."""
+    side = math.sqrt(pixels)
     while True:
         layout = random_layout(sprites, rng, max_objects, min_objects, max_classes, plain, signs)
-        at = size or (round(554 * math.sqrt(layout.aspect)), round(554 / math.sqrt(layout.aspect)))
+        at = size or (round(side * math.sqrt(layout.aspect)), round(side / math.sqrt(layout.aspect)))
         scene = paint(layout, at) if layout.things else None
         if scene is not None:
             return scene
