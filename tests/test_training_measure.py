@@ -1,0 +1,73 @@
+"""The model card's scores, on predictions whose score is known."""
+
+import random
+
+import numpy as np
+import pytest
+
+from tests.drawings import sprites
+from vision_reasoner.results import Instance, Prediction, Status, Task
+from vision_reasoner.training import measure
+from vision_reasoner.training.requests import Request
+from vision_reasoner.training.scenes import Scene, random_scene
+
+
+@pytest.fixture(scope="module")
+def scene() -> Scene:
+    return random_scene(sprites(), random.Random(3), (160, 120), max_objects=6, min_objects=4)
+
+
+def found(scene: Scene, indices: list[int], **more: object) -> Prediction:
+    boxes = measure.truth_boxes(scene, Request(Task.DETECTION, "name", "", tuple(indices)))
+    instances = [Instance(box, None, scene.objects[i].mask, 1.0) for box, i in zip(boxes, indices, strict=True)]
+    fields: dict[str, object] = {"status": Status.OK if indices else Status.NONE, "instances": instances, **more}
+    return Prediction(scene.size, "it", Task.SEGMENTATION, **fields)  # type: ignore[arg-type]
+
+
+def test_the_right_objects_score_full_marks_in_every_row(scene: Scene) -> None:
+    request = Request(Task.SEGMENTATION, "name", "it", (0, 2))
+    assert measure.score_boxes(scene, request, found(scene, [0, 2])) == {"acc": 1.0, "f1": 1.0}
+    assert measure.score_mask(scene, request, found(scene, [0, 2])) == {"giou": 1.0}
+    assert measure.score_count(scene, request, found(scene, [0, 2])) == {"exact": 1.0}
+
+
+def test_f1_counts_what_is_missing_and_what_is_too_many(scene: Scene) -> None:
+    request = Request(Task.DETECTION, "name", "it", (0, 2))
+    assert measure.score_boxes(scene, request, found(scene, [0])) == {"acc": 1.0, "f1": pytest.approx(2 / 3)}
+    assert measure.score_boxes(scene, request, found(scene, [1, 0, 2])) == {"acc": 0.0, "f1": pytest.approx(4 / 5)}
+    assert measure.score_boxes(scene, request, found(scene, [])) == {"acc": 0.0, "f1": 0.0}
+
+
+def test_masks_are_compared_as_unions(scene: Scene) -> None:
+    request = Request(Task.SEGMENTATION, "name", "it", (0, 2))
+    a, b = (int(scene.objects[i].mask.sum()) for i in (0, 2))
+    assert measure.score_mask(scene, request, found(scene, [0])) == {"giou": pytest.approx(a / (a + b))}
+    assert measure.score_mask(scene, request, found(scene, [])) == {"giou": 0.0}
+
+
+def test_only_an_empty_list_is_the_right_answer_where_nothing_is_there(scene: Scene) -> None:
+    request = Request(Task.SEGMENTATION, "absent", "it")
+    assert measure.score_none(scene, request, found(scene, [])) == {"empty": 1.0}
+    for status in (Status.NO_ANSWER, Status.TRUNCATED):
+        assert measure.score_none(scene, request, found(scene, [], status=status)) == {"empty": 0.0}
+
+
+def test_intervals_hold_the_mean_and_narrow_with_more_samples() -> None:
+    rng = np.random.default_rng(0)
+    widths = []
+    for n in (50, 800):
+        values = (rng.random(n) < 0.8).astype(float).tolist()
+        mean, low, high = measure.interval(values)
+        assert low < mean < high
+        widths.append(high - low)
+    assert widths[1] < widths[0] / 2
+
+
+@pytest.mark.parametrize("row", measure.ROWS, ids=lambda row: row.name)
+def test_every_row_finds_requests_of_its_kinds_in_held_out_wordings(
+    row: measure.Row, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "load_sprites", lambda split: sprites())  # noqa: ARG005
+    asked = list(measure.make_requests(row, 3, "train", pixels=160 * 120))
+    assert len(asked) == 3
+    assert {a.request.kind for a in asked} <= set(row.kinds)
