@@ -297,7 +297,9 @@ def write_table(
                     writer.close()
                 size = 0
                 parts.append(folder / f".{split}-{len(parts):05d}.parquet.part")
-                writer = pq.ParquetWriter(parts[-1], schema)
+                writer = pq.ParquetWriter(
+                    parts[-1], schema, dictionary_pagesize_limit=1 << 26
+                )  # equal pictures are kept once
             table = pa.Table.from_arrays([_column([r[f.name] for r in chunk], f.type) for f in schema], schema=schema)
             writer.write_table(table)
             written, size = written + len(chunk), size + table.nbytes

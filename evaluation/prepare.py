@@ -1,0 +1,355 @@
+"""Official releases become tables that the suites read, so that nobody depends on somebody's upload.
+
+    python -m evaluation.prepare reasonseg --data ReasonSeg/val --output_dir data/reasonseg_val
+    python -m evaluation.prepare refcoco --refs "refcoco/refs(unc).p" --annotations refcoco/instances.json \\
+        --images train2014 --split testA --output_dir data/refcoco_testA
+    python -m evaluation.prepare grefcoco --refs "grefs(unc).json" --annotations instances_train2014.json \\
+        --images train2014 --split val --output_dir data/grefcoco_val
+    python -m evaluation.prepare coco --annotations instances_val2017.json --images val2017 --output_dir data/coco_val
+    python -m evaluation.prepare pixmo_count --data allenai/pixmo-count --split test --images pixmo --download \\
+        --output_dir data/pixmo_test
+    python -m evaluation.prepare countbench --data vikhyatk/CountBenchQA --output_dir data/countbench
+
+A table is a folder of parquet files with the split `test`: `evaluation/eval_*.sh data/coco_val` reads it. Columns:
+`image` (the file as it was published), `text`, `image_id`, `ann_id` (together they are one row's), `img_height`,
+`img_width`, and
+
+    reasonseg          mask (H x W), ignore (H x W, null where nothing is)
+    refcoco, grefcoco  mask, bbox (x1 y1 x2 y2; null unless exactly one object is meant)
+    coco               bbox (a list of them), cat_id; beside the table instances.json, which is scored against
+    pixmo_count, countbench  count
+
+`mask` is the target alone. `ignore` has the pixels that ReasonSeg's annotators left undecided: the official protocol
+takes them out of intersection and union; the original's tables count them as target (mask or ignore).
+"""
+
+import argparse
+import hashlib
+import shutil
+import sys
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from vision_reasoner.errors import DataError, ImageError, UsageError, VisionReasonerError
+from vision_reasoner.images import MAX_BYTES, SUFFIXES, load_image
+from vision_reasoner.training.annotations import (
+    Counted,
+    Instances,
+    Picture,
+    Reasoned,
+    Reference,
+    read_countbench,
+    read_instances,
+    read_pixmo_count,
+    read_reasonseg,
+)
+from vision_reasoner.training.prepare import references_of, with_underscores
+from vision_reasoner.training.rows import Row, load_table, write_table
+
+QUESTION = "How many {what} are there in this image?"
+TIMEOUT = 30  # seconds for a server to answer
+
+Job = Callable[[], list[Row]]
+
+
+# --- from annotations to rows -----------------------------------------------------------------------------------------
+def reasonseg_rows(reasoned: Reasoned, level: str) -> list[Row]:
+    """The picture's first phrase, as LISA scores it, or each of its phrases."""
+    image = reasoned.picture.open()
+    target, ignore = reasoned.masks(image.size)
+    phrases = reasoned.phrases if level == "expression" else reasoned.phrases[:1]
+    return [
+        {
+            **_common(reasoned.picture, image, phrase, str(number)),
+            "mask": target,
+            "ignore": ignore if ignore.any() else None,
+        }
+        for number, phrase in enumerate(phrases)
+    ]
+
+
+def reference_rows(reference: Reference, instances: Instances, level: str, *, by_object: bool) -> list[Row]:
+    """The reference's first phrase, or each of its phrases.
+
+    Args:
+        reference: what is meant.
+        instances: in which pictures.
+        level: "instance" or "expression".
+        by_object: name rows after the one object that is meant, rather than after the reference.
+    """
+    objects = instances.meant(reference)
+    picture = instances.pictures[reference.picture]
+    image = picture.open()
+    mask = np.zeros((image.height, image.width), np.bool_)
+    for found in objects:
+        mask |= found.mask()
+    name = objects[0].id if by_object and len(objects) == 1 else reference.id
+    boxes = [[int(v + 0.5) for v in found.box] for found in objects]
+    phrases = reference.phrases if level == "expression" else reference.phrases[:1]
+    return [
+        {
+            **_common(picture, image, phrase, f"{name}-{number}" if level == "expression" else name),
+            "mask": mask,
+            "bbox": boxes[0] if len(boxes) == 1 else None,
+        }
+        for number, phrase in enumerate(phrases)
+    ]
+
+
+def category_rows(number: int, instances: Instances) -> list[Row]:
+    """For picture `number` a row for each category of which it has an object that is no crowd."""
+    picture = instances.pictures[number]
+    found = [a for a in instances.by_picture.get(number, []) if not a.crowd]
+    if not found:
+        return []
+    image = picture.open()
+    return [
+        {
+            **_common(picture, image, instances.categories[category], str(category)),
+            "bbox": [list(a.box) for a in found if a.category == category],
+            "cat_id": category,
+        }
+        for category in dict.fromkeys(a.category for a in found)
+    ]
+
+
+def counting_rows(
+    counted: Counted, number: int, question: str, folder: Path | None = None, *, download: bool = False
+) -> list[Row]:
+    """The row of a counting set's row `number`; see `picture_of` for where the picture comes from."""
+    data = picture_of(counted, folder, download=download)
+    try:
+        image = load_image(data)
+    except ImageError as error:
+        raise ImageError(str(error).replace("the given bytes", f"picture {counted.id}", 1)) from error
+    return [
+        {
+            "image": {"bytes": data, "path": None},
+            "text": question.replace("{what}", counted.what),
+            "image_id": counted.id,
+            "ann_id": str(number),
+            "img_height": image.height,
+            "img_width": image.width,
+            "count": counted.count,
+        }
+    ]
+
+
+def _common(picture: Picture, image: Image.Image, text: str, ann_id: str) -> Row:
+    file = picture.file
+    return {
+        "image": {"bytes": file.read_bytes(), "path": file.name},
+        "text": text,
+        "image_id": picture.id,
+        "ann_id": ann_id,
+        "img_height": image.height,
+        "img_width": image.width,
+    }
+
+
+# --- pictures that are published as addresses -------------------------------------------------------------------------
+def picture_of(counted: Counted, folder: Path | None, *, download: bool) -> bytes:
+    """The bytes of a counted picture: its own, or of `folder/<digest>`, or fetched to there.
+
+    Raises:
+        DataError: it is not there, its address is dead, or another picture lies there now.
+    """
+    if isinstance(counted.source, bytes):
+        return counted.source
+    if folder is None:
+        raise UsageError("the pictures are published as addresses: give a folder for them (--images) and --download")
+    for path in (folder / f"{counted.id}{suffix}" for suffix in ("", *SUFFIXES)):
+        if path.is_file():
+            return path.read_bytes()
+    if not download:
+        raise DataError(f"{folder / counted.id}: no such picture; fetch it (--download) or leave it out (--skip_bad)")
+    data = _fetch(counted.source)
+    if hashlib.sha256(data).hexdigest() != counted.id:
+        raise DataError(f"{counted.source}: is another picture now than was annotated; leave it out (--skip_bad)")
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f".{counted.id}.part"
+    part.write_bytes(data)
+    part.replace(folder / counted.id)
+    return data
+
+
+def _fetch(url: str) -> bytes:
+    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+        raise DataError(f"{url}: is no http address; leave this picture out (--skip_bad)")
+    request = urllib.request.Request(url, headers={"User-Agent": "Mozilla/5.0 (data set preparation)"})
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+            data: bytes = answer.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:  # URLError and HTTPError are OSErrors
+        raise DataError(f"{url}: cannot be fetched ({error}); leave this picture out (--skip_bad)") from error
+    if len(data) > MAX_BYTES:
+        raise DataError(f"{url}: has more than {MAX_BYTES:,} bytes; leave this picture out (--skip_bad)")
+    return data
+
+
+# --- the command line -------------------------------------------------------------------------------------------------
+SOURCES = {
+    "reasonseg": "a folder of LISA's ReasonSeg: pictures, and JSON files of polygons and phrases",
+    "refcoco": "RefCOCO, RefCOCO+ or RefCOCOg, as refer has them",
+    "grefcoco": "gRefCOCO: several objects for a phrase, or none",
+    "coco": "COCO's instances, a row for each picture and category",
+    "pixmo_count": "PixMo-Count",
+    "countbench": "CountBenchQA",
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The flags."""
+    parser = argparse.ArgumentParser(
+        prog="python -m evaluation.prepare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    sources = parser.add_subparsers(dest="source", required=True, metavar="source")
+    for source, text in SOURCES.items():
+        sub = sources.add_parser(source, help=text, description=text, allow_abbrev=False)
+        add = sub.add_argument
+        if source == "reasonseg":
+            add("--data", required=True, metavar="DIR", help="val/ or test/")
+        elif source in ("pixmo_count", "countbench"):
+            add("--data", required=True, help="Hub id, folder of parquet files, save_to_disk folder or parquet file")
+            add("--split", default="test", help="to read; default: test")
+        else:
+            add("--annotations", required=True, metavar="JSON", help="instances, as COCO has them")
+            add("--images", required=True, metavar="DIR", help="the pictures")
+        if source in ("refcoco", "grefcoco"):
+            add("--refs", required=True, metavar="FILE", help="refs(*).p or grefs(*).json")
+            add("--split", default="val", help="of the references: val, testA, ...; default: val")
+        if source in ("refcoco", "grefcoco", "reasonseg"):
+            add(
+                "--level",
+                choices=("instance", "expression"),
+                default="instance",
+                help="the first phrase for what is meant, or a row for each phrase; default: instance",
+            )
+        if source == "pixmo_count":
+            add("--images", type=Path, metavar="DIR", help="the pictures, named by their SHA-256")
+            add("--download", action="store_true", help="fetch those that are not there")
+            add("--question", default=QUESTION, help="how a count is asked for; default: %(default)r")
+        add("--output_dir", required=True, metavar="DIR", help="gets parquet files of the split `test` and a README.md")
+        add("--limit", type=int, metavar="N", help="rows at most")
+        add("--skip_bad", action="store_true", help="leave out pictures and annotations that cannot be used")
+        add("--overwrite", action="store_true", help="replace the table that lies there")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prepare a table; exit codes as the command line of the library."""
+    arguments = build_parser().parse_args(with_underscores(argv))
+    try:
+        n = prepare(arguments)
+    except VisionReasonerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    print(f"{arguments.output_dir}: {n} rows")
+    return 0
+
+
+def prepare(arguments: argparse.Namespace) -> int:
+    """Do what was asked; returns the number of rows."""
+    if arguments.limit is not None and arguments.limit < 1:
+        raise UsageError("--limit must be at least 1")
+    left_out: list[str] = []
+    n = write_table(
+        arguments.output_dir,
+        "test",
+        columns_of(arguments.source),
+        kept_rows(jobs_of(arguments), arguments.limit, left_out if arguments.skip_bad else None),
+        about=lambda: f"Prepared from {arguments.source}. Left out for being unusable: {len(left_out)}.",
+        overwrite=arguments.overwrite,
+    )
+    if arguments.source == "coco":
+        shutil.copyfile(arguments.annotations, Path(arguments.output_dir) / "instances.json")
+    if left_out:
+        print(f"left out for being unusable: {len(left_out)}", file=sys.stderr)
+    return n
+
+
+def columns_of(source: str) -> dict[str, Any]:
+    """The table's columns, with their types (of `datasets`)."""
+    import datasets
+
+    text, number = datasets.Value("string"), datasets.Value("int32")
+    mask = datasets.List(datasets.List(datasets.Value("bool")))
+    special = {
+        "reasonseg": {"mask": mask, "ignore": mask},
+        "coco": {"bbox": datasets.List(datasets.List(datasets.Value("float64"))), "cat_id": number},
+        "pixmo_count": {"count": number},
+        "countbench": {"count": number},
+    }.get(source, {"mask": mask, "bbox": datasets.List(number)})
+    common = {"image": datasets.Image(), "text": text, "image_id": text, "ann_id": text}
+    return {**common, "img_height": number, "img_width": number, **special}
+
+
+def jobs_of(arguments: argparse.Namespace) -> list[Job]:
+    """What there is to do, one job for each picture or reference."""
+    source = arguments.source
+    if source == "reasonseg":
+        return [partial(reasonseg_rows, found, arguments.level) for found in read_reasonseg(arguments.data)]
+    if source in ("pixmo_count", "countbench"):
+        return counting_jobs(arguments)
+    instances = read_instances(arguments.annotations, arguments.images)
+    if source == "coco":
+        return [partial(category_rows, number, instances) for number in instances.pictures]
+    return [
+        partial(reference_rows, found, instances, arguments.level, by_object=source == "refcoco")
+        for found in references_of(arguments.refs, arguments.split)
+    ]
+
+
+def counting_jobs(arguments: argparse.Namespace) -> list[Job]:
+    """A job for each row of a counting set."""
+    import datasets
+
+    table = load_table(arguments.data, arguments.split)
+    if "image" in table.column_names:
+        table = table.cast_column("image", datasets.Image(decode=False))
+    if arguments.source == "countbench":
+        return [partial(counting_rows, found, n, "{what}") for n, found in enumerate(read_countbench(table))]
+    return [
+        partial(counting_rows, found, n, arguments.question, arguments.images, download=arguments.download)
+        for n, found in enumerate(read_pixmo_count(table))
+    ]
+
+
+def kept_rows(jobs: Sequence[Job], limit: int | None, left_out: list[str] | None) -> Iterator[Row]:
+    """The rows of all jobs, `limit` at most.
+
+    Args:
+        jobs: give rows.
+        limit: None for all.
+        left_out: gets what is wrong with those that cannot be used; None: that is an error.
+    """
+    made = 0
+    for job in tqdm(jobs, desc="rows", unit="job"):
+        try:
+            rows = job()
+        except (ImageError, DataError) as error:
+            if left_out is None:
+                raise
+            left_out.append(str(error))
+            tqdm.write(f"left out: {error}", file=sys.stderr)
+            continue
+        for row in rows:
+            if made == limit:
+                return
+            made += 1
+            yield row
+
+
+if __name__ == "__main__":
+    sys.exit(main())
