@@ -1,0 +1,154 @@
+"""95 % intervals by the bootstrap (Efron & Tibshirani 1993, percentile method), resampling whole images.
+
+Questions about one picture share its difficulty, so that resampling them one by one would make the interval too
+narrow: the pictures (clusters) are drawn with replacement, each with all of its samples. A draw is a row of weights,
+how often each cluster was drawn, and every figure here is computed from such rows at once: sums over samples are one
+product of weights and per-cluster sums. The draws depend on the number of clusters and on the seed alone, so that all
+figures of a run, and both sides of a comparison, see the same ones.
+"""
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Values = NDArray[np.float64]
+Combine = Callable[[Values], Values]
+"""From sums of K columns, (R, K), to figures, (R,); NaN where there is none. `ratio` is one."""
+
+RESAMPLES = 1000
+LEVEL = 0.95
+CELLS = 1 << 21  # weights held at a time, 16 MB
+
+
+class Estimate(NamedTuple):
+    """A figure and its 95 % interval, in the figure's unit. NaN: there is no value, or no interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def divide(numerator: ArrayLike, denominator: ArrayLike) -> Values:
+    """Element by element, NaN where the denominator is 0: no value is not a value of 0."""
+    top, bottom = np.broadcast_arrays(np.asarray(numerator, np.float64), np.asarray(denominator, np.float64))
+    return np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom != 0)
+
+
+def ratio(sums: Values) -> Values:
+    """The first sum over the second, (R, 2) -> (R,)."""
+    return divide(sums[..., 0], sums[..., 1])
+
+
+def interval(
+    columns: ArrayLike,
+    clusters: Sequence[Hashable],
+    combine: Combine = ratio,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Estimate:
+    """A figure that is a function of sums over samples.
+
+    Args:
+        columns: (N, K) numbers, a row per sample; or (N,), of which the mean is taken.
+        clusters: the N samples' image ids; order and kind do not matter, equal ones belong together.
+        combine: takes the columns' sums to the figure.
+        resamples: how many draws.
+        seed: of the draws.
+
+    Returns:
+        The figure on the samples as they are, and its interval. With fewer than two clusters there is no interval,
+        and no samples have no figure: NaN. Draws without a figure (0 / 0) are left out.
+
+    Raises:
+        ValueError: the columns and clusters do not have the same length.
+    """
+    table = np.asarray(columns, dtype=np.float64)
+    if table.ndim == 1:
+        table = np.column_stack([table, np.ones_like(table)])
+    if len(table) != len(clusters):
+        raise ValueError(f"columns and clusters must have the same length, got {len(table)} and {len(clusters)}")
+    if not len(table):
+        return Estimate(np.nan, np.nan, np.nan)
+    numbers: dict[Hashable, int] = {}
+    index = [numbers.setdefault(cluster, len(numbers)) for cluster in clusters]
+    sums = np.zeros((len(numbers), table.shape[1]))
+    np.add.at(sums, np.asarray(index, dtype=np.intp), table)
+    # einsum, not @: a matrix product's last digit would depend on the number of threads.
+    return resample(
+        lambda weights: combine(np.einsum("rc,ck->rk", weights, sums)), len(numbers), resamples=resamples, seed=seed
+    )
+
+
+def difference(
+    first: ArrayLike,
+    second: ArrayLike,
+    clusters: Sequence[Hashable],
+    combine: Combine = ratio,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Estimate:
+    """A figure of two runs on the same samples: first minus second, drawn together (paired).
+
+    Args:
+        first: (N, K) or (N,) columns of one run, as `interval` takes them.
+        second: those of the other, in the same order of samples and columns.
+        clusters: the N samples' image ids.
+
+    Raises:
+        ValueError: the two do not have the same shape.
+    """
+    one, two = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if one.shape != two.shape:
+        raise ValueError(f"a paired difference needs columns of the same shape, got {one.shape} and {two.shape}")
+    if one.ndim == 1:
+        one, two = (np.column_stack([side, np.ones_like(side)]) for side in (one, two))
+    K = one.shape[1]
+    return interval(
+        np.hstack([one, two]),
+        clusters,
+        lambda sums: combine(sums[..., :K]) - combine(sums[..., K:]),
+        resamples=resamples,
+        seed=seed,
+    )
+
+
+def resample(
+    figure: Callable[[Values], Values],
+    n_clusters: int,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    mirrored: bool = False,
+) -> Estimate:
+    """A figure of any kind that can be computed under weights, for instance `coco.average_precision`.
+
+    Args:
+        figure: from weights, (R, n_clusters) whole numbers, how often each cluster counts, to figures (R,).
+        n_clusters: how many clusters there are.
+        mirrored: reflect the percentiles at the value (the "basic" bootstrap): for figures that resampling shifts.
+    """
+    value = float(figure(np.ones((1, n_clusters)))[0])
+    if n_clusters < 2:
+        return Estimate(value, np.nan, np.nan)
+    drawn = np.concatenate([figure(weights) for weights in _weights(n_clusters, resamples, seed)])
+    drawn = drawn[np.isfinite(drawn)]
+    if not len(drawn):
+        return Estimate(value, np.nan, np.nan)
+    low, high = np.percentile(drawn, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+    if mirrored:
+        low, high = 2 * value - high, 2 * value - low
+    return Estimate(value, float(low), float(high))
+
+
+def _weights(n_clusters: int, resamples: int, seed: int) -> Iterator[Values]:
+    """Rows of multinomial weights that sum to n_clusters, a manageable number of rows at a time."""
+    generator = np.random.default_rng(seed)
+    rows = max(1, CELLS // n_clusters)
+    for start in range(0, resamples, rows):
+        size = (min(rows, resamples - start), n_clusters)
+        drawn = generator.integers(n_clusters, size=size) + n_clusters * np.arange(size[0])[:, None]
+        yield np.bincount(drawn.ravel(), minlength=size[0] * n_clusters).reshape(size).astype(np.float64)
