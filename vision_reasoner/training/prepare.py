@@ -584,8 +584,8 @@ def judge_of(arguments: argparse.Namespace) -> "tuple[Segmenter | None, float]":
     from vision_reasoner.checkpoints import RELEASED, choose
     from vision_reasoner.segmenter import Segmenter
 
-    where = choose(RELEASED["reasoner"].hub_id, segmenter=arguments.segmentation_model_path).segmenter
     try:
+        where = choose(RELEASED["reasoner"].hub_id, segmenter=arguments.segmentation_model_path).segmenter
         return Segmenter.from_pretrained(where, device=arguments.device), min_iou
     except CheckpointError as error:
         raise CheckpointError(f"{error}; or go without SAM2: --min_sam2_iou 0") from error
