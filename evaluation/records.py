@@ -1,0 +1,178 @@
+"""A run's folder: what it is of (manifest.json), a line for each finished sample (samples.jsonl), one writer at a time.
+
+A record, a line of samples.jsonl:
+
+    index, id, image_id      the row's number, a unique name, and what is the same for all samples of one picture
+    query, task, size        what was asked about a picture of (width, height)
+    error                    null, or one line; then nothing follows, and the sample is never scored
+    status, warnings, thinking, reply, answer
+    instances                [{box, point, mask (run lengths), score, likelihood}], pixels of the picture
+    truth, truth_digest      what scoring needs
+    timings                  seconds by stage
+
+Lines are added when all of a batch is finished. A run that is killed at any moment continues with those it has.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from vision_reasoner.errors import DataError, UsageError
+from vision_reasoner.files import keep_lines, parse_line, write_whole
+
+MANIFEST = "manifest.json"
+SAMPLES = "samples.jsonl"
+INSTANCES = "instances.json"
+METRICS = "metrics.json"
+PAGE = "report.html"
+LOCK = ".lock"
+
+PLACES = "places"  # the part of a manifest that may differ when a run continues: where things lie
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other writers out of a folder, which is made if need be. The system lets go when the process ends.
+
+    Raises:
+        UsageError: another process writes there, or the folder cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+    except OSError as error:
+        raise UsageError(f"{folder}: cannot be written to ({error.strerror}); give another --output_path") from error
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(
+                f"{folder}: another run is writing here; wait for it, or give another --output_path"
+            ) from error
+        yield
+    finally:
+        os.close(lock)
+
+
+def begin(folder: Path, manifest: Mapping[str, Any], *, overwrite: bool = False) -> None:
+    """Make sure that a folder is of this run: write the manifest into a new one, compare with an earlier one.
+
+    Args:
+        folder: locked.
+        manifest: what the run is of, plain values; under `PLACES` what may differ.
+        overwrite: whether an earlier run is taken away.
+
+    Raises:
+        UsageError: it is of another run.
+    """
+    if overwrite:
+        for name in (SAMPLES, INSTANCES, METRICS, PAGE, MANIFEST):
+            (folder / name).unlink(missing_ok=True)
+    if (folder / MANIFEST).is_file():
+        earlier, now = (
+            _flat({k: v for k, v in one.items() if k != PLACES}) for one in (read_manifest(folder), manifest)
+        )
+        differing = [
+            f"{key} was {earlier.get(key)} and is {now.get(key)}"
+            for key in sorted({*earlier, *now})
+            if earlier.get(key) != now.get(key)
+        ]
+        if differing:
+            raise UsageError(
+                f"{folder}: holds a run of something else ({'; '.join(differing)}); give another --output_path, or "
+                "--overwrite to start anew"
+            )
+    elif (folder / SAMPLES).is_file():
+        raise UsageError(f"{folder}: holds samples without a manifest; give another --output_path, or --overwrite")
+    write_json(folder / MANIFEST, manifest)
+
+
+def finished(folder: Path) -> set[int]:
+    """The numbers of the samples that are finished; samples.jsonl is left with these alone, whole and ready to grow.
+
+    A line that a crash tore, and samples that failed, are taken out, to be done again.
+    """
+    done: set[int] = set()
+
+    def keep(record: dict[str, Any]) -> bool:
+        index = record.get("index")
+        if not isinstance(index, int) or index in done or record.get("error", "") is not None:
+            return False
+        done.add(index)
+        return True
+
+    keep_lines(folder / SAMPLES, keep)
+    return done
+
+
+def read_records(folder: Path) -> Iterator[dict[str, Any]]:
+    """The records of a finished run, one after the other as they were written.
+
+    Raises:
+        DataError: a sample is missing, there twice, or there is no run at all.
+    """
+    manifest = read_manifest(folder)
+    seen: set[int] = set()
+    if (folder / SAMPLES).is_file():
+        with (folder / SAMPLES).open("rb") as lines:
+            for line in lines:
+                record = parse_line(line)
+                if record is None or not isinstance(record.get("index"), int):
+                    continue  # torn: its sample is missing
+                if record["index"] in seen:
+                    raise DataError(
+                        f"{folder / SAMPLES}: sample {record['index']} is there twice; run with --overwrite"
+                    )
+                seen.add(record["index"])
+                yield record
+    if missing := sorted(set(range(manifest["n"])) - seen):
+        raise DataError(
+            f"{folder}: {len(missing)} of {manifest['n']} samples are missing (first: {missing[0]}); give the command "
+            "of the run again, it does the rest"
+        )
+    if stray := sorted(seen - set(range(manifest["n"]))):
+        raise DataError(f"{folder / SAMPLES}: sample {stray[0]} is none of this run's {manifest['n']}; --overwrite")
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What a folder's run is of.
+
+    Raises:
+        DataError: there is none.
+    """
+    return read_json(folder / MANIFEST)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """One of a run's JSON files.
+
+    Raises:
+        DataError: it is missing or damaged.
+    """
+    try:
+        data = json.loads(file.read_bytes())
+    except FileNotFoundError as error:
+        raise DataError(f"{file}: there is no such file; give the folder of a run") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file}: cannot be read; run with --overwrite") from error
+    if not isinstance(data, dict):
+        raise DataError(f"{file}: cannot be read; run with --overwrite")
+    return data
+
+
+def write_json(file: Path, data: Any) -> None:
+    """Plain values as JSON, the same bytes for the same values."""
+    text = json.dumps(data, allow_nan=False, sort_keys=True, indent=2) + "\n"
+    write_whole(file, lambda part: part.write_text(text, encoding="ascii"))
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by dotted names."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat

@@ -1,0 +1,202 @@
+"""Measure a checkpoint on a data set; the shell scripts beside this file call it.
+
+    python -m evaluation.run --suite segmentation                              # bundled set and checkpoint, offline
+    python -m evaluation.run --suite segmentation Ricky06662/refcoco_val --model_path Ricky06662/VisionReasoner-7B
+    python -m evaluation.run --suite counting data/countbench --limit 100 --output_path results/try
+    python -m evaluation.run --suite vqa lmms-lab/DocVQA                       # the suite docvqa, by the set's name
+
+The folder at --output_path gets a line for each finished sample, metrics.json and report.html. The same command again
+continues a run that was interrupted, does failed samples again, and otherwise only reports. The router is not asked:
+a suite says what kind of request it makes.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from evaluation.manifest import describe
+from evaluation.ranking import Annotations, annotations_of
+from evaluation.records import INSTANCES, PAGE, SAMPLES, begin, finished, locked, read_json, write_json
+from evaluation.report import table, write_report
+from evaluation.samples import Samples
+from evaluation.sources import PICTURES, Source, open_source
+from evaluation.suites import SUITES, choose_suite
+from evaluation.workers import Batch, Load, Pool, in_process
+from vision_reasoner.errors import DataError, UsageError, one_line
+from vision_reasoner.files import add_lines
+from vision_reasoner.inference import add_model_options, hush_transformers, run_command
+from vision_reasoner.many import SOME_FAILED
+from vision_reasoner.model import VisionReasoner
+from vision_reasoner.results import Task
+
+logger = logging.getLogger(__name__)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options; those about the model are the command line's of the library."""
+    parser = argparse.ArgumentParser(
+        prog="python -m evaluation.run",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("dataset", nargs="?", help="Hub id, or parquet, save_to_disk folder or .jsonl; default: a small bundled set")
+    add("--suite", choices=tuple(SUITES), required=True, help="what is asked and how it is scored")
+    add("--split", help="default: test (docvqa and textvqa: validation)")
+    add("--config", help="of a Hub id with several data sets")
+    add("--columns", metavar="FIELD=COLUMN,...", help="where the data set calls them otherwise: question=q,answers=a")
+    add("--annotations", metavar="FILE", help="detection: COCO's instances JSON; default: instances.json of the set")
+    add("--batch_size", type=int, default=16, metavar="N", help="requests at once; default: %(default)s")
+    add("--limit", type=int, metavar="N", help="the first N samples only")
+    add("--output_path", metavar="DIR", help="default: results/<suite>/<data set>/<checkpoint>")
+    add("--overwrite", action="store_true", help="throw an earlier run in that folder away")
+    add("--max_errors", type=int, default=0, metavar="N", help="more failed samples make the exit code 7; default: 0")
+    add("--protocol", choices=("both", "upstream", "official"), default="both", help="which figures are printed")
+    add_model_options(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; exit codes are those of the library's, 7 where too many samples failed."""
+    return run_command(build_parser(), run, argv)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Evaluate and report."""
+    if arguments.batch_size < 1 or (arguments.limit is not None and arguments.limit < 1) or arguments.max_errors < 0:
+        raise UsageError("--batch_size and --limit must be at least 1, --max_errors at least 0")
+    suite = choose_suite(arguments.suite, arguments.dataset).with_columns(_columns(arguments.columns))
+    source = open_source(
+        arguments.dataset or suite.data,
+        split=arguments.split or suite.split,
+        config=arguments.config or suite.config,
+        pictures=[suite.column(name) for name in PICTURES],
+        offline=arguments.offline,
+    )
+    samples = Samples(suite, source)
+    annotations = _annotations(arguments.annotations, source) if suite.ranked else None
+    settings, manifest = describe(arguments, samples, annotations)
+    if not arguments.verbose:
+        hush_transformers()
+    folder = Path(arguments.output_path or _default_folder(arguments, manifest))
+    with locked(folder):
+        begin(folder, manifest, overwrite=arguments.overwrite)
+        if suite.ranked and not (folder / INSTANCES).is_file():
+            write_json(folder / INSTANCES, _instances(annotations, samples).to_json())
+        evaluate(
+            samples,
+            partial(VisionReasoner.from_pretrained, **settings),
+            folder,
+            n=manifest["n"],
+            batch_size=arguments.batch_size,
+            quiet=arguments.quiet,
+        )
+        metrics = write_report(folder)
+    print(table(metrics, arguments.protocol))
+    logger.warning("Report: %s", folder / PAGE)
+    if metrics["errors"] > arguments.max_errors:
+        logger.error(
+            "error: %d samples failed and are in no figure (--max_errors %d); the same command tries them again",
+            metrics["errors"],
+            arguments.max_errors,
+        )
+        return SOME_FAILED
+    return 0
+
+
+def evaluate(
+    samples: Samples, load: Load, folder: Path, *, n: int, batch_size: int, pool: Pool = in_process, quiet: bool = False
+) -> None:
+    """Bring a run to its end: a record for each of the first `n` samples that has none yet.
+
+    Args:
+        samples: of the data set.
+        load: gives the model; not called where nothing is left to do.
+        folder: locked, with the run's manifest.
+        n: how many samples the run has.
+        batch_size: how many go through the model together.
+        pool: who works on the batches.
+        quiet: no progress bar.
+    """
+    from tqdm import tqdm
+
+    done = finished(folder)
+    # A batch of which something is missing is done whole, so that every sample is asked in the same company always.
+    batches = [batch for batch in plan(samples, n, batch_size) if not done.issuperset(batch)]
+    bar = tqdm(total=n, initial=len(done), unit="sample", disable=quiet, file=sys.stderr)
+    with (folder / SAMPLES).open("ab") as lines, bar:
+        made = (Batch([samples[i] for i in batch], samples.suite.task) for batch in batches)
+        for records in pool(load, made):
+            new = [record for record in records if record["index"] not in done]
+            add_lines(lines, new)
+            bar.update(len(new))
+            for record in new:
+                if record["error"]:
+                    with tqdm.external_write_mode(file=sys.stderr):
+                        logger.warning("sample %s failed: %s", record["id"], record["error"])
+
+
+def plan(samples: Samples, n: int, batch_size: int) -> list[list[int]]:
+    """The first `n` samples' numbers in batches: the longest first, those of about the same length together.
+
+    Always the same for the same samples and sizes. Length is the picture's size where that decides it (questions), and
+    the request's.
+    """
+    by_size = samples.suite.task is Task.VQA
+    pixels = [samples.pixels(i) if by_size else 0 for i in range(n)]
+    order = sorted(range(n), key=lambda i: (-pixels[i], -len(samples.queries[i]), i))
+    return [order[start : start + batch_size] for start in range(0, n, batch_size)]
+
+
+def _columns(text: str | None) -> dict[str, str]:
+    """`question=q,answers=a` as a mapping."""
+    pairs = [pair.partition("=") for pair in (text or "").split(",") if pair.strip()]
+    if any(not (name.strip() and sign and column.strip()) for name, sign, column in pairs):
+        raise UsageError(f"--columns {text}: give field=column pairs with commas between, such as question=q,answers=a")
+    return {name.strip(): column.strip() for name, _, column in pairs}
+
+
+def _annotations(given: str | None, source: Source) -> Path | None:
+    """The instances file: the given one, or that beside the data set."""
+    if given is not None:
+        if not Path(given).is_file():
+            raise DataError(f"{given}: there is no such file; check --annotations")
+        return Path(given).resolve()
+    path = Path(source.path)
+    beside = (path if path.is_dir() else path.parent) / INSTANCES
+    if path.exists() and beside.is_file():
+        return beside
+    logger.warning("No instances file: the rows' own boxes are scored against, without crowds (--annotations)")
+    return None
+
+
+def _instances(file: Path | None, samples: Samples) -> Annotations:
+    if file is None:
+        return annotations_of(samples)
+    try:
+        return Annotations.from_json(read_json(file))
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{file}: is no instances file as COCO has it ({one_line(error)}); give another") from error
+
+
+def _default_folder(arguments: argparse.Namespace, manifest: dict[str, Any]) -> Path:
+    """results/<suite>/<data set>/<checkpoint>, with what else tells runs apart; the same command gives the same one."""
+    data, settings = manifest["data"], manifest["settings"]
+    details = [
+        f"limit{arguments.limit}" if arguments.limit else "",
+        arguments.model if arguments.model != "vision_reasoner" else "",
+        settings["compat"] if settings["compat"] != "none" else "",
+    ]
+    split = "" if data["split"] == SUITES[manifest["suite"]].split else data["split"]
+    name = manifest["checkpoint"]["reasoner"]["name"]
+    parts = ((data["name"], split), (name, *details))
+    return Path("results", manifest["suite"], *("-".join(filter(None, part)) for part in parts))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
