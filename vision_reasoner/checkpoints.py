@@ -5,17 +5,20 @@ A checkpoint has three parts, which may lie in one folder (a bundle with `reason
 """
 
 import argparse
+import hashlib
 import json
 import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from vision_reasoner.errors import CheckpointError, VisionReasonerError
+from vision_reasoner.files import sha256
 
 Part = Literal["reasoner", "router", "segmenter"]
 
@@ -103,7 +106,7 @@ def choose(
             return str(path / part if is_bundle(path) else path)
         if is_bundle(bundle):
             return str(bundle / part)
-        return str(_in_pretrained(RELEASED[part].folder) or RELEASED[part].hub_id)
+        return str(in_pretrained(RELEASED[part].folder) or RELEASED[part].hub_id)
 
     return Choice(
         reasoner=name_of("reasoner", model_path),
@@ -118,6 +121,15 @@ def is_bundle(name: str | Path) -> bool:
     return all((Path(name) / part).is_dir() for part in RELEASED)
 
 
+def display_name(source: str) -> str:
+    """What a checkpoint is called: the last part of its folder or Hub id, that of the bundle for a part of one."""
+    path = Path(source)
+    if path.is_dir():
+        path = path.resolve()
+        return path.parent.name if path.name in RELEASED and is_bundle(path.parent) else path.name
+    return path.name
+
+
 def summary_of(folder: str | Path) -> str:
     """The one line in which a bundle says how good it is: "summary" in its bundle.json; empty where there is none."""
     file = Path(folder) / "bundle.json"
@@ -130,10 +142,10 @@ def summary_of(folder: str | Path) -> str:
 
 
 def _default() -> tuple[Path, str]:
-    released = _in_pretrained(RELEASED["reasoner"].folder)
+    released = in_pretrained(RELEASED["reasoner"].folder)
     if released is not None:
         return released, f"Using {released}."
-    bundled = _in_pretrained(BUNDLED)
+    bundled = in_pretrained(BUNDLED)
     if bundled is None:
         raise CheckpointError(f"no checkpoint in {PRETRAINED}/: run `{DOWNLOAD_HINT}` or give --model_path")
     parts = [
@@ -144,7 +156,7 @@ def _default() -> tuple[Path, str]:
     return bundled, "; ".join(part.rstrip(".") for part in parts if part) + "."
 
 
-def _in_pretrained(folder: str) -> Path | None:
+def in_pretrained(folder: str) -> Path | None:
     """`folder` in the working folder's pretrained_models/, the repository's, or the installed package's."""
     package = Path(__file__).resolve().parent
     for root in (Path(), package.parent, package):
@@ -260,6 +272,15 @@ def check_transformers_folder(folder: Path, part: Part) -> dict[str, Any]:
     if not (folder / "tokenizer.json").is_file() and not (folder / "vocab.json").is_file():
         raise CheckpointError(f"{folder}: incomplete, it has no tokenizer (tokenizer.json); download it again")
     return dict(config)
+
+
+def digest(folder: Path, part: Part) -> str:
+    """The SHA-256 of a checkpoint: of the names and contents of all its files that are read."""
+    files = sorted({file for pattern in FILES[part] for file in folder.glob(pattern)})
+    with ThreadPoolExecutor() as pool:  # hashing lets go of the interpreter
+        contents = pool.map(sha256, files)
+    lines = (f"{file.name} {content}" for file, content in zip(files, contents, strict=True))
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def weight_bytes(folder: Path) -> int:
