@@ -1,0 +1,227 @@
+"""Two runs on the same samples: how each figure differs, with its interval, and which samples changed.
+
+    python -m evaluation.compare results/before results/after
+    python -m evaluation.compare results/before results/after --json > difference.json
+
+Differences are the second run's minus the first's. They are paired: both runs are resampled with the same images, so
+that what is hard for both cancels out, and the interval is far narrower than those of the two figures. Samples that
+failed in either run are in no figure.
+"""
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from evaluation.headline import headline
+from evaluation.metrics import coco
+from evaluation.metrics.bootstrap import difference
+from evaluation.ranking import NAMES, Annotations, rank
+from evaluation.records import INSTANCES, read_json, read_manifest, read_records
+from evaluation.suites import PROTOCOLS, SUITES, Record, Scores, Suite, table_of
+from vision_reasoner.errors import UsageError
+from vision_reasoner.inference import run_command
+
+Result = tuple[Record, Scores | None]
+"""A record and its scores, None where it failed."""
+
+SHOWN = 20  # changed samples on the terminal
+
+
+def compare(first: Path, second: Path) -> dict[str, Any]:
+    """Compare two finished runs.
+
+    Args:
+        first: a run's folder, what is compared with.
+        second: the folder of another run on the same data.
+
+    Returns:
+        Plain values: `suite`, `data`, `runs`, `n` (samples that both runs have without an error) and `left_out`;
+        `figures`, each with `first`, `second`, `difference`, `low`, `high`; `changed` samples with their score in both
+        (`from`, `to`), the largest change first.
+
+    Raises:
+        UsageError: the runs are not of one suite and data set.
+        DataError: a folder holds no finished run.
+    """
+    manifests = [read_manifest(folder) for folder in (first, second)]
+    suites, fingerprints = ([m["suite"] for m in manifests], [m["data"]["fingerprint"] for m in manifests])
+    if suites[0] != suites[1]:
+        raise UsageError(f"{first} and {second} are runs of {suites[0]} and {suites[1]}; give two of one suite")
+    if fingerprints[0] != fingerprints[1]:
+        names = [f"{m['data']['name']} ({m['data']['fingerprint'][:12]})" for m in manifests]
+        raise UsageError(
+            f"{first} and {second} are runs on different data, {names[0]} and {names[1]}; give two on the same"
+        )
+    suite = SUITES[suites[0]]
+    runs = [_results(suite, folder) for folder in (first, second)]
+    pairs = [(runs[0][index], runs[1][index]) for index in sorted(runs[0].keys() & runs[1].keys())]
+    both = [(one, two) for one, two in pairs if one[1] is not None and two[1] is not None]
+    for (one, _), (two, _) in both:
+        if one["truth_digest"] != two["truth_digest"]:
+            raise UsageError(
+                f"{first} and {second} have different truths for sample {one['id']}; give two runs on the same data"
+            )
+    figures = _figures(suite, both)
+    if suite.ranked and both:
+        figures += _ranked(Annotations.from_json(read_json(first / INSTANCES)), both)
+    return {
+        "suite": suite.name,
+        "data": manifests[0]["data"],
+        "runs": [str(first), str(second)],
+        "n": len(both),
+        "left_out": len(runs[0].keys() | runs[1].keys()) - len(both),
+        "figures": figures,
+        "changed": _changed(pairs),
+    }
+
+
+def _results(suite: Suite, folder: Path) -> dict[int, Result]:
+    """Records with their scores, by number."""
+    return {
+        record["index"]: (record, None if record["error"] is not None else suite.score(record))
+        for record in read_records(folder)
+    }
+
+
+def _figures(suite: Suite, pairs: Sequence[tuple[Result, Result]]) -> list[dict[str, Any]]:
+    """Each figure that both runs have."""
+    tables = [table_of([pair[k][1] or {} for pair in pairs]) for k in (0, 1)]
+    image_ids = [one[0]["image_id"] for one, _ in pairs]
+    found = []
+    for figure in suite.figures:
+        one, two = (figure.values(table) for table in tables)
+        if one is not None and two is not None:
+            estimate = difference(two, one, image_ids, figure.combine)
+            values = [float(figure.combine(columns.sum(axis=0, keepdims=True))[0]) for columns in (one, two)]
+            found.append(_figure_json(figure.name, figure.protocol, figure.unit, values, estimate))
+    return found
+
+
+def _ranked(annotations: Annotations, pairs: Sequence[tuple[Result, Result]]) -> list[dict[str, Any]]:
+    """Average precision; without an interval where `metrics.coco` has none."""
+    found = []
+    for protocol in PROTOCOLS:
+        one, two = (rank(annotations, [pair[k][0] for pair in pairs], protocol) for k in (0, 1))
+        if one is None or two is None:
+            continue
+        for name in NAMES:
+            values = [one.figures[name], two.figures[name]]
+            estimate: Sequence[float] = [values[1] - values[0], math.nan, math.nan]
+            if name in coco.THRESHOLDS:
+                estimate = coco.difference(two, one, name)
+            found.append(_figure_json(f"COCO {name}", protocol, "fraction", values, estimate))
+    return found
+
+
+def _figure_json(
+    name: str, protocol: str, unit: str, values: Sequence[float], estimate: Sequence[float]
+) -> dict[str, Any]:
+    numbers = zip(("first", "second", "difference", "low", "high"), [*values, *estimate], strict=True)
+    plain = {key: value if math.isfinite(value) else None for key, value in numbers}
+    return {"name": name, "protocol": protocol, "unit": unit, **plain}
+
+
+def _changed(pairs: Sequence[tuple[Result, Result]]) -> list[dict[str, Any]]:
+    """Samples with another score; those that failed in one run alone first, then the largest change."""
+    found = []
+    for one, two in pairs:
+        before, after = (None if scores is None else headline(record, scores) for record, scores in (one, two))
+        if before == after:
+            continue
+        found.append(
+            {
+                "id": one[0]["id"],
+                "query": one[0]["query"],
+                "measure": (before or after or ("",))[0],
+                "from": before.shown if before else "error",
+                "to": after.shown if after else "error",
+                "change": after.quality - before.quality if before and after else None,
+            }
+        )
+    return sorted(found, key=lambda sample: -math.inf if sample["change"] is None else -abs(sample["change"]))
+
+
+def table(found: Mapping[str, Any], shown: int = SHOWN) -> str:
+    """What `compare` gave, for people: the figures, and the first `shown` of the samples that changed."""
+    data = found["data"]
+    lines = [
+        f"{found['suite']} on {data['name']} ({data['split']}, {data['fingerprint'][:12]}): "
+        f"{found['n']} samples of both, {found['left_out']} left out",
+        *(f"{letter}: {folder}" for letter, folder in zip("AB", found["runs"], strict=True)),
+        "",
+    ]
+    cells = [["", "protocol", "A", "B", "B - A", "95 %", ""], *map(_cells, found["figures"])]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    for row in cells:
+        aligned = [
+            cell.rjust(width) if 2 <= i <= 4 else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(aligned).rstrip())
+    changed = found["changed"]
+    better, worse = (sum(sign * (sample["change"] or 0) > 0 for sample in changed) for sign in (1, -1))
+    lines += ["", f"{len(changed)} samples changed: {better} for the better, {worse} for the worse"]
+    width = max((len(sample["id"]) for sample in changed[:shown]), default=0)
+    for sample in changed[:shown]:
+        query = " ".join(sample["query"].split())
+        lines.append(f"{sample['id']:<{width}}  {sample['from']:>8} -> {sample['to']:<8}  {query[:70]}")
+    if len(changed) > shown:
+        lines.append(f"... and {len(changed) - shown} more; --json has all")
+    return "\n".join(lines)
+
+
+def _cells(figure: Mapping[str, Any]) -> list[str]:
+    """A figure's row: fractions as percent, a star where the interval leaves 0 out."""
+    factor, digits = (100, 1) if figure["unit"] == "fraction" else (1, 2)
+
+    def number(key: str, sign: str = "") -> str:
+        return "-" if figure[key] is None else f"{factor * figure[key]:{sign}.{digits}f}"
+
+    interval, star = "", ""
+    if figure["low"] is not None:
+        interval = f"[{number('low', '+')}, {number('high', '+')}]"
+        star = "" if figure["low"] <= 0 <= figure["high"] else "*"
+    return [
+        figure["name"],
+        figure["protocol"],
+        number("first"),
+        number("second"),
+        number("difference", "+"),
+        interval,
+        star,
+    ]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options."""
+    parser = argparse.ArgumentParser(
+        prog="python -m evaluation.compare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("first", type=Path, help="A: a run's --output_path")
+    parser.add_argument("second", type=Path, help="B: another's")
+    parser.add_argument("--json", action="store_true", help="print JSON instead, with all changed samples")
+    parser.add_argument("-v", "--verbose", action="store_true", help="tracebacks of errors")
+    parser.add_argument("-q", "--quiet", action="store_true", help="nothing but results and errors")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Compare two runs; exit codes are those of the library's command line."""
+
+    def run(arguments: argparse.Namespace) -> int:
+        found = compare(arguments.first, arguments.second)
+        print(json.dumps(found, allow_nan=False, indent=2) if arguments.json else table(found))
+        return 0
+
+    return run_command(build_parser(), run, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
