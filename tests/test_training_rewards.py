@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vision_reasoner.errors import UsageError, VisionReasonerError
+from vision_reasoner.errors import DataError, UsageError
 from vision_reasoner.training import rewards_benchmark
 from vision_reasoner.training.rewards import Reward, compute_reward, non_repeat, think_format, trl_rewards
 from vision_reasoner.training.rewards_benchmark import best_matching, every_matching, plain_reward
@@ -226,7 +226,7 @@ def test_golden_non_repeat(text, expected):
     ],
 )
 def test_a_bad_solution_is_one_clear_line(solution, why):
-    with pytest.raises(VisionReasonerError, match=why) as caught:
+    with pytest.raises(DataError, match=why) as caught:
         compute_reward(reply("[]"), solution)
     assert "\n" not in str(caught.value)
 
@@ -249,9 +249,9 @@ LONG = {
 
 @pytest.mark.parametrize("label", LONG)
 def test_the_longest_replies_take_no_time(label):
-    start = time.perf_counter()
+    start = time.process_time()
     total = compute_reward(LONG[label], objects(*[SQUARE] * 120)).total
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
     assert 0 <= total <= 7
 
 

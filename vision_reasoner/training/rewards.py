@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
-from vision_reasoner.errors import UsageError, VisionReasonerError
+from vision_reasoner.errors import DataError, UsageError
 from vision_reasoner.geometry import Size, pairwise_iou
 from vision_reasoner.parsing import ANSWER_AFTER_THINKING, are_numbers, split_answer
 
@@ -76,7 +76,7 @@ def compute_reward(
         compat: "upstream" treats an empty solution as the original does: a made-up box earns 4, the right answer 2.
 
     Raises:
-        VisionReasonerError: the solution cannot be used; see `read_solution`.
+        DataError: the solution cannot be used; see `read_solution`.
         UsageError: there is no such `compat`.
     """
     if compat not in (None, "upstream"):
@@ -163,7 +163,7 @@ def read_solution(solution: str, *, model_size: Size) -> Objects:
     """The objects of a row's solution, at most MAX_OBJECTS.
 
     Raises:
-        VisionReasonerError: it is not a JSON list; an object lacks a box of four or a point of two finite numbers;
+        DataError: it is not a JSON list; an object lacks a box of four or a point of two finite numbers;
             corners are out of order; something lies outside the frame of `model_size`.
     """
     candidates = _read_list(solution) if isinstance(solution, str) else None
@@ -235,5 +235,5 @@ def _numbers(item: object, key: str, length: int) -> list[float] | None:
     return value if are_numbers(value, length) else None
 
 
-def _bad_solution(solution: object, why: str) -> VisionReasonerError:
-    return VisionReasonerError(f"the solution {str(solution)[:100]!r} cannot be used: {why}; prepare this row again")
+def _bad_solution(solution: object, why: str) -> DataError:
+    return DataError(f"the solution {str(solution)[:100]!r} cannot be used: {why}; prepare this row again")

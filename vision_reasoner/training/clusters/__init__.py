@@ -1,0 +1,1 @@
+"""Reinforcement learning on clusters, with veRL or EasyR1: reward adapters, configurations, a script to run them."""
