@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 import numpy as np
 from PIL import Image, ImageDraw
 
-from vision_reasoner.errors import DataError
+from vision_reasoner.errors import DataError, one_line
 from vision_reasoner.geometry import Size
 from vision_reasoner.images import SUFFIXES, load_image
 from vision_reasoner.results import Mask
@@ -278,7 +278,7 @@ def read_instances(file: str | Path, images: str | Path) -> Instances:
             negatives = {int(i["id"]): [int(c) for c in i["neg_category_ids"]] for i in data["images"]}
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
-            f"{file}: an entry is not as COCO or LVIS has it ({_short(error)}); get the file again"
+            f"{file}: an entry is not as COCO or LVIS has it ({one_line(error)}); get the file again"
         ) from error
     return Instances(pictures, categories, annotations, by_picture, negatives, unsure)
 
@@ -323,13 +323,13 @@ def read_references(file: str | Path) -> list[Reference]:
             except DataError:
                 raise
             except Exception as error:  # damaged pickles raise nearly anything
-                raise DataError(f"{file}: is no pickle, or damaged ({_short(error)}); get it again") from error
+                raise DataError(f"{file}: is no pickle, or damaged ({one_line(error)}); get it again") from error
     if not isinstance(data, list):
         raise DataError(f"{file}: is no list of references as refer or gRefCOCO has it; give another")
     try:
         return [_reference(entry) for entry in data]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{file}: an entry is not as refer or gRefCOCO has it ({_short(error)})") from error
+        raise DataError(f"{file}: an entry is not as refer or gRefCOCO has it ({one_line(error)})") from error
 
 
 def _reference(entry: Mapping[str, Any]) -> Reference:
@@ -366,7 +366,7 @@ def read_reasonseg(folder: str | Path) -> Iterator[Reasoned]:
                 if shape["label"].lower() != "flag" and shape["points"]  # flags are left-overs without a meaning
             ]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DataError(f"{file}: is not as ReasonSeg has it ({_short(error)}); get it again") from error
+            raise DataError(f"{file}: is not as ReasonSeg has it ({one_line(error)}); get it again") from error
         if not phrases:
             raise DataError(f'{file}: has no phrase in "text"; get it again')
         yield Reasoned(Picture(file.stem, folder, picture.name), phrases, polygons)
@@ -434,7 +434,7 @@ def read_json(file: Path) -> Any:
                 return json.loads(data.decode("cp1252"))
             except ValueError:
                 pass
-        raise DataError(f"{file}: is no JSON ({_short(error)}); get it again") from error
+        raise DataError(f"{file}: is no JSON ({one_line(error)}); get it again") from error
 
 
 def _open(file: Path) -> Any:
@@ -442,8 +442,3 @@ def _open(file: Path) -> Any:
         return file.open("rb")
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror}); check the path") from error
-
-
-def _short(error: BaseException) -> str:
-    """An error of somebody else's as part of a line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"

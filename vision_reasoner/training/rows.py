@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from vision_reasoner.errors import DataError, VisionReasonerError
+from vision_reasoner.errors import DataError, VisionReasonerError, one_line
 from vision_reasoner.geometry import Box, Point, Size
 from vision_reasoner.images import load_image
 from vision_reasoner.prompts import VISION_REASONER
@@ -222,8 +222,7 @@ def load_table(source: str | Path, split: str) -> "datasets.Dataset":
     except KeyError as error:
         raise DataError(f"{source}: has no split {split!r}; check --split") from error
     except Exception as error:  # the library raises nearly anything
-        reason = " ".join(str(error).split())[:160]
-        raise DataError(f"{source}: cannot be read as a data set ({type(error).__name__}: {reason})") from error
+        raise DataError(f"{source}: cannot be read as a data set ({one_line(error)}); check it and --split") from error
 
 
 def load_rows(source: str | Path, split: str = "train") -> "datasets.Dataset":
