@@ -22,6 +22,7 @@ CORE = [
     "numpy>=2",
     "pillow>=13",  # older ones have a heap overflow in the JPEG decoder
     "pycocotools>=2.0.8",
+    "datasets>=5.2",  # older ones may run code of a data set
     "tqdm>=4.60",
 ]
 TRAIN = ["scipy>=1.11", "resvg_py>=0.5", "tokenizers>=0.22"]
