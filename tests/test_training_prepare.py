@@ -219,6 +219,13 @@ def test_the_released_segmenter_is_asked_unless_it_is_skipped(
     assert len(rows(tmp_path / "rows")) == 3
 
 
+def test_sam2_itself_is_asked(tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--min_sam2_iou", 0.9, "--segmentation_model_path", bundle, "--device", "cpu"]
+    assert coco(tmp_path, *flags, "--no_target_share", 0.5) == 0
+    assert "Left out, SAM2 finds another mask: 3." in capsys.readouterr().err, "for this one says noise"
+    assert {row["solution"] for row in rows(tmp_path / "rows").values()} == {"[]"}
+
+
 def test_a_segmenter_that_is_not_there_is_said_with_the_way_around_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -554,6 +561,7 @@ def test_what_lies_there_is_not_written_over_unless_that_is_said(
     assert coco(tmp_path) == 3
     assert "--overwrite" in capsys.readouterr().err
     assert coco(tmp_path, "--split", "test") == 0, "another split has room beside it"
+    assert set(datasets.load_dataset(str(tmp_path / "rows"))) == {"train", "test"}
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------

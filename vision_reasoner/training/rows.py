@@ -310,8 +310,10 @@ def write_table(
             path.unlink()
         for number, part in enumerate(parts):
             part.replace(folder / f"{split}-{number:05d}-of-{len(parts):05d}.parquet")
-        card = f"---\nconfigs:\n- config_name: default\n  data_files:\n  - split: {split}\n    path: {split}-*\n---\n"
-        (folder / "README.md").write_text(f"{card}\n{about()}\n", encoding="utf-8")
+        splits = sorted({path.name.partition("-")[0] for path in folder.glob("*.parquet")})
+        files = "".join(f"  - split: {name}\n    path: {name}-*\n" for name in splits)
+        card = f"---\nconfigs:\n- config_name: default\n  data_files:\n{files}---\n\n{about()}\n"
+        (folder / "README.md").write_text(card, encoding="utf-8")
     except OSError as error:
         raise DataError(f"{folder}: cannot be written ({error.strerror or error}); choose another folder") from error
     finally:
