@@ -151,6 +151,7 @@ def test_no_samples_have_no_value(columns):
 
 def test_nothing_to_divide_by_is_no_value_and_not_zero():
     assert is_nan(interval([[0, 0], [0, 0]], ["a", "b"])) == [True, True, True]
+    assert is_nan(interval([[1, 0], [1, 0]], ["a", "b"])) == [True, True, True]
 
 
 def test_draws_without_a_value_are_left_out_of_the_interval():

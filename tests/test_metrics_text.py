@@ -169,6 +169,8 @@ def test_textvqa_compares_as_its_evaluator_does(prediction, answer, same):
         ("%", "%", True),
         ("nan", "5", False),
         ("inf", "5", False),
+        ("Nan", "nan", True),
+        ("inf", "inf", True),
         ("N/A", "n/a", True),
         ("", "5", False),
         ("٥", "5", True),
