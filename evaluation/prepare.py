@@ -38,6 +38,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from evaluation.sources import open_source
 from vision_reasoner.errors import DataError, ImageError, UsageError, VisionReasonerError
 from vision_reasoner.images import MAX_BYTES, SUFFIXES, load_image
 from vision_reasoner.training.annotations import (
@@ -52,7 +53,7 @@ from vision_reasoner.training.annotations import (
     read_reasonseg,
 )
 from vision_reasoner.training.prepare import references_of, with_underscores
-from vision_reasoner.training.rows import Row, load_table, write_table
+from vision_reasoner.training.rows import Row, write_table
 
 QUESTION = "How many {what} are there in this image?"
 TIMEOUT = 30  # seconds for a server to answer
@@ -221,7 +222,7 @@ def build_parser() -> argparse.ArgumentParser:
         if source == "reasonseg":
             add("--data", required=True, metavar="DIR", help="val/ or test/")
         elif source in ("pixmo_count", "countbench"):
-            add("--data", required=True, help="Hub id, folder of parquet files, save_to_disk folder or parquet file")
+            add("--data", required=True, help="Hub id, folder of parquet files or save_to_disk folder")
             add("--split", default="test", help="to read; default: test")
         else:
             add("--annotations", required=True, metavar="JSON", help="instances, as COCO has them")
@@ -313,16 +314,13 @@ def jobs_of(arguments: argparse.Namespace) -> list[Job]:
 
 def counting_jobs(arguments: argparse.Namespace) -> list[Job]:
     """A job for each row of a counting set."""
-    import datasets
-
-    table = load_table(arguments.data, arguments.split)
-    if "image" in table.column_names:
-        table = table.cast_column("image", datasets.Image(decode=False))
+    source = open_source(arguments.data, split=arguments.split)
+    rows = map(source.row, range(source.n))
     if arguments.source == "countbench":
-        return [partial(counting_rows, found, n, "{what}") for n, found in enumerate(read_countbench(table))]
+        return [partial(counting_rows, found, n, "{what}") for n, found in enumerate(read_countbench(rows))]
     return [
         partial(counting_rows, found, n, arguments.question, arguments.images, download=arguments.download)
-        for n, found in enumerate(read_pixmo_count(table))
+        for n, found in enumerate(read_pixmo_count(rows))
     ]
 
 

@@ -243,7 +243,7 @@ def test_a_limit_takes_the_first_rows(tmp_path: Path) -> None:
     ("source", "arguments", "complaint"),
     [
         ("reasonseg", ["--data", "none"], "no JSON files here"),
-        ("countbench", ["--data", "./none"], "no such file or folder"),
+        ("countbench", ["--data", "./none"], "no such data set"),
         ("coco", ["--annotations", "none.json", "--images", "."], "none.json: cannot be read"),
         ("refcoco", ["--refs", "none.p", "--annotations", "none.json", "--images", "."], "none.json: cannot be read"),
     ],
