@@ -25,12 +25,11 @@ from evaluation.report import table, write_report
 from evaluation.samples import Samples
 from evaluation.sources import PICTURES, Source, open_source
 from evaluation.suites import SUITES, choose_suite
-from evaluation.workers import Batch, Load, Pool, in_process
+from evaluation.workers import Batch, Load, Pool, in_process, load_model
 from vision_reasoner.errors import DataError, UsageError, one_line
 from vision_reasoner.files import add_lines
-from vision_reasoner.inference import add_model_options, hush_transformers, run_command
+from vision_reasoner.inference import add_model_options, run_command
 from vision_reasoner.many import SOME_FAILED
-from vision_reasoner.model import VisionReasoner
 from vision_reasoner.results import Task
 
 logger = logging.getLogger(__name__)
@@ -81,22 +80,17 @@ def run(arguments: argparse.Namespace) -> int:
     samples = Samples(suite, source)
     annotations = _annotations(arguments.annotations, source) if suite.ranked else None
     settings, manifest = describe(arguments, samples, annotations)
-    if not arguments.verbose:
-        hush_transformers()
     folder = Path(arguments.output_path or _default_folder(arguments, manifest))
-    with locked(folder):
-        begin(folder, manifest, overwrite=arguments.overwrite)
-        if suite.ranked and not (folder / INSTANCES).is_file():
-            write_json(folder / INSTANCES, _instances(annotations, samples).to_json())
-        evaluate(
-            samples,
-            partial(VisionReasoner.from_pretrained, **settings),
-            folder,
-            n=manifest["n"],
-            batch_size=arguments.batch_size,
-            quiet=arguments.quiet,
-        )
-        metrics = write_report(folder)
+    metrics = evaluate(
+        samples,
+        partial(load_model, settings, quietly=not arguments.verbose),
+        folder,
+        manifest,
+        annotations=annotations,
+        batch_size=arguments.batch_size,
+        overwrite=arguments.overwrite,
+        quiet=arguments.quiet,
+    )
     print(table(metrics, arguments.protocol))
     logger.warning("Report: %s", folder / PAGE)
     if metrics["errors"] > arguments.max_errors:
@@ -110,19 +104,46 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def evaluate(
-    samples: Samples, load: Load, folder: Path, *, n: int, batch_size: int, pool: Pool = in_process, quiet: bool = False
-) -> None:
-    """Bring a run to its end: a record for each of the first `n` samples that has none yet.
+    samples: Samples,
+    load: Load,
+    folder: Path,
+    manifest: dict[str, Any],
+    *,
+    annotations: Path | None = None,
+    batch_size: int = 16,
+    overwrite: bool = False,
+    pool: Pool = in_process,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Begin a run, or continue it, and report on it.
 
     Args:
         samples: of the data set.
         load: gives the model; not called where nothing is left to do.
-        folder: locked, with the run's manifest.
-        n: how many samples the run has.
-        batch_size: how many go through the model together.
+        folder: of the run; made if need be.
+        manifest: what the run is of, see `manifest.describe`.
+        annotations: for average precision the instances file; None takes the rows' own boxes.
+        batch_size: how many samples go through the model together.
+        overwrite: whether an earlier run in the folder is thrown away.
         pool: who works on the batches.
         quiet: no progress bar.
+
+    Returns:
+        What metrics.json holds.
+
+    Raises:
+        UsageError: the folder holds a run of something else, or another process writes there.
     """
+    with locked(folder):
+        begin(folder, manifest, overwrite=overwrite)
+        if samples.suite.ranked and not (folder / INSTANCES).is_file():
+            write_json(folder / INSTANCES, _instances(annotations, samples).to_json())
+        _work(samples, load, folder, n=manifest["n"], batch_size=batch_size, pool=pool, quiet=quiet)
+        return write_report(folder)
+
+
+def _work(samples: Samples, load: Load, folder: Path, *, n: int, batch_size: int, pool: Pool, quiet: bool) -> None:
+    """Add a record for each of the first `n` samples that has none yet."""
     from tqdm import tqdm
 
     done = finished(folder)
@@ -179,9 +200,15 @@ def _instances(file: Path | None, samples: Samples) -> Annotations:
     if file is None:
         return annotations_of(samples)
     try:
-        return Annotations.from_json(read_json(file))
+        annotations = Annotations.from_json(read_json(file))
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{file}: is no instances file as COCO has it ({one_line(error)}); give another") from error
+    if strange := sorted(set(samples.image_ids or ()) - annotations.numbers.keys()):
+        raise DataError(
+            f"{file}: has not {len(strange)} of the pictures of {samples.source.path} (first: {strange[0]}); give the "
+            "instances file of this set"
+        )
+    return annotations
 
 
 def _default_folder(arguments: argparse.Namespace, manifest: dict[str, Any]) -> Path:

@@ -39,7 +39,13 @@ class Sample:
 
 
 class Samples:
-    """The samples of a data set, made when they are asked for."""
+    """The samples of a data set, made when they are asked for.
+
+    Attributes:
+        columns: field to column, for those that are there.
+        queries: every row's request.
+        image_ids: every row's picture; None where the data set does not say.
+    """
 
     def __init__(self, suite: Suite, source: Source) -> None:
         """Look at the columns and ids.
@@ -58,7 +64,7 @@ class Samples:
         self.source = source
         self.columns = {name: suite.column(name) for name in suite.fields if suite.column(name) in source.columns}
         self.queries = [str(query) for query in source.column(suite.column(suite.query))]
-        self._image_ids = self._column("image_id")
+        self.image_ids = self._column("image_id")
         self._ids = self._unique_ids()
 
     def _column(self, name: str) -> list[str] | None:
@@ -70,10 +76,10 @@ class Samples:
     def _unique_ids(self) -> list[str]:
         """The image's and the annotation's id where there are any, numbered where several rows share them."""
         annotations = self._column("ann_id")
-        if self._image_ids is None or annotations is None:
+        if self.image_ids is None or annotations is None:
             return [str(i) for i in range(self.source.n)]
         ids, seen = [], Counter[str]()
-        for pair in zip(self._image_ids, annotations, strict=True):
+        for pair in zip(self.image_ids, annotations, strict=True):
             name = "/".join(pair)
             seen[name] += 1
             ids.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
@@ -82,14 +88,14 @@ class Samples:
     def __getitem__(self, index: int) -> Sample:
         """The sample of a row. A row that cannot be used gives one with a `problem`."""
         sample = Sample(index, self._ids[index], self._ids[index], b"", self.queries[index], {}, (0, 0))
-        if self._image_ids is not None:
-            sample = replace(sample, image_id=self._image_ids[index])
+        if self.image_ids is not None:
+            sample = replace(sample, image_id=self.image_ids[index])
         try:
             stored = self.source.row(index)
             row = {name: stored[column] for name, column in self.columns.items()}
             picture = row["image"]
             data = picture["bytes"] or Path(picture["path"])
-            if self._image_ids is None:
+            if self.image_ids is None:
                 sample = replace(sample, image_id=digest_of(data if isinstance(data, bytes) else str(data))[:16])
             sample = replace(sample, image=data, size=picture_size(picture) or (0, 0))
             if not self.queries[index].strip():

@@ -10,6 +10,7 @@ from typing import Any
 
 from evaluation.samples import Sample, digest_of
 from vision_reasoner.errors import one_line
+from vision_reasoner.inference import hush_transformers
 from vision_reasoner.model import VisionReasoner
 from vision_reasoner.results import Prediction, Task
 
@@ -25,6 +26,13 @@ class Batch:
 
 
 Pool = Callable[[Load, Iterable[Batch]], Iterator[list[dict[str, Any]]]]
+
+
+def load_model(settings: Mapping[str, Any], *, quietly: bool = True) -> VisionReasoner:
+    """The model of a run; `settings` are the arguments of `VisionReasoner.from_pretrained`."""
+    if quietly:
+        hush_transformers()
+    return VisionReasoner.from_pretrained(**settings)
 
 
 def in_process(load: Load, batches: Iterable[Batch]) -> Iterator[list[dict[str, Any]]]:
