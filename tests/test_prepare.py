@@ -14,8 +14,11 @@ import pytest
 from pycocotools.coco import COCO
 
 from evaluation.prepare import main
+from evaluation.sources import open_source
+from evaluation.suites import SUITES
 from tests import releases
 from tests.conftest import noise
+from vision_reasoner.results import decode_mask
 from vision_reasoner.training.rows import load_table, write_table
 
 COMMON = ["image", "text", "image_id", "ann_id", "img_height", "img_width"]
@@ -213,6 +216,28 @@ def test_countbench_asks_its_own_questions(tmp_path: Path, capsys: pytest.Captur
     write_table(tmp_path / "captions", "test", columns, [{**row, "number": 10}])
     assert run("countbench", tmp_path, "--data", tmp_path / "captions", "--overwrite") == 3
     assert "has no `question`" in last_line(capsys)
+
+
+# --- what they are for ------------------------------------------------------------------------------------------------
+def test_the_suites_find_in_the_tables_what_they_score_against(tmp_path: Path) -> None:
+    folder = releases.write_reasonseg(tmp_path / "val")
+    assert run("reasonseg", tmp_path / "a", "--data", folder) == 0
+    assert run("grefcoco", tmp_path / "b", *refer_flags(releases.write_grefcoco(tmp_path))) == 0
+    annotations, images = releases.write_coco(tmp_path)
+    assert run("coco", tmp_path / "c", "--annotations", annotations, "--images", images) == 0
+
+    def truths(name: str, folder: str) -> list[dict[str, Any]]:
+        source = open_source(tmp_path / folder / "out")
+        assert {"image", SUITES[name].query, *SUITES[name].needs} <= set(source.columns)
+        return [SUITES[name].truth(source.row(i)) for i in range(source.n)]
+
+    first, second = truths("segmentation", "a")
+    assert decode_mask(first["ignore"]).sum() == 21 * 21
+    assert "ignore" not in second
+    several, none = truths("segmentation", "b")
+    assert decode_mask(several["mask"]).sum() == 1600 + 2000
+    assert not decode_mask(none["mask"]).any()
+    assert truths("detection", "c")[1] == {"boxes": [[100, 10, 140, 50], [150, 40, 190, 90]], "category_id": 2}
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------
