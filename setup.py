@@ -25,7 +25,14 @@ CORE = [
     "datasets>=5.2",  # older ones may run code of a data set
     "tqdm>=4.60",
 ]
-TRAIN = ["scipy>=1.11", "resvg_py>=0.5", "tokenizers>=0.22"]
+TRAIN = [
+    "scipy>=1.11",
+    "resvg_py>=0.5",
+    "tokenizers>=0.22",
+    "trl==1.16.*",  # grpo_trainer changes parts of it that another version may have moved
+    "peft>=0.21",
+    "tensorboard>=2.21",
+]
 TEST = ["pytest>=9", "hypothesis>=6.100", "ruff>=0.17", "mypy>=2"]
 
 setup(
