@@ -479,7 +479,7 @@ def solution(**changes: Any) -> str:
     return json.dumps([{k: v for k, v in entry.items() if v is not None}])
 
 
-BAD_ROWS = {
+BAD_ROWS: dict[str, tuple[dict[str, Any], str]] = {
     "no point": ({"solution": solution(point_2d=None)}, "point_2d"),
     "no box": ({"solution": solution(bbox_2d=None)}, "bbox_2d"),
     "a box outside the frame": ({"solution": solution(bbox_2d=[10, 20, 110, 841])}, "leaves the frame of 840x840"),
@@ -510,6 +510,16 @@ def test_a_row_that_cannot_be_trained_on_is_named_in_one_line(
     assert "row 'bad': " in last
     assert complaint in last
     assert not list(tmp_path.glob("out/*"))
+
+
+def test_rows_that_cannot_be_trained_on_can_be_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    entries = [published(id=f"bad {i}", **change) for i, (change, _) in enumerate(BAD_ROWS.values())]
+    source = write(tmp_path / "published", *entries, published(id="fine"))
+    assert run("rows", "--data", source, "--output_dir", tmp_path / "out", "--skip_bad") == 0
+    assert [row["id"] for row in load_rows(tmp_path / "out")] == ["fine"]
+    errors = capsys.readouterr().err
+    assert f"Left out, it cannot be used: {len(BAD_ROWS)}." in errors
+    assert "left out: row 'bad 0': " in errors
 
 
 def test_rows_with_a_bad_answer_are_found_before_a_picture_is_looked_at(tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ from vision_reasoner.training.rows import (
     columns_of,
     load_rows,
     make_row,
+    open_rows,
     target_of,
     write_table,
 )
@@ -424,9 +425,9 @@ def build_parser() -> argparse.ArgumentParser:
             )
             add("--no_balance", action="store_true", help="take numbers of objects as they come")
             add("--seed", type=int, default=1, help="default: %(default)s")
-            add("--skip_bad", action="store_true", help="pass over pictures and annotations that cannot be used")
         else:
             add("--n", type=int, help="rows at most; default: all")
+        add("--skip_bad", action="store_true", help="leave out what cannot be used, and say so, rather than stop")
         add("--output_dir", required=True, metavar="DIR", help="gets parquet files and a README.md")
         add("--split", default="train", help="name of the split that is written (of `rows`: and read); default: train")
         add("--format", choices=tuple(LAYOUTS), default="hub", help="whose table it is to be; default: hub")
@@ -478,7 +479,7 @@ def prepare(arguments: argparse.Namespace) -> int:
         return "\n".join(lines)
 
     if arguments.source == "rows":
-        rows: Iterable[Row] = checked_rows(arguments.data, arguments.split, arguments.n)
+        rows: Iterable[Row] = checked_rows(arguments, left_out)
     else:
         rows = chosen_rows(arguments, taken, left_out)
     convert = LAYOUTS[arguments.format]
@@ -492,18 +493,32 @@ def prepare(arguments: argparse.Namespace) -> int:
     )
 
 
-def checked_rows(source: str, split: str, n: int | None) -> Iterator[Row]:
+def checked_rows(arguments: argparse.Namespace, left_out: Counter[str]) -> Iterator[Row]:
     """Rows as they were prepared, each looked at with its picture.
 
     Raises:
-        DataError: there are none, or one cannot be trained on.
+        DataError: there are none, or one cannot be trained on and may not be left out.
     """
     import datasets
 
-    table = load_rows(source, split).cast_column("image", datasets.Image(decode=False))
-    for row in tqdm(table.select(range(min(n or len(table), len(table)))), desc="rows", unit="row"):
-        check_row(row)
-        yield row
+    open_them = open_rows if arguments.skip_bad else load_rows
+    table = open_them(arguments.data, arguments.split).cast_column("image", datasets.Image(decode=False))
+    n = len(table) if arguments.n is None else min(arguments.n, len(table))
+    for row in tqdm(table.select(range(n)), desc="rows", unit="row"):
+        try:
+            check_row(row)
+        except DataError as error:
+            left_out[_unusable(error, arguments.skip_bad)] += 1
+        else:
+            yield row
+
+
+def _unusable(error: VisionReasonerError, skip_bad: bool) -> str:
+    """Say what is wrong and give the reason to count it under; or raise the error where it may not be passed over."""
+    if not skip_bad:
+        raise error
+    tqdm.write(f"left out: {error}", file=sys.stderr)
+    return "it cannot be used"
 
 
 def chosen_rows(arguments: argparse.Namespace, taken: Counter[int], left_out: Counter[str]) -> Iterator[Row]:
@@ -519,10 +534,7 @@ def chosen_rows(arguments: argparse.Namespace, taken: Counter[int], left_out: Co
         try:
             return maker.row(sample)
         except (ImageError, DataError) as error:
-            if not arguments.skip_bad:
-                raise
-            tqdm.write(f"left out: {error}", file=sys.stderr)
-            return "a picture or an annotation cannot be used"
+            return _unusable(error, arguments.skip_bad)
 
     return select(
         samples,

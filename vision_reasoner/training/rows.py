@@ -235,12 +235,7 @@ def load_rows(source: str | Path, split: str = "train") -> "datasets.Dataset":
 
     from vision_reasoner.training.rewards import read_solution
 
-    table = load_table(source, split)
-    missing = [name for name in COLUMNS if name not in table.column_names]
-    if missing:
-        raise DataError(f"{source}: is no table of training rows, without {', '.join(missing)}; prepare one")
-    if not len(table):
-        raise DataError(f"{source}: has no rows in {split!r}")
+    table = open_rows(source, split)
     side = check_row(table.cast_column("image", datasets.Image(decode=False))[0])
     for row in table.select_columns(["id", "problem", "solution"]):
         try:
@@ -248,6 +243,21 @@ def load_rows(source: str | Path, split: str = "train") -> "datasets.Dataset":
             read_solution(row["solution"], model_size=(side, side))
         except VisionReasonerError as error:
             raise DataError(f"{source}: row {row['id']!r}: {error}") from error
+    return table
+
+
+def open_rows(source: str | Path, split: str) -> "datasets.Dataset":
+    """The same with no look at the rows: there are some, and they have the columns.
+
+    Raises:
+        DataError: it is no table of rows.
+    """
+    table = load_table(source, split)
+    missing = [name for name in COLUMNS if name not in table.column_names]
+    if missing:
+        raise DataError(f"{source}: is no table of training rows, without {', '.join(missing)}; prepare one")
+    if not len(table):
+        raise DataError(f"{source}: has no rows in {split!r}")
     return table
 
 
