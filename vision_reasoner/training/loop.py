@@ -68,6 +68,7 @@ def train(
         args: see `add_arguments`.
         save_every: seconds between checkpoints.
     """
+    torch.set_flush_denormal(True)  # attention's gradients are full of them, and each costs a hundred times its share
     args.output_dir.mkdir(parents=True, exist_ok=True)
     path = args.output_dir / f"{name}.pt"
     optimizers = optimisers(modules.values(), args.lr)
