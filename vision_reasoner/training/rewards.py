@@ -13,6 +13,7 @@ finite numbers, not only so many values.
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -160,13 +161,20 @@ def read_answer(reply: str) -> list[Candidate] | None:
 
 
 def read_solution(solution: str, *, model_size: Size) -> Objects:
-    """The objects of a row's solution, at most MAX_OBJECTS.
+    """The objects of a row's solution, at most MAX_OBJECTS, as arrays that cannot be written to.
 
     Raises:
-        DataError: it is not a JSON list; an object lacks a box of four or a point of two finite numbers;
+        DataError: it is no text of a JSON list; an object lacks a box of four or a point of two finite numbers;
             corners are out of order; something lies outside the frame of `model_size`.
     """
-    candidates = _read_list(solution) if isinstance(solution, str) else None
+    if not isinstance(solution, str):
+        raise _bad_solution(solution, "it is no JSON text")
+    return _read_solution(solution, model_size)
+
+
+@lru_cache(maxsize=256)  # the replies of a group share their solution
+def _read_solution(solution: str, model_size: Size) -> Objects:
+    candidates = _read_list(solution)
     if candidates is None:
         raise _bad_solution(solution, "it is no JSON list (for nothing to be found: [])")
     width, height = model_size
@@ -180,10 +188,12 @@ def read_solution(solution: str, *, model_size: Size) -> Objects:
         if min(x1, y1, x, y) < 0 or max(x2, x) > width or max(y2, y) > height:
             raise _bad_solution(solution, f"object {number} leaves the frame of {width}x{height}")
     kept = candidates[:MAX_OBJECTS]
-    return Objects(
+    objects = Objects(
         np.array([box for box, _ in kept], np.float64).reshape(-1, 4),
         np.array([point for _, point in kept], np.float64).reshape(-1, 2),
     )
+    objects.boxes.flags.writeable = objects.points.flags.writeable = False
+    return objects
 
 
 def trl_rewards(

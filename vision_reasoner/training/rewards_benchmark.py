@@ -2,8 +2,8 @@
 
     python -m vision_reasoner.training.rewards_benchmark
 
-A time is for one whole reply, from its text and its row's solution to its reward, read in the same way by all three.
-They take turns on the same replies, so that a busy machine slows all of them, and must agree on every reward.
+A time is the processor's for one whole reply, from its text and its row's solution to its reward; all three read both
+in the same way. They take turns on the same replies and must agree on every reward.
 """
 
 import argparse
@@ -111,16 +111,16 @@ def example(rng: random.Random, n: int) -> tuple[str, str]:
 
 
 def measure(n: int, plain: Callable[[str, str], Reward], rounds: int) -> tuple[float, float, float]:
-    """Seconds for one reply with `n` objects by `compute_reward` and by `plain`, and the median of their ratios."""
+    """Processor seconds for a reply with `n` objects by `compute_reward` and by `plain`; the median of their ratios."""
     rng = random.Random(n)
     examples = [example(rng, n) for _ in range(REPLIES)]
     seconds: dict[bool, list[float]] = {True: [], False: []}
     for _ in range(rounds):
         rewards = {}
         for ours, function in ((True, compute_reward), (False, plain)):
-            start = time.perf_counter()
+            start = time.process_time()
             rewards[ours] = [function(reply, solution) for reply, solution in examples]
-            seconds[ours].append((time.perf_counter() - start) / len(examples))
+            seconds[ours].append((time.process_time() - start) / len(examples))
         if rewards[True] != rewards[False]:
             raise AssertionError(f"the rewards differ: {rewards[True]} and {rewards[False]}")
     ratios = [other / own for own, other in zip(seconds[True], seconds[False], strict=True)]
