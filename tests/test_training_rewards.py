@@ -326,7 +326,7 @@ def test_the_order_of_objects_does_not_matter(scene, random):
 
 
 @given(scenes(), st.sampled_from([(280, 280), (840, 840), (420, 280)]))
-@settings(max_examples=300, deadline=None)
+@settings(deadline=None)
 def test_all_pairs_at_once_equal_the_double_loop(scene, size):
     predicted, truth = scene
     text, solution = reply(objects(*predicted)), objects(*truth)
