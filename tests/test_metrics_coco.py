@@ -219,8 +219,9 @@ def test_a_paired_difference_of_ap_is_zero_for_the_same_run_and_sure_for_a_much_
     found = coco_scores(instances, detections)
     assert coco.difference(found, found, resamples=20) == (0, 0, 0)
     nothing = coco_scores(instances, [])
-    estimate = coco.difference(found, nothing, "AP50", resamples=50)
-    assert estimate.value == pytest.approx(found.figures["AP50"])
-    assert estimate.low > 0
+    for name in ("AP", "AP50", "AP75"):
+        estimate = coco.difference(found, nothing, name, resamples=50)
+        assert estimate.value == pytest.approx(found.figures[name])
+        assert estimate.low > 0
     with pytest.raises(ValueError, match="the same images in both runs"):
         coco.difference(found, coco_scores(instances, [], asked=[(0, 1)]))

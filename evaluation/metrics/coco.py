@@ -112,7 +112,7 @@ def coco_scores(
         for number, item in enumerate(filter(is_asked, instances["annotations"]), start=1)
     ]
     found = [
-        {**item, "iscrowd": 0, "area": item["bbox"][2] * item["bbox"][3], "id": number}
+        {**item, "area": item["bbox"][2] * item["bbox"][3], "id": number}
         for number, item in enumerate(detections, start=1)
     ]
     with contextlib.redirect_stdout(io.StringIO()):
