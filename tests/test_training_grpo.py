@@ -323,6 +323,13 @@ def test_a_perfect_reply_scores_everything_under_its_kind_too() -> None:
     assert (scores["f1"], scores["count"], scores["f1/one"], scores["rewards/accuracy"]) == (1, 1, 1, 3)
 
 
+def test_no_answer_is_not_the_answer_that_there_is_nothing() -> None:
+    row = {"solution": "[]", "kind": "none"}
+    said, silent = (reply_scores(text, row, SIZE) for text in ("<think>No dog.</think><answer>[]</answer>", "no dog"))
+    assert (said["f1"], said["count"], said["reward"]) == (1, 1, 7)
+    assert (silent["f1"], silent["count"]) == (0, 0)
+
+
 def test_the_best_checkpoint_is_the_one_that_is_kept(settings: argparse.Namespace) -> None:
     figures = iter([1.0, 3.0, 2.0])
     trainer = make_trainer(settings, score=lambda _: [{"reward": next(figures)}])

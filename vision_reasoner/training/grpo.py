@@ -25,7 +25,8 @@ examples:
   python -m vision_reasoner.training.grpo --preset tiny --what router --output_dir runs/router
   python -m vision_reasoner.training.grpo --model_path Qwen/Qwen2.5-VL-7B-Instruct --lora \\
       --data Ricky06662/VisionReasoner_multi_object_7k_840 --output_dir runs/7b
-  torchrun --nproc_per_node 8 -m vision_reasoner.training.grpo --model_path Qwen/Qwen2.5-VL-3B-Instruct --data data/rows
+  torchrun --nproc_per_node 8 -m vision_reasoner.training.grpo --model_path Qwen/Qwen2.5-VL-7B-Instruct --lora \\
+      --data data/rows --output_dir runs/7b
 """
 
 PUBLISHED: dict[str, Any] = {

@@ -24,7 +24,7 @@ from vision_reasoner.images import load_image
 from vision_reasoner.parsing import parse_reply
 from vision_reasoner.prompts import VISION_REASONER, router_messages
 from vision_reasoner.reasoner import Reasoner, frame_picture
-from vision_reasoner.results import Task
+from vision_reasoner.results import Status, Task
 from vision_reasoner.router import CATEGORY_NAMES, Router, read_category
 from vision_reasoner.training.rewards import Reward, compute_reward, read_solution, trl_rewards
 from vision_reasoner.training.rows import Target, check_row, load_rows, solution_of, target_of
@@ -245,9 +245,12 @@ def reply_scores(reply: str, row: Row, size: Size) -> Scores:
     Boxes are matched one to one at an IoU of 0.5. Both figures are also given under the row's kind.
     """
     reward = compute_reward(reply, row["solution"], model_size=size)
-    boxes = [instance.box for instance in parse_reply(reply, model_size=size, image_size=size).instances]
+    parsed = parse_reply(reply, model_size=size, image_size=size)
+    boxes = [instance.box for instance in parsed.instances]
     truth = read_solution(row["solution"], model_size=size).boxes
     f1, count = box_f1(boxes, truth), float(len(boxes) == len(truth))
+    if parsed.status is Status.NO_ANSWER:  # says nothing, not that there is nothing
+        f1 = count = 0.0
     scores = {"reward": reward.total, "f1": f1, "count": count}
     scores |= {f"rewards/{part}": value for part, value in reward._asdict().items()}
     return scores | {f"f1/{row['kind']}": f1, f"count/{row['kind']}": count}

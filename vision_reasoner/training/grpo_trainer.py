@@ -52,6 +52,9 @@ FREE_SETTINGS = {"max_steps", "save_every", "sample_every", "threads", "verbose"
 class Trainer(GRPOTrainer):
     """TRL's trainer for a `Subject`; see the module for what differs."""
 
+    _buffered_inputs: Any
+    control: Any
+
     def __init__(self, subject: Subject, settings: argparse.Namespace, config: GRPOConfig) -> None:
         self.subject = subject
         self.settings = settings
@@ -387,16 +390,17 @@ def train(settings: argparse.Namespace) -> Path:
     """
     folder = Path(settings.output_dir)
     last = last_checkpoint(folder)
-    check_settings(settings, folder, goes_on=last is not None)
+    step = 0 if last is None else int(last.name.rpartition("-")[2])
+    if os.environ.get("RANK", "0") == "0":
+        check_settings(settings, folder, goes_on=last is not None)
+        for log in ("log.jsonl", "samples.jsonl"):
+            keep_lines(folder / log, lambda line: last is not None and line["step"] <= step)
     torch.set_num_threads(settings.threads or torch.get_num_threads())
     subject = load_subject(settings)
     config = trl_config(settings, subject.suppress, first=last is None)
     if subject.train.n < settings.batch_size:
         raise UsageError(f"{subject.train.n} rows to train on, and a step takes {settings.batch_size}: --batch_size")
     trainer = Trainer(subject, settings, config)
-    step = 0 if last is None else int(last.name.rpartition("-")[2])
-    for log in ("log.jsonl", "samples.jsonl"):
-        keep_lines(folder / log, lambda line: last is not None and line["step"] <= step)
     if last is not None:
         logger.warning("going on from %s", last)
     trainer.train(resume_from_checkpoint=str(last) if last else None)
