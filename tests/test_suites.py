@@ -1,0 +1,230 @@
+"""Suites: from a row to the truth, from a record to scores, from scores to figures in both protocols."""
+
+import io
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from evaluation.published import PUBLISHED, published
+from evaluation.suites import SUITES, Figure, choose_suite, measure, plain_name, table_of
+from vision_reasoner.errors import UsageError
+from vision_reasoner.results import Task, decode_mask, encode_mask
+
+H, W = 20, 30
+SEGMENTATION, DETECTION, COUNTING = (SUITES[name] for name in ("segmentation", "detection", "counting"))
+
+
+def block(x1, y1, x2, y2):
+    mask = np.zeros((H, W), dtype=bool)
+    mask[y1:y2, x1:x2] = True
+    return mask
+
+
+def record(suite, row, *found, status="ok", **more):
+    """A record of a row; `found` are boxes or masks."""
+    instances = []
+    for one in found:
+        mask = one if isinstance(one, np.ndarray) else None
+        box = list(one) if mask is None else [0, 0, 5, 5]
+        instances.append({"box": box, "mask": None if mask is None else encode_mask(mask), "likelihood": None})
+    return {"truth": suite.truth(row), "instances": instances, "status": status, "answer": None, **more}
+
+
+def figures(suite, *records):
+    found = measure(suite, [suite.score(r) for r in records], [str(i) for i in range(len(records))])
+    return {(f["name"], f["protocol"]): f for f in found}
+
+
+def values(suite, *records):
+    return {key: f["value"] for key, f in figures(suite, *records).items()}
+
+
+# --- segmentation -----------------------------------------------------------------------------------------------------
+def png(mask):
+    out = io.BytesIO()
+    Image.fromarray(mask.astype(np.uint8)).save(out, "PNG")  # 1 inside, as label pictures have it
+    return {"bytes": out.getvalue(), "path": None}
+
+
+@pytest.mark.parametrize("stored", [lambda m: m, lambda m: m.tolist(), encode_mask, png])
+def test_masks_are_read_however_they_are_stored(stored):
+    mask = block(3, 4, 20, 15)
+    assert np.array_equal(decode_mask(SEGMENTATION.truth({"mask": stored(mask)})["mask"]), mask)
+
+
+@pytest.mark.parametrize("stored", [[True, False], np.zeros((2, 3, 4), bool), None])
+def test_what_is_no_mask_is_refused(stored):
+    with pytest.raises((ValueError, TypeError)):
+        SEGMENTATION.truth({"mask": stored})
+
+
+def test_nothing_where_nothing_is_differs_between_the_protocols():
+    row = {"mask": block(0, 0, 0, 0)}
+    found = values(SEGMENTATION, record(SEGMENTATION, row), record(SEGMENTATION, {"mask": block(0, 0, 4, 4)}))
+    assert (found["gIoU", "official"], found["gIoU", "upstream"]) == (0.5, 0.0)
+    assert (found["N-acc", "official"], found["T-acc", "official"]) == (1.0, 0.0)
+
+
+def test_target_accuracies_are_left_out_where_every_sample_has_a_target():
+    found = values(SEGMENTATION, record(SEGMENTATION, {"mask": block(0, 0, 4, 4)}, block(0, 0, 4, 4)))
+    assert not {name for name, _ in found} & {"N-acc", "T-acc", "box accuracy", "F1 at IoU 0.5"}
+
+
+def test_ignored_pixels_count_upstream_only():
+    row = {"mask": block(0, 0, 10, 10), "ignore": block(10, 0, 20, 10)}
+    found = values(SEGMENTATION, record(SEGMENTATION, row, block(0, 0, 15, 10)))
+    assert found["gIoU", "official"] == found["cIoU", "official"] == 1.0
+    assert found["gIoU", "upstream"] == found["cIoU", "upstream"] == 0.75
+    assert (
+        values(SEGMENTATION, record(SEGMENTATION, {**row, "ignore": None}, block(0, 0, 5, 10)))["gIoU", "official"]
+        == 0.5
+    )
+
+
+def test_the_union_of_all_objects_is_compared():
+    row = {"mask": block(0, 0, 20, 10)}
+    assert (
+        values(SEGMENTATION, record(SEGMENTATION, row, block(0, 0, 12, 10), block(8, 0, 20, 10)))["gIoU", "official"]
+        == 1
+    )
+
+
+def test_box_accuracy_is_of_the_rows_with_a_box_and_any_or_the_first():
+    mask = block(0, 0, 4, 4)
+    rows = [
+        {"mask": mask, "bbox": [0, 0, 10, 10]},
+        {"mask": mask, "bbox": None},
+        {"mask": mask, "bbox": [[5, 5, 9, 9]]},
+    ]
+    records = [record(SEGMENTATION, row, (11, 11, 20, 20), (0, 0, 10, 10)) for row in rows]
+    found = figures(SEGMENTATION, *records)
+    upstream, official = found["box accuracy", "upstream"], found["box accuracy", "official"]
+    assert (upstream["value"], upstream["n"], upstream["label"]) == (0.5, 2, "bbox_AP")
+    assert (official["value"], official["n"]) == (0.0, 2)
+    assert found["precision at IoU 0.5", "official"]["value"] == 0.25
+    assert found["recall at IoU 0.5", "official"]["value"] == 0.5
+
+
+# --- detection, counting ----------------------------------------------------------------------------------------------
+def test_detection_matches_one_to_one():
+    row = {"bbox": [[0, 0, 10, 10], [12, 0, 22, 10]], "cat_id": np.int64(3)}
+    one = record(DETECTION, row, (0, 0, 10, 10), (0, 0, 10, 10), (1, 0, 10, 10))
+    assert one["truth"]["category_id"] == 3
+    assert DETECTION.score(one)["matched"] == 1
+    assert DETECTION.ranked
+
+
+def test_counting_counts_boxes():
+    records = [
+        record(COUNTING, {"count": 2}, (0, 0, 1, 1), (0, 0, 2, 2)),
+        record(COUNTING, {"count": 0}, status="none"),
+        record(COUNTING, {"count": 0}, status="no_answer"),
+        record(COUNTING, {"count": 3}, (0, 0, 1, 1), status="partial"),
+    ]
+    found = values(COUNTING, *records)
+    assert (found["accuracy", "official"], found["accuracy", "upstream"]) == (0.5, 0.75)
+    assert found["MAE", "official"] == pytest.approx(2 / 3)
+    assert found["MAE", "upstream"] == 0.5
+    assert found["RMSE", "official"] == pytest.approx(math.sqrt(4 / 3))
+    assert found["replies with a count", "official"] == 0.75
+    assert found["mean accuracy per true count", "official"] == pytest.approx((0.5 + 1 + 0) / 3)
+    assert figures(COUNTING, *records)["MAE", "official"]["unit"] == "objects"
+
+
+# --- questions --------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("suite", "answers", "answer", "figure", "value"),
+    [
+        ("docvqa", ["ITC Limited"], "itc limited", "ANLS", 1.0),
+        ("chartqa", "100", "104", "relaxed accuracy", 1.0),
+        ("chartqa", "100", "106", "relaxed accuracy", 0.0),
+        ("textvqa", ["red"] * 3 + ["blue"] * 7, "red", "TextVQA accuracy", (7 * 1 + 3 * 2 / 3) / 10),
+        ("realworldqa", "B", "b.", "exact match", 1.0),
+        ("ocrbench", ["CENTRE"], "it says Centre", "contains", 1.0),
+        ("vqa", ["yes"], None, "exact match", 0.0),
+    ],
+)
+def test_answers_are_scored_as_the_set_is(suite, answers, answer, figure, value):
+    one = record(SUITES[suite], {"answers": answers}, answer=answer)
+    assert values(SUITES[suite], one)[figure, "official"] == pytest.approx(value)
+
+
+def test_handwritten_mathematics_of_ocrbench_is_compared_without_spaces():
+    row = {"answers": [r"x ^ { 2 }"], "dataset": "HME100k"}
+    assert SUITES["ocrbench"].score(record(SUITES["ocrbench"], row, answer="$x^{2}$"))["contains"] == 1
+    assert (
+        SUITES["ocrbench"].score(record(SUITES["ocrbench"], {**row, "dataset": "IIIT5K"}, answer="$x^{2}$"))["contains"]
+        == 0
+    )
+
+
+@pytest.mark.parametrize("answers", [None, []])
+def test_a_split_without_answers_is_refused(answers):
+    with pytest.raises(ValueError, match="no answers"):
+        SUITES["docvqa"].truth({"answers": answers})
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+def test_figures_have_intervals_by_image_and_are_the_same_each_time():
+    scores = [{"a": float(i % 3 == 0)} for i in range(60)]
+    suite = SUITES["vqa"].__class__(**{**vars(SUITES["vqa"]), "figures": (Figure("a", "official", ("a", "1")),)})
+    one = measure(suite, scores, [str(i) for i in range(60)])
+    assert one == measure(suite, scores, [str(i) for i in range(60)])
+    assert one[0]["low"] < one[0]["value"] < one[0]["high"]
+    assert measure(suite, scores, ["same"] * 60)[0]["low"] is None, "one picture says nothing about others"
+    assert measure(suite, [], []) == []
+
+
+def test_scores_that_some_samples_lack_count_nothing():
+    table = table_of([{"a": 1.0, "b": 2.0}, {"a": 3.0}])
+    assert {name: column.tolist() for name, column in table.items()} == {"a": [1, 3], "b": [2, 0], "1": [1, 1]}
+
+
+# --- choosing ---------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("name", "data", "suite"),
+    [
+        ("vqa", "lmms-lab/DocVQA", "docvqa"),
+        ("vqa", "echo840/OCRBench", "ocrbench"),
+        ("vqa", "/data/RealWorldQA", "realworldqa"),
+        ("vqa", "my/questions", "vqa"),
+        ("vqa", None, "vqa"),
+        ("counting", "lmms-lab/DocVQA", "counting"),
+    ],
+)
+def test_the_set_s_name_chooses_the_suite_of_questions(name, data, suite):
+    assert choose_suite(name, data) is SUITES[suite]
+
+
+def test_columns_can_be_called_otherwise():
+    suite = SUITES["vqa"].with_columns({"question": "q", "answers": "a"})
+    assert [suite.column(name) for name in ("image", "question", "answers")] == ["image", "q", "a"]
+    assert SUITES["chartqa"].with_columns({"question": "q"}).column("answers") == "answer"
+    with pytest.raises(UsageError, match="no field prompt; it has image, question, answers"):
+        SUITES["vqa"].with_columns({"prompt": "q"})
+
+
+def test_every_suite_has_a_task_of_its_own_kind_and_figures():
+    assert {suite.task for suite in SUITES.values()} == set(Task)
+    assert all(suite.figures for suite in SUITES.values())
+    assert plain_name("counting_Pixmo-test") == "countingpixmotest"
+
+
+# --- published --------------------------------------------------------------------------------------------------------
+def test_published_figures_stand_beside_ours():
+    assert published("refcocog_test", "box accuracy", "upstream") == {
+        "Qwen2-VL-7B": 0.782,
+        "Qwen2.5-VL-7B": 0.857,
+        "VisionReasoner-7B": 0.875,
+    }
+    assert published("counting_countbench", "accuracy", "upstream") == published("countbench", "accuracy", "upstream")
+    assert (published("reasonseg_val", "gIoU", "upstream") or {})["VisionReasoner-7B"] == 0.663
+    assert published("refcocog_test", "cIoU", "upstream") is None
+    assert published("segmentation", "gIoU", "upstream") is None
+
+
+def test_published_figures_are_of_figures_that_there_are():
+    ours = {(f.name, f.protocol) for suite in SUITES.values() for f in suite.figures} | {("COCO AP", "upstream")}
+    assert {key[1:] for key in PUBLISHED} <= ours
