@@ -476,3 +476,70 @@ def test_the_shell_scripts_pass_everything_on(tmp_path, script, suite):
 def test_nothing_is_left_in_the_folder_but_what_is_named(data, folder):
     toy_run(data, "counting", folder)
     assert {path.name for path in folder.iterdir()} == {"manifest.json", SAMPLES, METRICS, PAGE, LOCK}
+
+
+# --- with weights -----------------------------------------------------------------------------------------------------
+BUNDLED = ROOT / "pretrained_models/VisionReasoner-Tiny/reasoner"
+
+
+def test_with_random_weights_all_parts_work_and_short_memory_is_no_error(tmp_path, bundle, folder, monkeypatch, capsys):
+    import torch
+    from transformers import Qwen2_5_VLForConditionalGeneration
+
+    data = make_data(tmp_path / "data", "segmentation", 5)
+    real = Qwen2_5_VLForConditionalGeneration.generate
+    sizes = []
+
+    def generate(self, **given):
+        sizes.append(len(given["input_ids"]))
+        if sizes[-1] > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(self, **given)
+
+    monkeypatch.setattr(Qwen2_5_VLForConditionalGeneration, "generate", generate)
+    arguments = [
+        "--suite",
+        "segmentation",
+        str(data),
+        "--model_path",
+        str(bundle),
+        "--device",
+        "cpu",
+        "--batch_size",
+        "4",
+    ]
+    assert main([*arguments, "--output_path", str(folder), "--max_new_tokens", "6"]) == 0
+    assert sizes == [4, 2, 2, 1]
+    out, err = capsys.readouterr()
+    assert "0 errors; replies: 5 no_answer" in out
+    assert "5/5" in err, "the progress bar"
+    assert set(json.loads((folder / "manifest.json").read_text())["checkpoint"]) == {"reasoner", "segmenter"}
+
+
+def test_the_bundled_checkpoint_says_how_likely_its_boxes_are(folder):
+    arguments = ["--suite", "detection", "--model_path", str(BUNDLED), "--device", "cpu", "--limit", "2", "-q"]
+    assert main([*arguments, "--output_path", str(folder), "--max_new_tokens", "120"]) == 0
+    found = [instance for record in records(folder) for instance in record["instances"]]
+    assert found
+    assert all(-5 < instance["likelihood"] <= 0 for instance in found)
+    metrics = json.loads((folder / METRICS).read_text())
+    assert figure(metrics, "COCO AP")["value"] is not None
+    assert metrics["data"]["name"] == "detection"
+    assert metrics["data"]["annotations"], "the bundled instances file"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suite", ["detection", "counting", "vqa"])
+def test_the_bundled_sets_run_offline_by_their_scripts(tmp_path, suite):
+    script = {"detection": "coco", "counting": "count"}.get(suite, suite)
+    result = subprocess.run(
+        ["bash", str(ROOT / f"evaluation/eval_{script}.sh"), "--limit", "32", "--offline", "--device", "cpu"]
+        + ["--model_path", str(BUNDLED), "--max_new_tokens", "200"],
+        env={**os.environ, "PYTHON": sys.executable, "HF_HUB_OFFLINE": "1"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"{suite} on {suite} (test" in result.stdout
+    assert "32 of 2" in result.stdout
