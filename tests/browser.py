@@ -120,7 +120,7 @@ class Browser:
     def wait(self, condition: str) -> None:
         """Wait until an expression is true in the page."""
         end = time.monotonic() + PATIENCE
-        while not self.run(condition):
+        while not self.run(f"Boolean({condition})"):
             assert time.monotonic() < end, f"never came true: {condition}"
             time.sleep(0.05)
 
