@@ -51,7 +51,7 @@ def common(scene: Scene, image_id: int, ann_id: int, text: str) -> dict[str, Any
 
 def segmentation() -> list[dict[str, Any]]:
     """Referring, reasoning and purpose requests, and 40 for what is not there; a box where the target is one."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, n in (("referring and reasoning segmentation", 140), ("purpose alone", 40), ("nothing there", 40)):
         for asked in make_requests(ROWS_BY_NAME[name], n, SPLIT, SEED, PIXELS):
             boxes = truth_boxes(asked.scene, asked.request)
@@ -63,7 +63,7 @@ def segmentation() -> list[dict[str, Any]]:
 
 def counting() -> list[dict[str, Any]]:
     """One number for each picture."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for asked in make_requests(ROWS_BY_NAME["counting"], 200, SPLIT, SEED, PIXELS):
         row = common(asked.scene, len(rows), len(rows), asked.request.query)
         rows.append({**row, "count": len(asked.request.targets)})
@@ -72,7 +72,7 @@ def counting() -> list[dict[str, Any]]:
 
 def vqa() -> list[dict[str, Any]]:
     """Short answers: names on signs, colours, yes and no, names of things."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for asked in make_requests(ROWS_BY_NAME["questions"], 200, SPLIT, SEED, PIXELS):
         assert asked.request.answer is not None
         row = common(asked.scene, len(rows), len(rows), asked.request.query)

@@ -98,7 +98,7 @@ def make_trainer(settings: argparse.Namespace, **changes: Any) -> Trainer:
     torch.manual_seed(0)
     subject = dataclasses.replace(load_subject(settings), **changes)
     Path(settings.output_dir).mkdir(exist_ok=True)
-    return Trainer(subject, settings, trl_config(settings, subject.suppress, first=True))
+    return Trainer(subject, settings, trl_config(settings, first=True))
 
 
 # --- the command line -------------------------------------------------------------------------------------------------
@@ -113,7 +113,7 @@ def test_help_needs_neither_torch_nor_trl() -> None:
 def test_the_defaults_are_the_published_recipe() -> None:
     flags = ["--model_path", "a/b", "--data", "c/d"]
     settings = grpo.complete(grpo.build_parser().parse_args(flags))
-    config = trl_config(settings, [], first=True)
+    config = trl_config(settings, first=True)
     assert config.generation_batch_size == 16 * 8
     assert (config.num_generations, config.learning_rate, config.weight_decay) == (8, 1e-6, 0.01)
     assert (config.beta, config.temperature, config.max_completion_length) == (0.01, 1.0, 2000)
@@ -142,7 +142,7 @@ def test_settings_that_do_not_go_together_are_one_line(
 def test_a_step_of_whole_forward_passes_alone(settings: argparse.Namespace) -> None:
     settings.micro_batch = 3
     with pytest.raises(UsageError, match="no multiple"):
-        trl_config(settings, [], first=True)
+        trl_config(settings, first=True)
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------
@@ -243,11 +243,12 @@ def test_sharing_the_prompt_changes_no_reply_no_likelihood_and_no_gradient(setti
     assert len({row["problem"] for row in batch}) > 1, "prompts of different length are padded"
     prompts = [prepare_multimodal_messages(row["prompt"], images=[row["image"]]) for row in batch]
     trainer.generation_config.do_sample = trainer.generation_kwargs["do_sample"] = False
+    trainer.temperature = 1e-6  # what is likeliest, too
     shared = trainer._generate_single_turn(*trainer._tokenize_prompts(prompts), 2)
     plain = GRPOTrainer._generate_single_turn(trainer, *GRPOTrainer._tokenize_prompts(trainer, prompts), 2)
     assert shared == plain
 
-    trainer.generation_config.do_sample = trainer.generation_kwargs["do_sample"] = True
+    trainer.temperature = 1.0
     trainer.model.train()
     out = trainer._generate_and_score_completions(batch)
     # replies of different length, too

@@ -8,7 +8,7 @@ from tests.drawings import sprites
 from vision_reasoner.results import Task
 from vision_reasoner.training import requests as asking
 from vision_reasoner.training.classes import CLASSES
-from vision_reasoner.training.requests import Request, View, Wording, random_requests
+from vision_reasoner.training.requests import NOWHERE, Request, View, Wording, random_requests
 from vision_reasoner.training.scenes import Scene, random_scene
 
 
@@ -40,13 +40,15 @@ def test_by_name_means_every_object_of_the_class() -> None:
 def test_counting_says_the_number_of_targets() -> None:
     for _, request in asked(asking.counting):
         assert request.task is Task.COUNTING
-        assert f" {len(request.targets) or 'no'} " in said(request)
+        assert (f". {len(request.targets)} " if request.targets else "nothing") in said(request)
+        assert said(request).count("(") == len(request.targets)
 
 
 def test_what_is_absent_has_no_target() -> None:
     for scene, request in asked(asking.absent):
         assert request.targets == ()
-        assert not any(request.thinking[1].counted == o.label for o in scene.objects)
+        assert request.thinking[1].look == NOWHERE
+        assert not any(request.thinking[1].about == o.label for o in scene.objects)
 
 
 def test_by_colour_means_those_of_the_class_in_that_colour() -> None:

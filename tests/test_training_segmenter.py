@@ -46,7 +46,8 @@ def test_the_exported_folder_gives_the_masks_of_the_model_it_was_written_from(
     for segmenter in (Segmenter(model), Segmenter.from_pretrained(tmp_path / "segmenter", device="cpu")):
         segmenter.set_image(Image.fromarray(scene.picture))
         results.append(segmenter.masks(boxes, points)[0])
-    assert np.array_equal(*results)
+    ours, loaded = results
+    assert np.array_equal(ours, loaded)
 
 
 def test_a_few_steps_on_one_scene_lower_the_loss(scene: Scene) -> None:

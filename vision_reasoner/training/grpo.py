@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vision_reasoner.errors import UsageError
-from vision_reasoner.inference import run_command
+from vision_reasoner.inference import hush_transformers, run_command
 
 EXAMPLES = """\
 examples:
@@ -163,6 +163,8 @@ def run(settings: argparse.Namespace) -> int:
         raise UsageError(f"{error.name} is not installed; pip install '.[train]'") from error
     from vision_reasoner.training.grpo_trainer import train
 
+    if not settings.verbose:
+        hush_transformers()
     folder = train(settings)
     print(folder)
     return 0

@@ -94,7 +94,7 @@ class Trainer(GRPOTrainer):
     def _generate_single_turn(
         self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, has_tool_images: bool = False
     ) -> tuple[list[list[int]], None]:
-        """Sample replies: every prompt is read once, and its keys and values are copied for each of its rollouts."""
+        """Sample replies: a group is one row, its prompt is read once, and its replies grow side by side."""
         if images is None:  # short prompts: not worth it
             result: tuple[list[list[int]], None] = super()._generate_single_turn(
                 prompt_ids, images, multimodal_fields, num_generations, has_tool_images
@@ -105,40 +105,58 @@ class Trainer(GRPOTrainer):
         def padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
             return pad([torch.tensor(row) for row in rows], padding_value=value, padding_side="left").to(device)
 
-        groups = prompt_ids[::n]
-        ids = padded(groups, self._tokenizer.pad_token_id)
-        mask = padded([[1] * len(row) for row in groups], 0)
+        prompts = prompt_ids[::n]
+        ids = padded(prompts, self._tokenizer.pad_token_id)
+        mask = padded([[1] * len(row) for row in prompts], 0)
+        pixels, grids = (multimodal_fields[name].to(device) for name in ("pixel_values", "image_grid_thw"))
         kinds = padded(multimodal_fields["mm_token_type_ids"], 0)
+        places, _ = self.subject.model.model.get_rope_index(
+            ids, image_grid_thw=grids, attention_mask=mask, mm_token_type_ids=kinds
+        )
+        ends = torch.tensor(self.eos_token_ids, device=device)
+        drawn = ids.new_full((len(ids), n, self.max_completion_length), self._tokenizer.pad_token_id)
         with (
             torch.no_grad(),
             unwrap_model_for_generation(
                 self.model_wrapped,
                 self.accelerator,
-                generation_kwargs=self.generation_kwargs,
                 gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
             ) as model,
         ):
-            # all but the last token, which `generate` wants to read itself
             cache = model(
                 input_ids=ids[:, :-1],
                 attention_mask=mask[:, :-1],
-                mm_token_type_ids=kinds[:, :-1],
-                pixel_values=multimodal_fields["pixel_values"].to(device),
-                image_grid_thw=multimodal_fields["image_grid_thw"].to(device),
+                position_ids=places[:, :, :-1],
+                pixel_values=pixels,
+                image_grid_thw=grids,
                 use_cache=True,
                 logits_to_keep=1,
             ).past_key_values
-            cache.batch_repeat_interleave(n)
-            positions = self.subject.model.model
-            positions.rope_deltas = positions.rope_deltas.repeat_interleave(n, dim=0)
-            output = model.generate(
-                input_ids=ids.repeat_interleave(n, dim=0),
-                attention_mask=mask.repeat_interleave(n, dim=0),
-                past_key_values=cache,
-                generation_config=self.generation_config,
-            )
+            groups = torch.arange(len(ids), device=device)  # those with a reply that goes on
+            tokens, place = ids[:, -1:].expand(-1, n), places[:, :, -1:].expand(-1, -1, n)
+            prompt_seen = mask[:, None, None, :-1].bool().expand(-1, 1, n, -1)
+            own = torch.eye(n, dtype=torch.bool, device=device)
+            for step in range(self.max_completion_length):
+                replies_seen = own.repeat(1, step + 1).expand(len(groups), 1, -1, -1)
+                logits = model(
+                    input_ids=tokens,
+                    attention_mask=torch.cat([prompt_seen, replies_seen], dim=-1),
+                    position_ids=place + step,
+                    past_key_values=cache,
+                    use_cache=True,
+                ).logits.float()
+                logits[..., self.subject.suppress] = -torch.inf
+                chances = (logits / self.temperature).softmax(-1)
+                tokens = torch.multinomial(chances.flatten(0, 1), 1).view(-1, n)
+                drawn[groups, :, step] = tokens
+                on = ~torch.isin(drawn[groups], ends).any(-1).all(-1)
+                if not on.any():
+                    break
+                if not on.all():
+                    groups, tokens, place, prompt_seen = groups[on], tokens[on], place[:, on], prompt_seen[on]
+                    cache.batch_select_indices(on.nonzero().flatten())
         replies = []
-        for row in output[:, ids.shape[1] :].tolist():
+        for row in drawn.flatten(0, 1).tolist():
             end = next((i for i, token in enumerate(row) if token in self.eos_token_ids), len(row))
             replies.append(row[: end + 1])
         return replies, None
@@ -397,7 +415,7 @@ def train(settings: argparse.Namespace) -> Path:
             keep_lines(folder / log, lambda line: last is not None and line["step"] <= step)
     torch.set_num_threads(settings.threads or torch.get_num_threads())
     subject = load_subject(settings)
-    config = trl_config(settings, subject.suppress, first=last is None)
+    config = trl_config(settings, first=last is None)
     if subject.train.n < settings.batch_size:
         raise UsageError(f"{subject.train.n} rows to train on, and a step takes {settings.batch_size}: --batch_size")
     trainer = Trainer(subject, settings, config)
@@ -407,12 +425,11 @@ def train(settings: argparse.Namespace) -> Path:
     return folder / subject.part
 
 
-def trl_config(settings: argparse.Namespace, suppress: list[int], *, first: bool) -> GRPOConfig:
+def trl_config(settings: argparse.Namespace, *, first: bool) -> GRPOConfig:
     """TRL's settings: a step is `batch_size` prompts with `num_generations` rollouts each, none of them stale.
 
     Args:
         settings: of the command line.
-        suppress: tokens that are never sampled.
         first: whether the run begins, and not goes on.
     """
     on_gpu = torch.cuda.is_available()
@@ -427,7 +444,6 @@ def trl_config(settings: argparse.Namespace, suppress: list[int], *, first: bool
         num_generations=settings.num_generations,
         max_completion_length=settings.max_new_tokens,
         temperature=settings.temperature,
-        generation_kwargs={"suppress_tokens": suppress} if suppress else None,
         learning_rate=settings.lr,
         lr_scheduler_type="constant",
         weight_decay=settings.weight_decay,

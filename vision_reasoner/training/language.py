@@ -4,8 +4,9 @@
 
 The loss on the reply's tokens alone teaches the format and then, for thousands of steps, nothing of the picture. What
 makes the model look is being taught every part of the way from question to answer where it should arise: the class
-asked and which object is due (hidden state TELL), each cell's class, place and number (hidden state SEE), and where two
-heads of layer LOOK look while an object is written and while objects are counted. The heads are dropped afterwards.
+asked and which object is due (hidden state TELL), each cell's class, place and box (hidden state SEE), and where two
+heads of layer LOOK look: at the object that is written, or that comes next, and at the first token where no further one
+comes. The heads are dropped afterwards.
 
 Several requests share one picture: each sees the picture and itself, at the positions it would have alone.
 """
@@ -27,8 +28,7 @@ from vision_reasoner.prompts import VISION_REASONER
 from vision_reasoner.results import Task
 from vision_reasoner.training import loop
 from vision_reasoner.training.art import load_sprites
-from vision_reasoner.training.classes import CLASSES
-from vision_reasoner.training.requests import Piece, Request, random_requests
+from vision_reasoner.training.requests import NOWHERE, Piece, Request, random_requests
 from vision_reasoner.training.scenes import GRID, Scene, random_scene
 from vision_reasoner.training.tiny import CELL, CELLS, HEAD, NONE, SIDE, WIDTH, CellTruth, Code, make_reasoner
 from vision_reasoner.training.tokenizer import (
@@ -55,10 +55,9 @@ class Lesson:
     Attributes:
         prompt: token ids up to the reply.
         reply: token ids, the end included.
-        look: cell to look at when the token is written, -1 for none.
+        look: cell to look at when the token is written, NOWHERE for the first token, -1 for none.
         asked: class it is about, -1 for none.
         nth: number of the object being written among those of its list, -1 outside objects.
-        counted: cells of all that is being counted, None elsewhere.
     """
 
     prompt: list[int]
@@ -66,17 +65,13 @@ class Lesson:
     look: list[int] = field(default_factory=list)
     asked: list[int] = field(default_factory=list)
     nth: list[int] = field(default_factory=list)
-    counted: list[list[int] | None] = field(default_factory=list)
 
-    def add(
-        self, ids: Sequence[int], look: int = -1, asked: int = -1, nth: int = -1, counted: list[int] | None = None
-    ) -> None:
+    def add(self, ids: Sequence[int], look: int = -1, asked: int = -1, nth: int = -1) -> None:
         for i in ids:
             self.reply.append(i)
             self.look.append(look)
             self.asked.append(asked)
             self.nth.append(nth)
-            self.counted.append(counted)
 
 
 class Teacher:
@@ -96,8 +91,7 @@ class Teacher:
         )
         self.count = self.encode(" 0")[0]  # first of MOST + 1
         self.middle = self.encode(MIDDLE)[0]
-        names = {n for c in CLASSES for n in (c.name, c.plural)}
-        self.names = torch.tensor([tokenizer.decode([i]).strip() in names for i in range(len(tokenizer))])
+        self.words = torch.tensor([tokenizer.decode([i]).replace(" ", "").isalpha() for i in range(len(tokenizer))])
 
     def encode(self, text: str) -> list[int]:
         if text not in self.known:
@@ -120,13 +114,11 @@ class Teacher:
         if request.task is not Task.VQA:
             lesson.add(self.encode(THINK))
         for piece in pieces:
-            ids = self.encode(piece.text)
-            if piece.counted >= 0:
-                lesson.add(ids, asked=piece.counted, counted=[cell[i] for i in piece.looks])
-            elif piece.looks:
-                lesson.add(ids, cell[piece.looks[0]], objects[piece.looks[0]].label)
-            else:
-                lesson.add(ids)
+            look, about = piece.look, piece.about
+            if look is not None and look != NOWHERE:
+                about = objects[look].label if about is None else about
+                look = cell[look]
+            lesson.add(self.encode(piece.text), *(-1 if v is None else v for v in (look, about, piece.nth)))
         if request.task is not Task.VQA:
             self._answer(lesson, scene, request.targets, cell)
         lesson.add([self.tokenizer.eos_token_id])
@@ -134,18 +126,18 @@ class Teacher:
 
     def _answer(self, lesson: Lesson, scene: Scene, targets: Sequence[int], cell: list[int]) -> None:
         if not targets:
-            lesson.add(self.encode(NOTHING))
+            lesson.add(self.encode(NOTHING), NOWHERE)
         numbers: dict[int, int] = {}
         for k, i in enumerate(targets):
             o = scene.objects[i]
             nth = numbers[o.label] = numbers.get(o.label, -1) + 1
-            lesson.add(self.encode(NEXT if k else FIRST), asked=o.label)
             here: dict[str, Any] = {"look": cell[i], "asked": o.label, "nth": nth}
+            lesson.add(self.encode(NEXT if k else FIRST), **here)
             lesson.add([*self.inner[list(o.box[:3])].tolist(), int(self.last[o.box.y2])], **here)
             lesson.add(self.encode(MIDDLE), **here)
             lesson.add([int(self.inner[o.point.x]), int(self.last[o.point.y])], **here)
         if targets:
-            lesson.add(self.encode(LAST))
+            lesson.add(self.encode(LAST), NOWHERE, scene.objects[targets[-1]].label)
 
 
 class Batch:
@@ -154,7 +146,6 @@ class Batch:
     Attributes:
         ids, positions (3, scenes, length), mask (scenes, 1, length, length).
         labels: at each token, the one that follows it in a reply; IGNORE elsewhere. look, asked, nth go with labels.
-        counts: (row, token, cells) of every count.
     """
 
     def __init__(self, teacher: Teacher, lessons: Sequence[Sequence[Lesson]]) -> None:
@@ -167,7 +158,6 @@ class Batch:
         self.look, self.asked, self.nth = (torch.full(shape, -1) for _ in range(3))
         part = torch.zeros(shape, dtype=torch.long)
         place = torch.zeros(shape, dtype=torch.long)
-        self.counts: list[tuple[int, int, list[int]]] = []
         for b, row in enumerate(lessons):
             self.ids[b, :head] = torch.tensor(teacher.head)
             self.ids[b, head : head + CELLS] = teacher.image
@@ -185,7 +175,6 @@ class Batch:
                     (self.nth, x.nth),
                 ):
                     target[b, first:end] = torch.tensor(source)
-                self.counts += [(b, first + i, cells) for i, cells in enumerate(x.counted) if cells is not None]
                 at = end
             part[b, at:] = -1
         place[:, :head] = torch.arange(head)
@@ -205,7 +194,6 @@ class Heads(nn.Module):
         super().__init__()
         self.seen_none = nn.Linear(WIDTH, 1)
         self.seen_class, self.seen_numbers = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 8 * WIDTH)
-        self.seen_nth, self.seen_nth_of_colour = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
         self.said_class, self.said_nth = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
 
 
@@ -250,7 +238,6 @@ class Language:
         parts = [
             self._reply(out.last_hidden_state, batch),
             self._cells(words, cells, CellTruth([s.objects for s in scenes])),
-            self._numbers(words, cells, scenes),
             self._text(words, h[TELL], batch),
             self._look(batch),
         ]
@@ -265,14 +252,14 @@ class Language:
         return F.rms_norm(hidden, (WIDTH,))
 
     def _reply(self, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Classes, counts, coordinates and the rest are weighed alike: in one mean the few words that matter drown."""
+        """Words, numbers, counts, whether to go on, and the rest weigh alike: in one mean what matters would drown."""
         keep = batch.labels != IGNORE
         y = batch.labels[keep]
         logp = self.model.lm_head(hidden[keep]).log_softmax(-1)
         nll = -logp.gather(1, y[:, None])[:, 0]
         t = self.teacher
         count = (y >= t.count) & (y <= t.count + MOST)
-        word = self.teacher.names[y]
+        looks = batch.look[keep]
         right = logp.argmax(1) == y
         loss, number, errors = nll.new_zeros(()), torch.zeros_like(count), []
         for ids in (t.inner, t.last):
@@ -284,12 +271,11 @@ class Language:
                 among = logp[these][:, ids]
                 loss = loss + 0.5 * soft_number_loss(among, value[y[these]].float())
                 errors.append((among.argmax(1) - value[y[these]]).abs().float())
-        word |= (
-            (batch.look[keep] >= 0) & ~number & (y != t.middle)
-        )  # colours, companies, and whatever else is read off the picture
-        rest = ~(number | count | word)
+        word = (looks >= 0) & t.words[y]  # names, colours, companies: whatever is read off the picture
+        going_on = (looks != -1) & ~word & ~number & (y != t.middle)  # whether there is a further object
+        rest = ~(number | count | word | going_on)
         seen = {"px": torch.cat(errors).median() if errors else nll.new_zeros(())}
-        for name, group in (("word", word), ("count", count), ("rest", rest)):
+        for name, group in (("word", word), ("next", going_on), ("count", count), ("rest", rest)):
             if group.any():
                 loss = loss + nll[group].mean()
                 seen[name] = right[group].float().mean()
@@ -316,26 +302,6 @@ class Language:
             seen["box px"] = (boxes[:, :4].argmax(-1) - mine[:, :4]).abs().median()
         return loss, seen
 
-    def _numbers(self, words: Tensor, cells: Tensor, scenes: Sequence[Scene]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Every home cell knows its object's number among those of its class, and of its class and colour."""
-        rows: list[int] = []
-        nth: list[int] = []
-        nth_of_colour: list[int] = []
-        for b, scene in enumerate(scenes):
-            met: dict[Any, int] = {}
-            for o in scene.objects:
-                rows.append(b * CELLS + o.home[0] * GRID + o.home[1])
-                for key, numbers in ((o.label, nth), ((o.label, o.colour), nth_of_colour)):
-                    numbers.append(met.get(key, 0))
-                    met[key] = met.get(key, 0) + 1
-        h = self._norm(cells[torch.tensor(rows)])
-        upto = self._unit(words, slice(self.teacher.count, self.teacher.count + MOST))
-        seen = self.heads.seen_nth(h) @ upto
-        loss = F.cross_entropy(seen, torch.tensor(nth)) + F.cross_entropy(
-            self.heads.seen_nth_of_colour(h) @ upto, torch.tensor(nth_of_colour)
-        )
-        return loss, {"nth": (seen.argmax(1) == torch.tensor(nth)).float().mean()}
-
     def _text(self, words: Tensor, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Every token of a reply knows which class it is about, and the number of the object it writes."""
         about, writing = batch.asked >= 0, batch.nth >= 0
@@ -349,30 +315,23 @@ class Language:
         return loss, {"asked": (said.argmax(1) == batch.asked[about]).float().mean()}
 
     def _look(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Two heads of one layer look at the home cell of the object that is written; where objects are counted, they
-        share themselves out over all of these and the first token, whose share then tells the number."""
+        """Two heads of one layer look at the home cell of the object that is due, or at the first token if none is."""
         q, k = (self.projected[name].view(*batch.ids.shape, -1, HEAD).transpose(1, 2) for name in "qk")
         q, k = apply_rotary_pos_emb(q, k, *self.model.model.language_model.rotary_emb(q, batch.positions))
-
-        def attention(rows: Tensor, at: Tensor) -> Tensor:
-            z = torch.einsum("nhd,nhld->nhl", q[rows, :TAUGHT_HEADS, at], k[rows, :TAUGHT_HEADS]) / HEAD**0.5
-            return z.masked_fill(~batch.mask[rows, 0, at][:, None], -1e9).log_softmax(-1)
-
-        loss, seen = q.new_zeros(()), {}
-        rows, at = (batch.look >= 0).nonzero(as_tuple=True)
-        if len(rows):
-            keep = torch.randperm(len(rows))[:400]  # a sample is enough, and attention over every token is dear
-            rows, at = rows[keep], at[keep]
-            logp, target = attention(rows, at), batch.start + batch.look[rows, at]
-            loss = loss - logp.gather(2, target[:, None, None].expand(-1, TAUGHT_HEADS, 1)).mean()
-            seen["look"] = (logp[:, 0].argmax(-1) == target).float().mean()
-        if batch.counts:
-            rows, at = torch.tensor([c[0] for c in batch.counts]), torch.tensor([c[1] for c in batch.counts])
-            share = torch.zeros(len(rows), batch.ids.shape[1])
-            for i, (_, _, cells) in enumerate(batch.counts):
-                share[i, [0] + [batch.start + c for c in cells]] = 1 / (len(cells) + 1)
-            loss = loss - (share[:, None] * attention(rows, at)).sum(-1).mean()
-        return loss, seen
+        rows, at = (batch.look != -1).nonzero(as_tuple=True)
+        if not len(rows):
+            return q.new_zeros(()), {}
+        keep = torch.randperm(len(rows))[:400]  # a sample is enough, and attention over every token is dear
+        rows, at = rows[keep], at[keep]
+        z = torch.einsum("nhd,nhld->nhl", q[rows, :TAUGHT_HEADS, at], k[rows, :TAUGHT_HEADS]) / HEAD**0.5
+        logp = z.masked_fill(~batch.mask[rows, 0, at][:, None], -1e9).log_softmax(-1)
+        look = batch.look[rows, at]
+        target = torch.where(look == NOWHERE, 0, batch.start + look)
+        right = logp[:, 0].argmax(-1) == target
+        seen = {"look": right[look >= 0].float().mean()} if (look >= 0).any() else {}
+        if (look == NOWHERE).any():
+            seen["nowhere"] = right[look == NOWHERE].float().mean()
+        return -logp.gather(2, target[:, None, None].expand(-1, TAUGHT_HEADS, 1)).mean(), seen
 
 
 def main(argv: list[str] | None = None) -> int:

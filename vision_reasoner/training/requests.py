@@ -6,12 +6,14 @@ Wordings come in two sets: one to train on, one held out. This module knows noth
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 from vision_reasoner.results import Task
 from vision_reasoner.training.classes import CLASS_INDEX, CLASSES, COLOURS, PURPOSES, SIGN
 from vision_reasoner.training.scenes import Scene, SceneObject
+
+NOWHERE = -2  # a Piece's look
 
 
 @dataclass(frozen=True)
@@ -20,13 +22,16 @@ class Piece:
 
     Attributes:
         text: what is written.
-        looks: the objects (indices into the scene's) that one looks at to write it.
-        counted: the class (index into CLASSES) whose objects are counted, -1 where nothing is.
+        look: the object (index into the scene's) that one looks at to write it; NOWHERE where one sees that there is
+            no further one, None where the picture does not matter.
+        about: the class (index into CLASSES) it is about, None where that follows from `look`, or it is about none.
+        nth: number of the object among those that are being listed, None outside lists.
     """
 
     text: str
-    looks: tuple[int, ...] = ()
-    counted: int = -1
+    look: int | None = None
+    about: int | None = None
+    nth: int | None = None
 
 
 @dataclass(frozen=True)
@@ -314,7 +319,17 @@ class View:
     def at(self, i: int) -> Piece:
         """ " (84,60": the object's centre; the closing bracket belongs to what follows."""
         x, y = self.centre(i)
-        return Piece(f" ({int(x)},{int(y)}", (i,))
+        return Piece(f" ({int(x)},{int(y)}", i)
+
+    def listed(self, members: Sequence[int], label: int, end: str) -> list[Piece]:
+        """ " (84,60), (120,70)": their centres one by one, then `end`; or that there are none."""
+        if not members:
+            return [Piece(f" nothing{end}", NOWHERE, label)]
+        pieces: list[Piece] = []
+        for n, i in enumerate(members):
+            pieces += [Piece("),", i, label, n)] if n else []
+            pieces += [replace(self.at(i), nth=n)]
+        return [*pieces, Piece(f"){end}", NOWHERE, label, len(members) - 1)]
 
     def label(self, unique: bool = False, several: bool = False) -> int | None:
         """A random class of the scene; `unique`: with one object, `several`: with more."""
@@ -344,21 +359,23 @@ def _noun(wording: str, label: int, **more: str) -> str:
     )
 
 
-def _there_are(groups: Sequence[tuple[int, Sequence[int]]], colour: str = "") -> tuple[Piece, ...]:
-    """ "There are 2 dogs and 1 cat."."""
-    pieces = [Piece("There is" if len(groups[0][1]) < 2 else "There are")]
+def _look_for(v: View, groups: Sequence[tuple[int, Sequence[int]]], colour: str = "") -> tuple[Piece, ...]:
+    """ "I look for dogs: (84,60), (120,70). 2 dogs. And cats: nothing."; the number follows from the list."""
+    pieces = []
     for i, (label, members) in enumerate(groups):
-        number, noun = number_of(label, len(members), colour).split(" ", 1)
-        pieces += [Piece(" and")] if i else []
-        pieces += [Piece(f" {number}", tuple(members), label), Piece(f" {noun}")]
-    return *pieces, Piece(".")
+        noun = f"{colour + ' ' if colour else ''}{CLASSES[label].plural}"
+        pieces += [Piece(f"{' And' if i else 'I look for'} {noun}:"), *v.listed(members, label, ".")]
+        if members:
+            number, noun = number_of(label, len(members), colour).split(" ", 1)
+            pieces += [Piece(f" {number}", None, label, len(members) - 1), Piece(f" {noun}.")]
+    return tuple(pieces)
 
 
 def by_name(v: View) -> Request | None:
     label = v.label()
     assert label is not None
     task, query = v.ask(_noun(v.pick(NAMED), label))
-    return Request(task, "name", query, tuple(v.by_label[label]), _there_are([(label, v.by_label[label])]))
+    return Request(task, "name", query, tuple(v.by_label[label]), _look_for(v, [(label, v.by_label[label])]))
 
 
 def counting(v: View) -> Request | None:
@@ -370,14 +387,14 @@ def counting(v: View) -> Request | None:
         "count",
         v.pick(COUNT).format(N=CLASSES[label].plural),
         tuple(members),
-        _there_are([(label, members)]),
+        _look_for(v, [(label, members)]),
     )
 
 
 def absent(v: View) -> Request | None:
     label = v.absent()
     task, query = v.ask(_noun(v.pick(NAMED), label))
-    return Request(task, "absent", query, (), _there_are([(label, ())]))
+    return Request(task, "absent", query, (), _look_for(v, [(label, ())]))
 
 
 def by_colour(v: View) -> Request | None:
@@ -390,7 +407,7 @@ def by_colour(v: View) -> Request | None:
     colour = v.rng.choice([c for c in COLOURS if c not in there] if missing else there)
     members = tuple(i for i in v.by_label[label] if v.objects[i].colour == colour)
     task, query = v.ask(_noun(v.pick(COLOURED), label, c=colour))
-    return Request(task, "absent" if missing else "colour", query, members, _there_are([(label, members)], colour))
+    return Request(task, "absent" if missing else "colour", query, members, _look_for(v, [(label, members)], colour))
 
 
 def _outstanding(v: View, label: int, value: Callable[[int], float], margin: float) -> int | None:
@@ -514,10 +531,9 @@ def by_purpose(v: View) -> Request | None:
     task, query = (Task.SEGMENTATION, way) if v.rng.random() < 0.5 else v.ask(way)
     pieces = [Piece(f"Something that {sentence}:")]
     for i, (label, members) in enumerate(groups):
-        number, noun = number_of(label, len(members)).split(" ", 1)
-        pieces += [Piece(" and")] if i else []
-        pieces += [Piece(f" {number}", tuple(members), label), Piece(f" {noun}")]
-    pieces += [Piece(".") if groups else Piece(" nothing.")]
+        noun = f"{' and' if i else ''} {CLASSES[label].plural}"
+        pieces += [Piece(noun, members[0], label), *v.listed(members, label, "." if i + 1 == len(groups) else "")]
+    pieces += [] if groups else [Piece(" nothing.", NOWHERE)]
     return Request(
         task, "absent" if missing else "purpose", query, tuple(i for _, m in groups for i in m), tuple(pieces)
     )
@@ -532,7 +548,7 @@ def by_several(v: View) -> Request | None:
         form = "all the {} and all the {}"
     task, query = v.ask(form.format(CLASSES[first].plural, CLASSES[second].plural))
     groups = [(first, v.by_label[first]), (second, v.by_label[second])]
-    return Request(task, "several", query, tuple(i for _, m in groups for i in m), _there_are(groups))
+    return Request(task, "several", query, tuple(i for _, m in groups for i in m), _look_for(v, groups))
 
 
 def _question(v: View, kind: str, question: str, answer: Piece) -> Request:
@@ -544,7 +560,7 @@ def ask_name(v: View) -> Request | None:
     signs = v.by_label.get(SIGN, [])
     if len(signs) != 1:
         return None
-    return _question(v, "vqa_sign", v.pick(ASK_NAME), Piece(v.objects[signs[0]].text or "", (signs[0],)))
+    return _question(v, "vqa_sign", v.pick(ASK_NAME), Piece(v.objects[signs[0]].text or "", signs[0]))
 
 
 def ask_colour(v: View) -> Request | None:
@@ -553,7 +569,7 @@ def ask_colour(v: View) -> Request | None:
         return None
     members = v.rng.choice(fit)
     seen = v.objects[members[0]]
-    return _question(v, "vqa_colour", _noun(v.pick(ASK_COLOUR), seen.label), Piece(seen.colour or "", (members[0],)))
+    return _question(v, "vqa_colour", _noun(v.pick(ASK_COLOUR), seen.label), Piece(seen.colour or "", members[0]))
 
 
 def ask_there(v: View) -> Request | None:
@@ -564,14 +580,14 @@ def ask_there(v: View) -> Request | None:
         v,
         "vqa_there",
         _noun(v.pick(ASK_THERE), label).replace("a a", "an a"),
-        Piece("yes" if members else "no", members, label),
+        Piece("yes" if members else "no", members[0] if members else NOWHERE, label),
     )
 
 
 def ask_what(v: View) -> Request | None:
     if len(v.by_label) != 1:
         return None
-    return _question(v, "vqa_what", v.pick(ASK_WHAT), Piece(v.objects[0].name, (0,)))
+    return _question(v, "vqa_what", v.pick(ASK_WHAT), Piece(v.objects[0].name, 0))
 
 
 def ask_side(v: View) -> Request | None:
@@ -587,7 +603,7 @@ def ask_side(v: View) -> Request | None:
         return None
     best = fit[0][1]
     question = v.pick(ASK_SIDE).format(r=v.rng.choice(SIDES[side]), m=v.objects[anchor].name)
-    return _question(v, "vqa_side", question, Piece(v.objects[best].name, (best,)))
+    return _question(v, "vqa_side", question, Piece(v.objects[best].name, best))
 
 
 Maker = Callable[[View], Request | None]

@@ -63,7 +63,7 @@ case "$engine $command" in
     [[ $# -eq 0 || "$engine $*" == "verl --check" ]] || usage
     python3 -m venv "$environment"
     if [[ $# -eq 1 ]]; then
-      "$python" -m pip install verl==0.9.1 scipy
+      "$python" -m pip install verl==0.9.1 torchvision scipy
     else
       "$python" -m pip install -r "$here/requirements-$engine.txt"
       "$python" -m pip install --no-build-isolation flash-attn==2.8.3
