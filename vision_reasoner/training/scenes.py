@@ -102,10 +102,12 @@ def random_layout(
     max_classes: int = 5,
     plain: bool = False,
     signs: float = 0.12,
+    painted: float = 0.5,
 ) -> Layout:
     """A random layout of `min_objects` to `max_objects` objects of up to `max_classes`, as far as they find room.
 
-    The share `signs` of layouts has a company's sign among these.
+    The share `signs` of layouts has a company's sign among these; of classes that come in any colour, the share
+    `painted` is painted.
     A `plain` one, to begin to learn from, has each class's first drawing in its own colours, upright, on a gradient.
     """
     aspect = math.exp(rng.uniform(math.log(0.7), math.log(1.45)))
@@ -120,7 +122,7 @@ def random_layout(
     todo = [*labels, *(rng.choice(counted) for _ in range(total - len(labels)))]
     largest = MAX_SIDE if total < 6 else MAX_SIDE * (6 / total) ** 0.55
     smallest = MIN_SIDE
-    colours_of = {label: rng.random() < 0.5 for label in labels}
+    colours_of = {label: rng.random() < painted for label in labels}
     favourite = {label: rng.choice(sprites[label]) for label in labels if sprites[label]}
     same_drawing, same_size = rng.random() < 0.5, rng.random() < 0.3
     common = math.exp(rng.uniform(math.log(smallest), math.log(largest)))
@@ -386,12 +388,13 @@ def random_scene(
     max_classes: int = 5,
     plain: bool = False,
     signs: float = 0.12,
+    painted: float = 0.5,
     pixels: int = 640 * 480,
 ) -> Scene:
     """A random scene; without `size`, of the layout's own shape with about `pixels` pixels."""
     side = math.sqrt(pixels)
     while True:
-        layout = random_layout(sprites, rng, max_objects, min_objects, max_classes, plain, signs)
+        layout = random_layout(sprites, rng, max_objects, min_objects, max_classes, plain, signs, painted)
         at = size or (round(side * math.sqrt(layout.aspect)), round(side / math.sqrt(layout.aspect)))
         scene = paint(layout, at) if layout.things else None
         if scene is not None:

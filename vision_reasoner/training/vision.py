@@ -34,6 +34,7 @@ from vision_reasoner.training.tiny import (
 
 FRESH = 4  # new scenes per step
 SIGNS = 0.4  # share of scenes with a company's sign: the names are many, and small
+PAINTED = 0.8  # share of classes painted where they can be: else what things are is told by their colour alone
 SIGN_CELLS = 5  # a detail that holds a whole sign
 POOL = 320  # scenes to draw from, so that what a step sees is mixed
 SHARPNESS = 8.0  # of the class logits that are read from a token's products with the code's unit vectors
@@ -112,7 +113,7 @@ def main(argv: list[str] | None = None) -> int:
         default=(0.5, 0.2, 0.15, 0.15),
         help="of steps on details of 2 and of 3 cells, on signs, and on whole pictures",
     )
-    parser.add_argument("--plain_steps", type=int, default=2000, help="steps until no scene is plain (%(default)s)")
+    parser.add_argument("--plain_steps", type=int, default=1000, help="steps until no scene is plain (%(default)s)")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
@@ -121,7 +122,9 @@ def main(argv: list[str] | None = None) -> int:
 
     def scene(i: int) -> Scene:
         rng = random.Random(args.seed * 1_000_003 + i)
-        return random_scene(sprites, rng, (SIDE, SIDE), 14, 6, 14, rng.random() > i / FRESH / args.plain_steps, SIGNS)
+        return random_scene(
+            sprites, rng, (SIDE, SIDE), 14, 6, 14, rng.random() > i / FRESH / args.plain_steps, SIGNS, PAINTED
+        )
 
     pool: deque[Scene] = deque(maxlen=POOL)
 
