@@ -63,7 +63,7 @@ class Samples:
         self.suite = suite
         self.source = source
         self.columns = {name: suite.column(name) for name in suite.fields if suite.column(name) in source.columns}
-        self.queries = [str(query) for query in source.column(suite.column(suite.query))]
+        self.queries = ["" if query is None else str(query) for query in source.column(suite.column(suite.query))]
         self.image_ids = self._column("image_id")
         self._ids = self._unique_ids()
 

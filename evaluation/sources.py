@@ -37,7 +37,7 @@ class Source:
         name: for people and file names.
         path: what it was opened by; absolute where it is local.
         split: the split that was asked for.
-        fingerprint: tells its content: of the files' bytes, or of the Hub's commit.
+        fingerprint: of its files' bytes; the same wherever they lie.
         n: how many rows it has.
         columns: their names.
         row: the row with a number from 0 to n - 1.
@@ -164,7 +164,7 @@ def _open_saved(folder: Path, split: str) -> Source:
             if split not in data:
                 raise DataError(f"{folder}: has no split {split!r}; give --split {' or '.join(data)}")
             data = data[split]
-    return _source(data, folder.name, str(folder), split, _digest([Path(f["filename"]) for f in data.cache_files]))
+    return _source(data, folder.name, str(folder), split, _digest_cached(data))
 
 
 def _open_hub(hub_id: str, split: str, config: str | None, offline: bool) -> Source:
@@ -174,14 +174,12 @@ def _open_hub(hub_id: str, split: str, config: str | None, offline: bool) -> Sou
         datasets.config.HF_HUB_OFFLINE = True
     with _read_errors(hub_id):
         data = datasets.load_dataset(hub_id, config, split=split)
-    # The addresses that the files came from name the commit.
-    origins = sorted(url for url in data.download_checksums or () if "@" in url)
-    fingerprint = (
-        hashlib.sha256("\n".join([split, *origins]).encode()).hexdigest()
-        if origins
-        else _digest([Path(file["filename"]) for file in data.cache_files])
-    )
-    return _source(data, hub_id.rpartition("/")[2], hub_id, split, fingerprint)
+    return _source(data, hub_id.rpartition("/")[2], hub_id, split, _digest_cached(data))
+
+
+def _digest_cached(data: Any) -> str:
+    """Of the files that a `datasets.Dataset` is read from; what the Hub gave lies in the cache."""
+    return _digest([Path(file["filename"]) for file in data.cache_files])
 
 
 def _source(data: Any, name: str, path: str, split: str, fingerprint: str) -> Source:

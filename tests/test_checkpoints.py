@@ -11,7 +11,15 @@ import pytest
 
 from tests.conftest import noise
 from vision_reasoner import Box, VisionReasoner, checkpoints
-from vision_reasoner.checkpoints import RELEASED, check_transformers_folder, choose, download_main, locate
+from vision_reasoner.checkpoints import (
+    RELEASED,
+    check_transformers_folder,
+    choose,
+    digest,
+    display_name,
+    download_main,
+    locate,
+)
 from vision_reasoner.errors import CheckpointError
 from vision_reasoner.reasoner import Reasoner
 
@@ -318,3 +326,28 @@ def test_download_without_network_fails_at_once_with_one_line(no_network, tmp_pa
     assert "HF_ENDPOINT" in message
     assert len(message.splitlines()) == 1
     assert len(no_network) <= 2, "no retries"
+
+
+# --- what it is -------------------------------------------------------------------------------------------------------
+def test_the_digest_is_of_what_is_read_and_not_of_where_it_lies(tmp_path):
+    for name in ("a", "b"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+        (folder / "model.safetensors").write_bytes(b"weights")
+    (tmp_path / "b" / "README.md").write_text("not read")
+    first = digest(tmp_path / "a", "reasoner")
+    assert digest(tmp_path / "b", "reasoner") == first
+    (tmp_path / "b" / "model.safetensors").write_bytes(b"Weights")
+    assert digest(tmp_path / "b", "reasoner") != first
+    (tmp_path / "b" / "model.safetensors").unlink()
+    assert digest(tmp_path / "b", "reasoner") != first
+
+
+def test_a_checkpoint_is_called_by_its_folder_id_or_bundle(tmp_path):
+    for part in ("reasoner", "router", "segmenter"):
+        (tmp_path / "Ours" / part).mkdir(parents=True)
+    (tmp_path / "alone" / "reasoner").mkdir(parents=True)
+    assert display_name("Qwen/Qwen2.5-VL-7B-Instruct") == "Qwen2.5-VL-7B-Instruct"
+    assert display_name(str(tmp_path / "Ours" / "reasoner")) == "Ours"
+    assert display_name(str(tmp_path / "alone" / "reasoner")) == "reasoner"

@@ -236,6 +236,26 @@ def test_out_of_memory_halves_the_batch_and_changes_nothing(reasoner, pictures, 
     assert "going on with 2" in caplog.text
 
 
+def test_a_batch_that_was_too_large_is_not_tried_again_where_all_pictures_have_one_size(bundle, pictures, monkeypatch):
+    reasoner = Reasoner.from_pretrained(bundle / "reasoner", device="cpu")
+    real = reasoner.model.generate
+    sizes = []
+
+    def small_memory(**given):
+        sizes.append(len(given["input_ids"]))
+        if sizes[-1] > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(**given)
+
+    monkeypatch.setattr(reasoner.model, "generate", small_memory)
+    for _ in range(2):
+        ask(reasoner, pictures[:4], QUERIES[:4], [OBJECTS] * 4, batch_size=4, max_new_tokens=2)
+    assert sizes == [4, 2, 2, 2, 2]
+    for _ in range(2):
+        ask(reasoner, pictures[:4], QUERIES[:4], [Task.VQA] * 4, batch_size=4, max_new_tokens=2)
+    assert sizes[5:] == [4, 2, 2] * 2
+
+
 def test_the_scripted_reasoner_gives_its_replies_in_order_and_remembers_what_was_asked(pictures):
     scripted = ScriptedReasoner(["one", Reply("two", (56, 56), finished=False), "three"], model_size=(112, 112))
     first = ask(scripted, pictures[:2], ["a", "b"], [OBJECTS, Task.VQA])

@@ -49,7 +49,12 @@ def test_columns_with_other_names(samples_of):
 
 @pytest.mark.parametrize(
     ("row", "message"),
-    [({"count": None}, "TypeError"), ({"text": ""}, "text is empty"), ({"image": None}, "TypeError")],
+    [
+        ({"count": None}, "TypeError"),
+        ({"text": ""}, "text is empty"),
+        ({"text": None}, "text is empty"),
+        ({"image": None}, "TypeError"),
+    ],
 )
 def test_a_row_that_cannot_be_used_says_why(samples_of, row, message):
     sample = samples_of({}, row)[1]

@@ -188,8 +188,20 @@ def decode_greedily(
     return decoded
 
 
-def in_batches(items: Sequence[Item], batch_size: int, run: Callable[[Sequence[Item]], list[Result]]) -> list[Result]:
+def in_batches(
+    items: Sequence[Item],
+    batch_size: int,
+    run: Callable[[Sequence[Item]], list[Result]],
+    *,
+    halved: Callable[[int], object] = lambda batch_size: None,  # noqa: ARG005
+) -> list[Result]:
     """Apply `run` to at most `batch_size` items at a time, halving the batches where memory does not suffice.
+
+    Args:
+        items: what to work on, in this order.
+        batch_size: how many at once.
+        run: gives a result for each item.
+        halved: is told the batch size that it is gone on with.
 
     Raises:
         VisionReasonerError: memory does not even suffice for one item.
@@ -211,6 +223,7 @@ def in_batches(items: Sequence[Item], batch_size: int, run: Callable[[Sequence[I
                     "--device or --dtype"
                 ) from error
         batch_size = len(chunk) // 2
+        halved(batch_size)
         logger.warning("out of memory with %d requests at once, going on with %d", len(chunk), batch_size)
         torch.cuda.empty_cache()  # out here, where the failed attempt's tensors are no longer held by its traceback
     return results

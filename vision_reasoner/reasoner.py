@@ -127,6 +127,7 @@ class Reasoner:
         self.dialect = dialect
         self.compat = compat
         self.logprobs = logprobs
+        self._fits: dict[Size | None, int] = {}  # by frame, how many at once memory sufficed for when it once did not
         grid = processor.image_processor.patch_size * processor.image_processor.merge_size
         self.frame_side: int = getattr(model.config, "frame_side", FRAME_SIDE)
         self.vqa_frame_side: int | None = getattr(model.config, "vqa_frame_side", None)
@@ -221,7 +222,15 @@ class Reasoner:
             texts = [prompt_for(queries[i], tasks[i], self.dialect, self.compat) for i in chunk]
             return self._reply(pictures, texts, [tasks[i] for i in chunk], max_new_tokens)
 
-        replies = dict(zip(order, in_batches(order, batch_size, run), strict=True))
+        # Where all pictures have one size, what was too much once is not tried again; otherwise it may well do.
+        frame = frames[0] if len(set(frames)) == 1 else None
+        fits = min(batch_size, self._fits.get(frame, batch_size))
+
+        def remember(batch_size: int) -> None:
+            if frame is not None:
+                self._fits[frame] = batch_size
+
+        replies = dict(zip(order, in_batches(order, fits, run, halved=remember), strict=True))
         return [replies[i] for i in range(len(queries))]
 
     def _reply(
