@@ -44,7 +44,10 @@ setup(
     python_requires=">=3.11",
     packages=[*find_packages(include=["vision_reasoner*"]), "vision_reasoner.pretrained_models"],
     package_dir={"vision_reasoner.pretrained_models": "pretrained_models"},
-    package_data={"vision_reasoner.pretrained_models": ["VisionReasoner-Tiny/*", "VisionReasoner-Tiny/*/*"]},
+    package_data={
+        "vision_reasoner.pretrained_models": ["VisionReasoner-Tiny/*", "VisionReasoner-Tiny/*/*"],
+        "vision_reasoner.training.clusters": ["*.sh", "*.txt", "*.yaml"],
+    },
     install_requires=CORE,
     extras_require={"train": TRAIN, "test": TRAIN + TEST},
     entry_points={"console_scripts": ["vision-reasoner = vision_reasoner.inference:main"]},
