@@ -52,3 +52,10 @@ def test_sigterm_ends_a_run_early_and_saves_it(tmp_path: Path) -> None:
     loop.train("toy", {"module": module}, losses, arguments(tmp_path, 5))
     assert loop.resume(tmp_path / "toy.pt", {"module": module}) == 4
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_denormal_numbers_are_flushed_while_training_only() -> None:
+    tiny = torch.tensor(1e-30)
+    with loop.denormals_flushed():
+        assert tiny * 1e-10 == 0
+    assert tiny * 1e-10 > 0

@@ -486,7 +486,7 @@ BAD_ROWS: dict[str, tuple[dict[str, Any], str]] = {
     "a point outside the frame": ({"solution": solution(point_2d=[-1, 20])}, "leaves the frame of 840x840"),
     "corners out of order": ({"solution": solution(bbox_2d=[110, 20, 10, 220])}, "order"),
     "an empty solution": ({"solution": ""}, "no JSON list"),
-    "no solution": ({"solution": None}, "no JSON list"),
+    "no solution": ({"solution": None}, "no JSON text"),
     "a solution that is no list": ({"solution": "{}"}, "no JSON list"),
     "an empty problem": ({"problem": "  "}, "the problem is empty"),
     "a picture that cannot be read": ({"image": {"bytes": b"no picture", "path": None}}, "no picture that can be read"),
