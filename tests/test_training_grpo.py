@@ -244,9 +244,12 @@ def test_sharing_the_prompt_changes_no_reply_no_likelihood_and_no_gradient(setti
     prompts = [prepare_multimodal_messages(row["prompt"], images=[row["image"]]) for row in batch]
     trainer.generation_config.do_sample = trainer.generation_kwargs["do_sample"] = False
     trainer.temperature = 1e-6  # what is likeliest, too
-    shared = trainer._generate_single_turn(*trainer._tokenize_prompts(prompts), 2)
-    plain = GRPOTrainer._generate_single_turn(trainer, *GRPOTrainer._tokenize_prompts(trainer, prompts), 2)
+    shared, _ = trainer._generate_single_turn(*trainer._tokenize_prompts(prompts), 2)
+    trainer.eos_token_ids = trainer.generation_config.eos_token_id = [shared[2][4]]  # ends one group before the others
+    shared, _ = trainer._generate_single_turn(*trainer._tokenize_prompts(prompts), 2)
+    plain, _ = GRPOTrainer._generate_single_turn(trainer, *GRPOTrainer._tokenize_prompts(trainer, prompts), 2)
     assert shared == plain
+    assert len({len(reply) for reply in shared}) > 1
 
     trainer.temperature = 1.0
     trainer.model.train()
@@ -408,6 +411,17 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     assert Reasoner.from_pretrained(left, device="cpu").frame_side == SIDE
     dtypes = [{k: v.dtype for k, v in load_file(f / "model.safetensors").items()} for f in (source, left)]
     assert dtypes[0] == dtypes[1]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("with_vowels")
+def test_the_reward_rises(settings: argparse.Namespace) -> None:
+    settings.max_steps = settings.eval_every = settings.save_every = 30
+    settings.num_generations, settings.micro_batch, settings.beta = 8, 2, 0.0
+    train(settings)
+    lines = [json.loads(line) for line in (Path(settings.output_dir) / "log.jsonl").read_text().splitlines()]
+    rewards = [line["reward"] for line in lines if "reward" in line]
+    assert sum(rewards[-10:]) > 1.5 * sum(rewards[:10])
 
 
 @pytest.mark.usefixtures("with_vowels")

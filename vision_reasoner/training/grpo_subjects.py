@@ -4,6 +4,7 @@ Knows nothing of how training goes on; `grpo_trainer` does, for either.
 """
 
 import argparse
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ Scores = dict[str, float]
 
 ENDLESS = 1_000_000  # rows of a source that makes them as they are asked for
 HELD_OUT_SEED = -1  # of scenes and requests made up for evaluation; training's seeds are not negative
+FIRST_SCENE_SEED = 5_000_000  # so that scenes which `prepare` made to evaluate on are none that are trained on
 SCENE_OBJECTS = 12  # at most in a scene, as in the model card's figures
 VISION_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>")
 
@@ -181,8 +183,8 @@ def scene_row(seed: int, number: int, size: Size) -> Row:
     from vision_reasoner.training.prepare import ScenePicture
     from vision_reasoner.training.requests import random_requests
 
-    for attempt in range(number, 1 << 62, ENDLESS):  # nearly always the first
-        scene = ScenePicture(seed, attempt, "train", SCENE_OBJECTS).scene()
+    for attempt in itertools.count(number, ENDLESS):  # nearly always the first
+        scene = ScenePicture(FIRST_SCENE_SEED + seed, attempt, "train", SCENE_OBJECTS).scene()
         for request in random_requests(scene, Random(f"grpo {seed} {attempt}"), 4):
             if request.task is Task.VQA:
                 continue
@@ -192,7 +194,7 @@ def scene_row(seed: int, number: int, size: Size) -> Row:
                 image = Image.fromarray(scene.picture)
                 id = f"{seed}-{attempt}"
                 return reasoner_row(id, request.kind, request.query, solution_of(seen), image, size)
-    raise AssertionError
+    raise AssertionError  # it does not end
 
 
 def table_rows(source: str, held_out: str | None, n_held_out: int, size: Size) -> tuple[Rows, Rows]:

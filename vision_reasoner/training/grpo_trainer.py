@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 LORA_TARGETS = r"(?!.*visual).*\.(q|k|v|o|gate|up|down)_proj"  # the vision tower has some of the same names
 SAMPLES = 4  # replies that are logged at a time
 # What a run that goes on may have changed; every other setting decides what is learnt.
-FREE_SETTINGS = {"max_steps", "save_every", "sample_every", "threads", "verbose", "quiet", "output_dir"}
+FREE_SETTINGS = {"max_steps", "eval_every", "save_every", "sample_every", "threads", "verbose", "quiet", "output_dir"}
 
 
 class Trainer(GRPOTrainer):
@@ -61,7 +61,7 @@ class Trainer(GRPOTrainer):
         self.folder = Path(settings.output_dir)
         self.replies: list[tuple[Row, str, list[float]]] = []  # of the last rollouts, with their rewards
         self.held_out: list[Row] = []  # this process's share, once it is needed
-        lora = LoraConfig(r=settings.lora, lora_alpha=2 * settings.lora, target_modules=LORA_TARGETS)
+        rank = settings.lora
         super().__init__(
             model=subject.model,
             reward_funcs=list(subject.rewards),
@@ -69,11 +69,11 @@ class Trainer(GRPOTrainer):
             train_dataset=as_dataset(subject.train, 2 * settings.batch_size),
             eval_dataset=as_dataset(subject.held_out, 0),
             processing_class=subject.processing,
-            peft_config=lora if settings.lora else None,
+            peft_config=LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=LORA_TARGETS) if rank else None,
         )
         if self.is_deepspeed_enabled or self.is_fsdp_enabled:
             raise UsageError("models that are split between processes are for veRL or EasyR1; see training/clusters")
-        if self.ref_model is not None and hasattr(getattr(self.ref_model, "model", None), "visual"):
+        if self.ref_model is not None and subject.model.config.model_type == "qwen2_5_vl":
             window_attention.install(self.ref_model.model.visual)
         self.remove_callback(PrinterCallback)
 
