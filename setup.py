@@ -33,6 +33,7 @@ TRAIN = [
     "peft>=0.21",
     "tensorboard>=2.21",
 ]
+RAY = ["ray>=2.60"]  # evaluation on several devices
 TEST = ["pytest>=9", "hypothesis>=6.100", "ruff>=0.17", "mypy>=2"]
 
 setup(
@@ -49,6 +50,6 @@ setup(
         "vision_reasoner.training.clusters": ["*.sh", "*.txt", "*.yaml"],
     },
     install_requires=CORE,
-    extras_require={"train": TRAIN, "test": TRAIN + TEST},
+    extras_require={"train": TRAIN, "ray": RAY, "test": TRAIN + RAY + TEST},
     entry_points={"console_scripts": ["vision-reasoner = vision_reasoner.inference:main"]},
 )

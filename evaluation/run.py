@@ -4,6 +4,7 @@
     python -m evaluation.run --suite segmentation Ricky06662/refcoco_val --model_path Ricky06662/VisionReasoner-7B
     python -m evaluation.run --suite counting data/countbench --limit 100 --output_path results/try
     python -m evaluation.run --suite vqa lmms-lab/DocVQA                       # the suite docvqa, by the set's name
+    python -m evaluation.run --suite vqa lmms-lab/DocVQA --num_workers 8       # eight GPUs, by Ray
 
 The folder at --output_path gets a line for each finished sample, metrics.json and report.html. The same command again
 continues a run that was interrupted, does failed samples again, and otherwise only reports. The router is not asked:
@@ -25,7 +26,7 @@ from evaluation.report import table, write_report
 from evaluation.samples import Samples
 from evaluation.sources import PICTURES, Source, open_source
 from evaluation.suites import SUITES, choose_suite
-from evaluation.workers import Batch, Load, Pool, in_process, load_model
+from evaluation.workers import FOLDERS, Batch, Load, Pool, import_ray, in_process, load_model, on_ray
 from vision_reasoner.errors import DataError, UsageError, one_line
 from vision_reasoner.files import add_lines
 from vision_reasoner.inference import add_model_options, run_command
@@ -51,6 +52,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--columns", metavar="FIELD=COLUMN,...", help="where the data set calls them otherwise: question=q,answers=a")
     add("--annotations", metavar="FILE", help="detection: COCO's instances JSON; default: instances.json of the set")
     add("--batch_size", type=int, default=16, metavar="N", help="requests at once; default: %(default)s")
+    add("--num_workers", type=int, metavar="N", help="work by Ray, with a GPU each; default with --ray_address: all")
+    add("--ray_address", metavar="ADDRESS", help="of a running Ray cluster; auto: that of this machine")
     add("--limit", type=int, metavar="N", help="the first N samples only")
     add("--output_path", metavar="DIR", help="default: results/<suite>/<data set>/<checkpoint>")
     add("--overwrite", action="store_true", help="throw an earlier run in that folder away")
@@ -69,6 +72,15 @@ def run(arguments: argparse.Namespace) -> int:
     """Evaluate and report."""
     if arguments.batch_size < 1 or (arguments.limit is not None and arguments.limit < 1) or arguments.max_errors < 0:
         raise UsageError("--batch_size and --limit must be at least 1, --max_errors at least 0")
+    spread = arguments.num_workers is not None or arguments.ray_address is not None
+    if spread:
+        if arguments.num_workers is not None and arguments.num_workers < 1:
+            raise UsageError("--num_workers must be at least 1")
+        if ":" in arguments.device:
+            raise UsageError(
+                f"--device {arguments.device}: with workers Ray says which; give {arguments.device.partition(':')[0]}"
+            )
+        import_ray()
     suite = choose_suite(arguments.suite, arguments.dataset).with_columns(_columns(arguments.columns))
     source = open_source(
         arguments.dataset or suite.data,
@@ -81,14 +93,27 @@ def run(arguments: argparse.Namespace) -> int:
     annotations = _annotations(arguments.annotations, source) if suite.ranked else None
     settings, manifest = describe(arguments, samples, annotations)
     folder = Path(arguments.output_path or _default_folder(arguments, manifest))
+    load = partial(load_model, settings, quietly=not arguments.verbose)
+    pool: Pool = in_process
+    if spread:
+        digests = {part: checkpoint["digest"] for part, checkpoint in manifest["checkpoint"].items()}
+        load = partial(load_model, _everywhere(settings, manifest), digests, quietly=not arguments.verbose)
+        pool = partial(
+            on_ray,
+            num_workers=arguments.num_workers,
+            address=arguments.ray_address,
+            gpu=manifest["settings"]["device"] == "cuda",
+            quietly=not arguments.verbose,
+        )
     metrics = evaluate(
         samples,
-        partial(load_model, settings, quietly=not arguments.verbose),
+        load,
         folder,
         manifest,
         annotations=annotations,
         batch_size=arguments.batch_size,
         overwrite=arguments.overwrite,
+        pool=pool,
         quiet=arguments.quiet,
     )
     print(table(metrics, arguments.protocol))
@@ -172,6 +197,13 @@ def plan(samples: Samples, n: int, batch_size: int) -> list[list[int]]:
     pixels = [samples.pixels(i) if by_size else 0 for i in range(n)]
     order = sorted(range(n), key=lambda i: (-pixels[i], -len(samples.queries[i]), i))
     return [order[start : start + batch_size] for start in range(0, n, batch_size)]
+
+
+def _everywhere(settings: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
+    """The settings with nothing in them that another machine could take otherwise, and no part that is not used."""
+    chosen = {key: manifest["settings"][key] for key in ("device", "dtype", "attn_implementation")}
+    folders = {FOLDERS[part]: str(Path(settings[FOLDERS[part]]).resolve()) for part in manifest["checkpoint"]}
+    return settings | {"router": None, "segmenter": None} | chosen | folders
 
 
 def _columns(text: str | None) -> dict[str, str]:

@@ -105,7 +105,9 @@ def toy_run(
         **options.pop("manifest", {}),
     }
     toy = model or toy_model()
-    return evaluate(samples, lambda: toy, folder, manifest, **{"batch_size": 3, "quiet": True, **options})
+    return evaluate(
+        samples, folder=folder, manifest=manifest, **{"load": lambda: toy, "batch_size": 3, "quiet": True, **options}
+    )
 
 
 def main() -> None:
