@@ -40,6 +40,7 @@ from vision_reasoner import window_attention
 from vision_reasoner.errors import UsageError
 from vision_reasoner.files import add_lines, keep_lines, write_whole
 from vision_reasoner.training.grpo_subjects import Row, Rows, Subject, load_subject
+from vision_reasoner.training.loop import denormals_flushed
 
 logger = logging.getLogger(__name__)
 
@@ -421,7 +422,8 @@ def train(settings: argparse.Namespace) -> Path:
     trainer = Trainer(subject, settings, config)
     if last is not None:
         logger.warning("going on from %s", last)
-    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    with denormals_flushed():
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
     return folder / subject.part
 
 
