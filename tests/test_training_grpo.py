@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from trl import GRPOTrainer
 from trl.data_utils import prepare_multimodal_messages
 
-from tests import tiny
+from tests import drawings, tiny
 from tests.conftest import noise
 from vision_reasoner import reasoner as inference
 from vision_reasoner.errors import DataError, UsageError
@@ -28,7 +28,7 @@ from vision_reasoner.geometry import Box, Point
 from vision_reasoner.reasoner import Reasoner
 from vision_reasoner.results import Task
 from vision_reasoner.router import COUNTING, OBJECTS, Router
-from vision_reasoner.training import grpo, grpo_trainer
+from vision_reasoner.training import grpo, grpo_trainer, prepare
 from vision_reasoner.training.grpo_subjects import (
     Rows,
     Subject,
@@ -192,7 +192,8 @@ def test_rows_of_another_frame_are_brought_to_the_models(tmp_path: Path) -> None
     assert json.loads(row["solution"]) == [{"bbox_2d": [20, 20, 98, 98], "point_2d": [60, 60]}]
 
 
-def test_a_scenes_row_is_a_request_for_objects_and_the_same_again() -> None:
+def test_a_scenes_row_is_a_request_for_objects_and_the_same_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare, "_sprites", lambda _drawings: drawings.sprites())
     row, again, other = (scene_row(seed, 3, (280, 280)) for seed in (1, 1, 2))
     assert row["image"].size == (280, 280)
     assert not row["kind"].startswith("vqa")
