@@ -21,7 +21,7 @@ class Headline(NamedTuple):
 
 
 def headline(record: Record, scores: Mapping[str, float]) -> Headline:
-    """The headline of a record, chosen by the scores that it has: IoU, distance in count, F1, or the first one."""
+    """The headline of a record, by the scores that it has: IoU, distance in count, F1 at IoU 0.5, or the first one."""
     if "iou" in scores:
         return Headline("IoU", scores["iou"], f"{scores['iou']:.2f}")
     if "off_by_one" in scores:
@@ -32,6 +32,6 @@ def headline(record: Record, scores: Mapping[str, float]) -> Headline:
     if "matched" in scores:
         boxes = scores["predicted"] + scores["true"]
         f1 = 2 * scores["matched"] / boxes if boxes else 1.0
-        return Headline("F1 at IoU 0.5", f1, f"{f1:.2f}")
+        return Headline("F1", f1, f"{f1:.2f}")
     name, value = next(iter(scores.items()))
     return Headline(name, value, f"{value:.2f}")

@@ -173,6 +173,7 @@ def page_data(
             {**figure, "published": sorted((figure["published"] or {}).items(), key=lambda one: -one[1])}
             for figure in metrics["figures"]
         ],
+        "interval": metrics["interval"],
         "remarks": remarks,
         "plots": _plots(samples),
         "samples": [samples[i] for i in kept],
@@ -181,20 +182,30 @@ def page_data(
 
 
 def _facts(manifest: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """The manifest as titled lists of names and values: what stands at its top, then a list for each group."""
-
-    def rows(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-        found = []
-        for name, value in values.items():
-            if isinstance(value, Mapping):
-                found += rows(value, f"{prefix}{name} ")
-            elif value is not None and name != value:  # a column that is called as it should
-                found.append((prefix + name, value if isinstance(value, str) else json.dumps(value)))
-        return found
-
-    groups = {name: value for name, value in manifest.items() if isinstance(value, Mapping) and name != PLACES}
-    top = {name: value for name, value in manifest.items() if not isinstance(value, Mapping)}
-    return [("run", rows(top)), *((name, rows(value)) for name, value in groups.items())]
+    """The manifest as titled lists of names and values; without the places, which are somebody's machine."""
+    data = manifest["data"]
+    renamed = {field: column for field, column in data["columns"].items() if field != column}
+    groups: dict[str, Mapping[str, Any]] = {
+        "data": {
+            "name": data["name"],
+            "split": data["split"],
+            "samples": f"{manifest['n']} of {data['rows']}",
+            "fingerprint": data["fingerprint"],
+            "annotations": data["annotations"],
+            "columns": ", ".join(f"{field}={column}" for field, column in renamed.items()) or None,
+        },
+        "checkpoint": {
+            name: value
+            for part, one in manifest["checkpoint"].items()
+            for name, value in ((part, one["name"]), (f"{part} digest", one["digest"]))
+        },
+        "settings": {"model": manifest["model"], "prompt": manifest["prompt"], **manifest["settings"]},
+        "versions": manifest["versions"],
+    }
+    return [
+        (title, [(name, str(value)) for name, value in values.items() if value is not None])
+        for title, values in groups.items()
+    ]
 
 
 def thumbnail(image: Image.Image, pixels: int) -> str:
@@ -283,11 +294,12 @@ def _plots(samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The distributions, of all samples; those of scores are of the samples without an error."""
     scored = [sample for sample in samples if sample["status"] != "error"]
     plots = []
-    counted = [(s["true_count"], s["count"]) for s in scored if None not in (s["true_count"], s["count"])]
-    if any("off_by_one" not in sample["scores"] for sample in scored):
-        plots.append(_qualities(scored))
-    if counted:
+    counting = any("off_by_one" in sample["scores"] for sample in scored)
+    counted = [(sample["true_count"], sample["count"]) for sample in scored if sample["count"] is not None]
+    if counting and counted:
         plots.append(_confusion(counted))
+    elif scored and not counting:
+        plots.append(_qualities(scored))
     counts = [sum(sample["status"] == status for sample in samples) for status in STATUSES]
     present = [(status, n) for status, n in zip(STATUSES, counts, strict=True) if n or status == "ok"]
     plots.append(

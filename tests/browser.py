@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-PATIENCE = 60  # seconds for an answer, or for a condition to come true; a busy machine is slow
+PATIENCE = 120  # seconds for an answer, or for a condition to come true; a busy machine is slow
 
 
 class Browser:
