@@ -331,15 +331,20 @@ def slow_toy(log):
 
 
 @pytest.mark.slow
-def test_on_two_nodes_with_a_worker_killed_in_the_middle_the_figures_are_those_of_one_process(
+def test_on_two_nodes_with_both_workers_killed_in_the_middle_the_figures_are_those_of_one_process(
     cluster, data, folder, expected, tmp_path, caplog
 ):
     log = tmp_path / "workers"
 
     def kill():
-        while not (folder / SAMPLES).exists() or not (folder / SAMPLES).stat().st_size:
-            time.sleep(0.01)
-        os.kill(int(log.read_text().split()[0]), signal.SIGKILL)
+        size = 0
+        for victim in range(2):
+            while not (folder / SAMPLES).exists() or (folder / SAMPLES).stat().st_size == size:
+                time.sleep(0.01)
+            size = (folder / SAMPLES).stat().st_size
+            while len(pids := log.read_text().split()) < 2:
+                time.sleep(0.01)
+            os.kill(int(pids[victim]), signal.SIGKILL)
 
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
@@ -348,8 +353,8 @@ def test_on_two_nodes_with_a_worker_killed_in_the_middle_the_figures_are_those_o
     killer.join()
     assert (folder / METRICS).read_bytes() == expected
     assert indices(folder) == list(range(24))
-    assert len(set(log.read_text().split())) == 3, "two, and one in place of the dead one"
-    assert "A worker died over the batch" in caplog.text
+    assert len(set(log.read_text().split())) > 2, "two, and who did the rest"
+    assert "A worker died" in caplog.text
 
 
 @pytest.mark.slow
