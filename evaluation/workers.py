@@ -209,8 +209,11 @@ def _cluster(address: str | None, num_workers: int | None, quietly: bool) -> Ite
     try:
         ray.init(address or "local", **options)
     except Exception as error:
-        what = f"--ray_address {address}: cannot be joined" if address else "Ray does not start here"
-        raise UsageError(f"{what} ({one_line(error)}); `ray status` tells about a cluster") from error
+        if address:
+            raise UsageError(
+                f"--ray_address {address}: cannot be joined ({one_line(error)}); `ray status` there tells about it"
+            ) from error
+        raise UsageError(f"Ray does not start here ({one_line(error)}); is the machine busy? Try again") from error
     try:
         yield ray
     finally:
