@@ -15,7 +15,7 @@ from vision_reasoner.results import Task
 from vision_reasoner.training.language import IGNORE, Batch, Heads, Language, Teacher
 from vision_reasoner.training.requests import random_requests
 from vision_reasoner.training.scenes import Scene, random_scene
-from vision_reasoner.training.tiny import CELLS, SIDE, CellTruth, Code, make_reasoner, pixel_values, see
+from vision_reasoner.training.tiny import CELL, CELLS, NEAR, SIDE, CellTruth, Code, make_reasoner, pixel_values, see
 from vision_reasoner.training.tokenizer import build_processor
 
 
@@ -134,6 +134,26 @@ def test_ideal_tokens_tell_everything_back() -> None:
     there = truth.label < len(code.classes) - 1
     assert torch.allclose((tokens @ code.numbers.T)[there], truth.numbers[there], atol=1e-4)
     assert int(truth.home.sum()) == sum(map(len, scenes))
+
+
+def test_each_object_settles_in_one_cell_near_its_centre_where_that_is_preferred() -> None:
+    rng = random.Random(3)
+    scenes = [random_scene(sprites(), rng, (SIDE, SIDE), min_objects=8) for _ in range(12)]
+    truth = CellTruth([s.objects for s in scenes])
+    for before, after in zip(scenes, truth.settled(scenes), strict=True):
+        assert [o.home for o in after.objects] == [o.home for o in before.objects]
+    truth.settle(torch.rand(len(truth.home), generator=torch.Generator().manual_seed(0)))
+    moved = 0
+    for before, after in zip(scenes, truth.settled(scenes), strict=True):
+        homes = [o.home for o in after.objects]
+        assert homes == sorted(set(homes)), "two objects in one cell, or out of order"
+        was = {id(o.mask): o for o in before.objects}
+        assert len(was) == len(after.objects)
+        for o in after.objects:
+            moved += o.home != was[id(o.mask)].home
+            centre = (o.box.y1 + o.box.y2 + 1) / 2 / CELL, (o.box.x1 + o.box.x2 + 1) / 2 / CELL
+            assert all(abs(c - (at + 0.5)) <= NEAR for c, at in zip(centre, o.home, strict=True))
+    assert moved > 5
 
 
 def test_every_loss_has_a_gradient(teacher: Teacher, processor: Any) -> None:

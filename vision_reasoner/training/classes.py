@@ -24,7 +24,7 @@ class ObjectClass:
     paintable: bool = False
 
 
-# name, plural ("" adds an s), code points; a star marks what may be painted
+# name, plural ("" adds an s), code points; a star marks what may be painted: things known by their outline
 _TABLE = """
 woman/women/1f9cd-200d-2640-fe0f 1f469
 man/men/1f9cd-200d-2642-fe0f 1f468
@@ -59,7 +59,7 @@ fish/fish/1f41f 1f420 *
 shark//1f988
 whale//1f40b 1f433
 dolphin//1f42c
-octopus/octopuses/1f419 *
+octopus/octopuses/1f419
 crab//1f980
 apple//1f34e 1f34f
 banana//1f34c
@@ -96,10 +96,10 @@ spoon//1f944
 vase//1f3fa
 car//1f697 1f699 *
 bus/buses/1f68c 1f68d *
-truck//1f69a 1f69b *
+truck//1f69a 1f69b
 train//1f686 1f682
 bicycle//1f6b2 *
-motorcycle//1f3cd-fe0f 1f6f5 *
+motorcycle//1f3cd-fe0f 1f6f5
 airplane//2708-fe0f 1f6e9-fe0f
 helicopter//1f681
 rocket//1f680
@@ -107,12 +107,12 @@ boat//26f5
 traffic light//1f6a6 1f6a5
 stop sign//1f6d1
 chair//1fa91 *
-couch/couches/1f6cb-fe0f *
-bed//1f6cf-fe0f *
+couch/couches/1f6cb-fe0f
+bed//1f6cf-fe0f
 potted plant//1fab4
 toilet//1f6bd
-ladder//1fa9c *
-door//1f6aa *
+ladder//1fa9c
+door//1f6aa
 tv//1f4fa
 laptop//1f4bb
 keyboard//2328-fe0f
@@ -120,35 +120,35 @@ computer mouse/computer mice/1f5b1-fe0f
 cell phone//1f4f1
 camera//1f4f7 1f4f8
 clock//23f0 1f570-fe0f
-book//1f4d5 1f4d7 1f4d8 *
+book//1f4d5 1f4d7 1f4d8
 pencil//270f-fe0f
 scissors/scissors/2702-fe0f
 key//1f511 *
 hammer//1f528
 flashlight//1f526
-candle//1f56f-fe0f *
+candle//1f56f-fe0f
 light bulb//1f4a1
 umbrella//2614 2602-fe0f *
-backpack//1f392 *
-handbag//1f45c 1f45b *
-suitcase//1f9f3 *
-tie//1f454 *
+backpack//1f392
+handbag//1f45c 1f45b
+suitcase//1f9f3
+tie//1f454
 shirt//1f455 *
 dress/dresses/1f457 *
-shoe//1f45f 1f45e *
-sock//1f9e6 *
+shoe//1f45f 1f45e
+sock//1f9e6
 hat//1f452 1f3a9 *
 crown//1f451
 glasses/glasses/1f453 1f576-fe0f
 toothbrush/toothbrushes/1faa5
 broom//1f9f9
-bucket//1faa3 *
+bucket//1faa3
 basket//1f9fa
 gift//1f381 *
 balloon//1f388 *
 teddy bear//1f9f8
-kite//1fa81 *
-frisbee//1f94f *
+kite//1fa81
+frisbee//1f94f
 ball//26bd 1f3c0 1f3d0
 skateboard//1f6f9
 skis/skis/1f3bf
@@ -160,7 +160,7 @@ tree//1f333 1f332
 cactus/cacti/1f335
 flower//1f33b 1f337 1f339
 house//1f3e0 1f3e1
-tent//26fa *
+tent//26fa
 fire extinguisher//1f9ef
 """
 

@@ -51,9 +51,10 @@ def main(argv: list[str] | None = None) -> int:
         def step_losses(step: int) -> loop.Losses:
             rng = random.Random(args.seed * 4_000_037 + step)
             scenes = [random_scene(sprites, rng, (SIDE, SIDE)) for _ in range(args.batch_size)]
+            tokens, truth = see(tower, [s.picture for s in scenes]), CellTruth([s.objects for s in scenes])
+            seen, look = vision_loss(tokens, truth, code)
+            scenes = truth.settled(scenes)
             requests = [random_requests(s, rng, args.requests) for s in scenes]
-            tokens = see(tower, [s.picture for s in scenes])
-            seen, look = vision_loss(tokens, CellTruth([s.objects for s in scenes]), code)
             told, say = language.losses(scenes, requests, tokens)
             return seen + told, {**look, **say}
 

@@ -1,6 +1,7 @@
 """Stage 2: the language model alone, on ideal vision tokens; and the losses that the joint stage shares with it.
 
     python -m vision_reasoner.training.language --minutes 60
+    python -m vision_reasoner.training.language --minutes 60 --seen   # then: on what the trained vision tower sees
 
 The loss on the reply's tokens alone teaches the format and then, for thousands of steps, nothing of the picture. What
 makes the model look is being taught every part of the way from question to answer where it should arise: the class
@@ -30,7 +31,7 @@ from vision_reasoner.training import loop
 from vision_reasoner.training.art import load_sprites
 from vision_reasoner.training.requests import NOWHERE, Piece, Request, random_requests
 from vision_reasoner.training.scenes import GRID, Scene, random_scene
-from vision_reasoner.training.tiny import CELL, CELLS, HEAD, NONE, SIDE, WIDTH, CellTruth, Code, make_reasoner
+from vision_reasoner.training.tiny import CELL, CELLS, HEAD, NONE, SIDE, WIDTH, CellTruth, Code, make_reasoner, see
 from vision_reasoner.training.tokenizer import (
     FIRST,
     LAST,
@@ -338,6 +339,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     loop.add_arguments(parser, minutes=60)
     parser.add_argument("--requests", type=int, default=6, help="requests per picture")
+    parser.add_argument("--seen", action="store_true", help="tokens of stage 1's vision tower, not ideal ones")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
@@ -345,14 +347,25 @@ def main(argv: list[str] | None = None) -> int:
     model, heads = make_reasoner(tokenizer, code), Heads()
     model.model.visual.requires_grad_(False)
     language = Language(model, heads, Teacher(tokenizer), code)
+    if args.seen:
+        loop.resume(args.output_dir / "vision.pt", {"tower": model.model.visual})
 
     def step_losses(step: int) -> loop.Losses:
         rng = random.Random(args.seed * 2_000_003 + step)
         most = min(12, 4 + step // 60)  # few objects first
         scenes = [random_scene(sprites, rng, (SIDE, SIDE), most) for _ in range(args.batch_size)]
+        truth = CellTruth([s.objects for s in scenes])
+        if args.seen:
+            with torch.no_grad():
+                tokens = see(model.model.visual, [s.picture for s in scenes])
+            truth.settle(tokens @ code.numbers[-1])
+        else:
+            truth.settle(torch.rand(len(truth.home)))
+            tokens = code.tokens(truth)
+            tokens = tokens + 0.02 * torch.randn_like(tokens)
+        scenes = truth.settled(scenes)
         requests = [random_requests(s, rng, args.requests) for s in scenes]
-        ideal = code.tokens(CellTruth([s.objects for s in scenes]))
-        return language.losses(scenes, requests, ideal + 0.02 * torch.randn_like(ideal))
+        return language.losses(scenes, requests, tokens)
 
     loop.train("language", {"language": model.model.language_model, "heads": heads}, step_losses, args)
     return 0

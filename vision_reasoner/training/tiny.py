@@ -7,6 +7,7 @@ is seen and what is asked are alike from the first step. Both halves can therefo
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from vision_reasoner import window_attention
 from vision_reasoner.training.classes import CLASSES, COLOUR_INDEX, COLOURS, COMPANIES
-from vision_reasoner.training.scenes import GRID, SceneObject
+from vision_reasoner.training.scenes import GRID, Scene, SceneObject
 
 SIDE = 280  # the frame: 10 x 10 merged tokens of 28 pixels
 CELL = SIDE // GRID
@@ -25,6 +26,7 @@ WIDTH = 256  # of the language model, and of the tokens between the two
 HEAD = 64
 NUMBERS = 7  # x1 y1 x2 y2 and the point's x y, in cells from the cell's centre; 1 where the cell is a home cell
 NONE = len(CLASSES)
+NEAR = 0.75  # cells from an object's centre within which its home cell's centre lies, in x and in y
 
 VISION_CONFIG: dict[str, Any] = {
     "depth": 6,
@@ -86,39 +88,72 @@ class CellTruth:
         label: class (NONE where nothing is).
         colour, company: index, -1 where none.
         numbers: (cells, NUMBERS), see NUMBERS.
+        owner: number of the object in the whole batch, -1 where none.
+        near: whether the cell may be its owner's home; one of them is, at first that which holds the box's centre.
     """
 
     def __init__(self, scenes: Sequence[Sequence[SceneObject]], grid: int = GRID) -> None:
         """Of scenes painted at CELL pixels a cell, `grid` x `grid` cells each; objects may stick out."""
         shape = (len(scenes), grid, grid)
-        label, colour, company = np.full(shape, NONE), np.full(shape, -1), np.full(shape, -1)
-        numbers = np.zeros((*shape, NUMBERS), np.float32)
+        label, colour, company, owner = (np.full(shape, v) for v in (NONE, -1, -1, -1))
+        numbers, near = np.zeros((*shape, NUMBERS), np.float32), np.zeros(shape, bool)
         mid = np.arange(grid) * CELL + CELL / 2
+        first = 0
         for b, objects in enumerate(scenes):
-            for at_home in (False, True):  # home cells last: they win over a neighbour's body
-                for o in objects:
+            for part in ("body", "near", "home"):  # in this order: an object's home wins over a neighbour's body
+                for i, o in enumerate(objects, first):
                     x1, y1, x2, y2 = o.box
-                    if at_home:
-                        rows, columns = np.array([(y1 + y2 + 1) // (2 * CELL)]), np.array([(x1 + x2 + 1) // (2 * CELL)])
-                        inside = (rows >= 0) & (rows < grid) & (columns >= 0) & (columns < grid)
-                        rows, columns = rows[inside], columns[inside]
+                    row, column = (y1 + y2 + 1) // (2 * CELL), (x1 + x2 + 1) // (2 * CELL)
+                    inside = 0 <= row < grid and 0 <= column < grid
+                    if part != "body" and not inside:
+                        continue
+                    if part == "home":
+                        rows, columns = np.array([row]), np.array([column])
                     else:
-                        near_x = np.abs(mid - (x1 + x2 + 1) / 2) <= max(CELL / 2, (x2 - x1) / 4)
-                        near_y = np.abs(mid - (y1 + y2 + 1) / 2) <= max(CELL / 2, (y2 - y1) / 4)
+                        reach = NEAR * CELL
+                        across, down = ((x2 - x1) / 4, (y2 - y1) / 4) if part == "body" else (0, 0)
+                        near_x = np.abs(mid - (x1 + x2 + 1) / 2) <= max(reach, across)
+                        near_y = np.abs(mid - (y1 + y2 + 1) / 2) <= max(reach, down)
                         rows, columns = np.where(near_y[:, None] & near_x[None])
                     x, y = mid[columns], mid[rows]
                     away = np.stack([x1 - x, y1 - y, x2 - x, y2 - y, o.point.x - x, o.point.y - y], 1) / CELL
-                    numbers[b, rows, columns] = np.concatenate([away, np.full((len(rows), 1), float(at_home))], 1)
+                    numbers[b, rows, columns] = np.concatenate([away, np.full((len(rows), 1), part == "home")], 1)
                     label[b, rows, columns] = o.label
                     colour[b, rows, columns] = COLOUR_INDEX[o.colour] if o.colour else -1
                     company[b, rows, columns] = COMPANIES.index(o.text) if o.text else -1
-        self.label, self.colour, self.company = (torch.from_numpy(v).flatten().long() for v in (label, colour, company))
-        self.numbers = torch.from_numpy(numbers).view(-1, NUMBERS)
+                    owner[b, rows, columns] = i
+                    near[b, rows, columns] = part != "body"
+            first += len(objects)
+        self.label, self.colour, self.company, self.owner = (
+            torch.from_numpy(v).flatten().long() for v in (label, colour, company, owner)
+        )
+        self.numbers, self.near = torch.from_numpy(numbers).view(-1, NUMBERS), torch.from_numpy(near).flatten()
 
     @property
     def home(self) -> Tensor:
-        """1.0 in the cell that holds an object's centre."""
+        """1.0 in the home cell of each object."""
         return self.numbers[:, -1]
+
+    def settle(self, preferred: Tensor) -> None:
+        """Each object's home becomes the one of its possible home cells where `preferred`, (cells,), is highest.
+
+        Were it always the cell that holds the centre, then a centre near a border would be a coin's toss, and the
+        object listed twice or never. As its own preference is made the truth, the tower learns to settle on one.
+        """
+        owner, value = self.owner[self.near], preferred[self.near]
+        best = value.new_full((int(self.owner.max()) + 1,), -torch.inf).scatter_reduce(0, owner, value, "amax")
+        self.numbers[:, -1] = 0
+        self.numbers[self.near, -1] = (value == best[owner]).float()
+
+    def settled(self, scenes: Sequence[Scene]) -> list[Scene]:
+        """The scenes that this is the truth of, their objects at these homes and in the order of these."""
+        at = {int(self.owner[cell]): int(cell) % CELLS for cell in self.home.nonzero()[:, 0]}
+        found, first = [], 0
+        for scene in scenes:
+            objects = [replace(o, home=divmod(at[first + k], GRID)) for k, o in enumerate(scene.objects)]
+            found.append(replace(scene, objects=sorted(objects, key=lambda o: o.home)))
+            first += len(scene.objects)
+        return found
 
 
 def pixel_values(pictures: Sequence[np.ndarray], mean: float = 0.5, std: float = 0.25) -> Tensor:

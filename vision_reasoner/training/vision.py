@@ -34,7 +34,7 @@ from vision_reasoner.training.tiny import (
 
 FRESH = 4  # new scenes per step
 SIGNS = 0.4  # share of scenes with a company's sign: the names are many, and small
-PAINTED = 0.8  # share of classes painted where they can be: else what things are is told by their colour alone
+PAINTED = 0.6  # share of classes painted where they can be: else what things are is told by their colour alone
 SIGN_CELLS = 5  # a detail that holds a whole sign
 POOL = 320  # scenes to draw from, so that what a step sees is mixed
 SHARPNESS = 8.0  # of the class logits that are read from a token's products with the code's unit vectors
@@ -45,13 +45,14 @@ def vision_loss(tokens: Tensor, truth: CellTruth, code: Code) -> loop.Losses:
 
     Args:
         tokens: (cells, WIDTH) of a batch, scene by scene.
-        truth: of the same cells.
+        truth: of the same cells; each object settles where the tokens have it.
         code: the vectors the tokens should be made of.
     """
+    numbers = tokens @ code.numbers.T
+    truth.settle(numbers[:, -1].detach())
     there, home = truth.label < NONE, truth.home > 0
     logits = tokens @ code.classes.T * SHARPNESS
     wrong = F.cross_entropy(logits, truth.label, reduction="none")
-    numbers = tokens @ code.numbers.T
     off = (numbers - truth.numbers)[there, :-1]
     at_home = F.binary_cross_entropy_with_logits((numbers[:, -1] - 0.5) * SHARPNESS, truth.home)
     # what things are is by far the slowest to learn: everything else is kept from drowning it
@@ -123,7 +124,7 @@ def main(argv: list[str] | None = None) -> int:
     def scene(i: int) -> Scene:
         rng = random.Random(args.seed * 1_000_003 + i)
         return random_scene(
-            sprites, rng, (SIDE, SIDE), 14, 6, 14, rng.random() > i / FRESH / args.plain_steps, SIGNS, PAINTED
+            sprites, rng, (SIDE, SIDE), 14, 1, 14, rng.random() > i / FRESH / args.plain_steps, SIGNS, PAINTED
         )
 
     pool: deque[Scene] = deque(maxlen=POOL)
