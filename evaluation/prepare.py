@@ -41,6 +41,7 @@ from tqdm import tqdm
 from evaluation.sources import open_source
 from vision_reasoner.errors import DataError, ImageError, UsageError, VisionReasonerError
 from vision_reasoner.images import MAX_BYTES, SUFFIXES, load_image
+from vision_reasoner.inference import with_underscores
 from vision_reasoner.training.annotations import (
     Counted,
     Instances,
@@ -52,7 +53,7 @@ from vision_reasoner.training.annotations import (
     read_pixmo_count,
     read_reasonseg,
 )
-from vision_reasoner.training.prepare import references_of, with_underscores
+from vision_reasoner.training.prepare import references_of
 from vision_reasoner.training.rows import Row, write_table
 
 QUESTION = "How many {what} are there in this image?"

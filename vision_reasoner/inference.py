@@ -147,12 +147,7 @@ def run_command(
         run: what the command does; gives the exit code.
         argv: the arguments; None for those that the process was started with.
     """
-    given = sys.argv[1:] if argv is None else list(argv)
-    # --model-path is as good as --model_path.
-    given = [
-        re.sub(r"^--[a-z]+(-[a-z]+)+(?==|$)", lambda flag: "--" + flag[0][2:].replace("-", "_"), arg) for arg in given
-    ]
-    arguments = parser.parse_args(given)
+    arguments = parser.parse_args(with_underscores(argv))
     level = logging.INFO if arguments.verbose else logging.ERROR if arguments.quiet else logging.WARNING
     logging.basicConfig(level=level, stream=sys.stderr, format="%(message)s", force=True)
     if not arguments.verbose:
@@ -170,6 +165,13 @@ def run_command(
         return 1
     except Exception as error:  # noqa: BLE001 - the last resort: one line for people, the traceback with -v
         return _fail(f"{one_line(error)} (run with -v for the traceback)", 1, arguments.verbose)
+
+
+def with_underscores(argv: Sequence[str] | None) -> list[str]:
+    """The arguments, those of the process where there are none, with --model-path as good as --model_path."""
+    given = sys.argv[1:] if argv is None else argv
+    flag = re.compile(r"^--[a-z0-9]+(-[a-z0-9]+)+(?==|$)")
+    return [flag.sub(lambda found: "--" + found[0][2:].replace("-", "_"), text) for text in given]
 
 
 def run(arguments: argparse.Namespace) -> int:

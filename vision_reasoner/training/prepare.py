@@ -22,7 +22,6 @@ them; some requests have nothing to find; some are two or three requests for the
 """
 
 import argparse
-import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -36,6 +35,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from vision_reasoner.errors import CheckpointError, DataError, ImageError, UsageError, VisionReasonerError
+from vision_reasoner.inference import with_underscores
 from vision_reasoner.reasoner import FRAME_SIDE
 from vision_reasoner.results import Mask, Task
 from vision_reasoner.training.annotations import Annotation, Instances, Reference, read_instances, read_references
@@ -456,13 +456,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     print(f"{arguments.output_dir}: {n} rows")
     return 0
-
-
-def with_underscores(argv: Sequence[str] | None) -> list[str]:
-    """The arguments, with --output-dir as good as --output_dir."""
-    given = sys.argv[1:] if argv is None else list(argv)
-    flag = re.compile(r"^--[a-z0-9]+(-[a-z0-9]+)+(?==|$)")
-    return [flag.sub(lambda found: "--" + found[0][2:].replace("-", "_"), text) for text in given]
 
 
 def prepare(arguments: argparse.Namespace) -> int:
