@@ -130,3 +130,10 @@ def test_the_bundled_router_is_small_and_half_precise():
     with safe_open(BUNDLED / "model.safetensors", "pt") as weights:
         assert {str(weights.get_tensor(name).dtype) for name in weights.keys()} == {"torch.float16"}  # noqa: SIM118
     assert (BUNDLED / "model.safetensors").stat().st_size <= 5_000_000
+
+
+def test_the_bundled_router_knows_the_task_of_requests_that_people_type():
+    report = training.evaluate(BUNDLED, Path("tests/data/router_requests.jsonl"), n=300, seed=77)
+    assert report["written by hand"]["n"] == 200
+    assert report["written by hand"]["right %"] >= 95, report
+    assert report["held-out wordings"]["right %"] >= 99, report

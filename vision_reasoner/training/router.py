@@ -282,7 +282,7 @@ def evaluate(folder: Path, written_by_hand: Path, n: int, seed: int) -> dict[str
 
     Args:
         folder: the router.
-        written_by_hand: JSON lines with "query" and "category" (1 to 4).
+        written_by_hand: JSON lines with "query" and "task".
         n: how many held-out requests.
         seed: of these.
     """
@@ -291,7 +291,7 @@ def evaluate(folder: Path, written_by_hand: Path, n: int, seed: int) -> dict[str
     lines = [json.loads(line) for line in written_by_hand.read_text(encoding="utf-8").splitlines() if line.strip()]
     sets = {
         "held-out wordings": [(r.query, CATEGORY_OF[r.task]) for r in held_out],
-        "written by hand": [(line["query"], int(line["category"])) for line in lines],
+        "written by hand": [(line["query"], CATEGORY_OF[Task(line["task"])]) for line in lines],
     }
     report: dict[str, Any] = {}
     for name, rows in sets.items():

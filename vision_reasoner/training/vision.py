@@ -32,7 +32,7 @@ from vision_reasoner.training.tiny import (
     see,
 )
 
-FRESH = 4  # new scenes per step
+FRESH = 16  # new scenes per step; with fewer, the tower learns them by heart
 SIGNS = 0.4  # share of scenes with a company's sign: the names are many, and small
 PAINTED = 0.6  # share of classes painted where they can be: else what things are is told by their colour alone
 SIGN_CELLS = 5  # a detail that holds a whole sign
@@ -57,8 +57,8 @@ def vision_loss(tokens: Tensor, truth: CellTruth, code: Code) -> loop.Losses:
     at_home = F.binary_cross_entropy_with_logits((numbers[:, -1] - 0.5) * SHARPNESS, truth.home)
     # what things are is by far the slowest to learn: everything else is kept from drowning it
     parts = [(1.0, wrong[home]), (0.3, wrong[there & ~home]), (0.2, wrong[~there])]
-    loss = torch.stack([weight * part.mean() for weight, part in parts if len(part)]).sum() + 0.8 * at_home
-    loss = loss + 0.8 * F.smooth_l1_loss(off, torch.zeros_like(off), beta=0.1)
+    loss = torch.stack([weight * part.mean() for weight, part in parts if len(part)]).sum() + 4.0 * at_home
+    loss = loss + 3.0 * F.smooth_l1_loss(off, torch.zeros_like(off), beta=0.1)
     loss = loss + 0.05 * ((tokens - code.tokens(truth)) ** 2).sum(1).mean()
     found = numbers[:, -1] > 0.5
     seen = {
