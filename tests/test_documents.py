@@ -1,10 +1,13 @@
 """The README and its companions: what they promise about the code holds."""
 
+import importlib
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
+from tests.drawings import sprites
 from vision_reasoner.inference import build_parser
 from vision_reasoner.results import Task
 from vision_reasoner.router import task_of
@@ -12,6 +15,7 @@ from vision_reasoner.router import task_of
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TASKS = (ROOT / "task_categorization.md").read_text(encoding="utf-8")
+GUIDE = (ROOT / "vision_reasoner/training/README.md").read_text(encoding="utf-8")
 
 
 def test_the_table_of_flags_is_the_command_line():
@@ -31,15 +35,34 @@ def test_the_two_commands_stand_where_the_checks_look_for_them():
     assert all(command.startswith("pip install -e ") for command in commands.values())
 
 
-@pytest.mark.parametrize("document", ["README.md", "task_categorization.md"])
+def test_the_guides_stand_in_pictures_are_a_data_set_that_rows_and_tables_are_made_of(tmp_path, monkeypatch):
+    [snippet] = re.findall(r"<!-- example: stand-in -->\n```python\n(.+?)```", GUIDE, re.S)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("vision_reasoner.training.art.load_sprites", lambda _split: sprites())
+    exec(snippet.replace("N, sprites = 500", "N, sprites = 5"), {})
+    assert len(list(Path("mine/images").iterdir())) == 5
+    commands = re.findall(r"python -m (\S+)\.prepare (coco [^`]+?)\n(?=python|```)", GUIDE)
+    assert [module for module, _ in commands] == ["vision_reasoner.training", "evaluation"]
+    for module, line in commands:
+        flags = shlex.split(line.replace("\\\n", " "))
+        if module == "vision_reasoner.training":
+            flags[flags.index("pretrained_models/VisionReasoner-Tiny")] = str(
+                ROOT / "pretrained_models/VisionReasoner-Tiny"
+            )
+        assert importlib.import_module(f"{module}.prepare").main(flags) == 0
+        assert list(Path(flags[flags.index("--output_dir") + 1]).glob("*.parquet"))
+
+
+@pytest.mark.parametrize("document", ["README.md", "task_categorization.md", "vision_reasoner/training/README.md"])
 def test_links_lead_somewhere(document):
     text = (ROOT / document).read_text(encoding="utf-8")
     targets = re.findall(r"\]\(([^)]+)\)", text) + re.findall(r'src="([^"]+)"', text)
     for target in (t for t in targets if not t.startswith("https://")):
         file, _, heading = target.partition("#")
-        assert (ROOT / (file or document)).exists(), target
+        where = (ROOT / document).parent / file if file else ROOT / document
+        assert where.exists(), target
         if heading:
-            headings = re.findall(r"^#+ (.+)$", (ROOT / (file or document)).read_text(encoding="utf-8"), re.M)
+            headings = re.findall(r"^#+ (.+)$", where.read_text(encoding="utf-8"), re.M)
             assert heading in {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings}, target
 
 
