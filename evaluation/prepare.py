@@ -39,9 +39,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from evaluation.sources import open_source
-from vision_reasoner.errors import DataError, ImageError, UsageError, VisionReasonerError
+from vision_reasoner.errors import DataError, ImageError, UsageError
 from vision_reasoner.images import MAX_BYTES, SUFFIXES, load_image
-from vision_reasoner.inference import with_underscores
 from vision_reasoner.training.annotations import (
     Counted,
     Instances,
@@ -53,7 +52,7 @@ from vision_reasoner.training.annotations import (
     read_pixmo_count,
     read_reasonseg,
 )
-from vision_reasoner.training.prepare import references_of
+from vision_reasoner.training.prepare import command, references_of
 from vision_reasoner.training.rows import Row, write_table
 
 QUESTION = "How many {what} are there in this image?"
@@ -208,57 +207,37 @@ SOURCES = {
 }
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The flags."""
-    parser = argparse.ArgumentParser(
-        prog="python -m evaluation.prepare",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    sources = parser.add_subparsers(dest="source", required=True, metavar="source")
-    for source, text in SOURCES.items():
-        sub = sources.add_parser(source, help=text, description=text, allow_abbrev=False)
-        add = sub.add_argument
-        if source == "reasonseg":
-            add("--data", required=True, metavar="DIR", help="val/ or test/")
-        elif source in ("pixmo_count", "countbench"):
-            add("--data", required=True, help="Hub id, folder of parquet files or save_to_disk folder")
-            add("--split", default="test", help="to read; default: test")
-        else:
-            add("--annotations", required=True, metavar="JSON", help="instances, as COCO has them")
-            add("--images", required=True, metavar="DIR", help="the pictures")
-        if source in ("refcoco", "grefcoco"):
-            add("--refs", required=True, metavar="FILE", help="refs(*).p or grefs(*).json")
-            add("--split", default="val", help="of the references: val, testA, ...; default: val")
-        if source in ("refcoco", "grefcoco", "reasonseg"):
-            add(
-                "--level",
-                choices=("instance", "expression"),
-                default="instance",
-                help="the first phrase for what is meant, or a row for each phrase; default: instance",
-            )
-        if source == "pixmo_count":
-            add("--images", type=Path, metavar="DIR", help="the pictures, named by their SHA-256")
-            add("--download", action="store_true", help="fetch those that are not there")
-            add("--question", default=QUESTION, help="how a count is asked for; default: %(default)r")
-        add("--output_dir", required=True, metavar="DIR", help="gets parquet files of the split `test` and a README.md")
-        add("--limit", type=int, metavar="N", help="rows at most")
-        add("--skip_bad", action="store_true", help="leave out pictures and annotations that cannot be used")
-        add("--overwrite", action="store_true", help="replace the table that lies there")
-    return parser
+def add_flags(parser: argparse.ArgumentParser, source: str) -> None:
+    """The flags of one of SOURCES."""
+    add = parser.add_argument
+    if source == "reasonseg":
+        add("--data", required=True, metavar="DIR", help="val/ or test/")
+    elif source in ("pixmo_count", "countbench"):
+        add("--data", required=True, help="Hub id, folder of parquet files or save_to_disk folder")
+        add("--split", default="test", help="to read; default: test")
+    else:
+        add("--annotations", required=True, metavar="JSON", help="instances, as COCO has them")
+        add("--images", required=True, metavar="DIR", help="the pictures")
+    if source in ("refcoco", "grefcoco"):
+        add("--refs", required=True, metavar="FILE", help="refs(*).p or grefs(*).json")
+        add("--split", default="val", help="of the references: val, testA, ...; default: val")
+    if source in ("refcoco", "grefcoco", "reasonseg"):
+        add(
+            "--level",
+            choices=("instance", "expression"),
+            default="instance",
+            help="the first phrase for what is meant, or a row for each phrase; default: instance",
+        )
+    if source == "pixmo_count":
+        add("--images", type=Path, metavar="DIR", help="the pictures, named by their SHA-256")
+        add("--download", action="store_true", help="fetch those that are not there")
+        add("--question", default=QUESTION, help="how a count is asked for; default: %(default)r")
+    add("--limit", type=int, metavar="N", help="rows at most")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prepare a table; exit codes as the command line of the library."""
-    arguments = build_parser().parse_args(with_underscores(argv))
-    try:
-        n = prepare(arguments)
-    except VisionReasonerError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    print(f"{arguments.output_dir}: {n} rows")
-    return 0
+    return command("python -m evaluation.prepare", __doc__, SOURCES, add_flags, prepare, argv)
 
 
 def prepare(arguments: argparse.Namespace) -> int:

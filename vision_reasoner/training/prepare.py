@@ -24,7 +24,7 @@ them; some requests have nothing to find; some are two or three requests for the
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import count
@@ -354,87 +354,6 @@ def select(
 
 
 # --- the command line -------------------------------------------------------------------------------------------------
-def build_parser() -> argparse.ArgumentParser:
-    """The flags."""
-    parser = argparse.ArgumentParser(
-        prog="python -m vision_reasoner.training.prepare",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    sources = parser.add_subparsers(dest="source", required=True, metavar="source")
-    for source, text in SOURCES.items():
-        sub = sources.add_parser(source, help=text, description=text, allow_abbrev=False)
-        add = sub.add_argument
-        if source == "rows":
-            add("--data", required=True, help="Hub id, folder of parquet files, save_to_disk folder or parquet file")
-        elif source == "scenes":
-            add("--drawings", choices=("train", "held_out", "unseen_style"), default="train", help="default: train")
-            add("--held_out", action="store_true", help="ask in wordings that are never trained on")
-        else:
-            add("--annotations", required=True, metavar="JSON", help="instances, as COCO or LVIS has them")
-            add("--images", required=True, metavar="DIR", help="the pictures; for LVIS the folder above train2017")
-            if source in ("refcoco", "grefcoco"):
-                add("--refs", required=True, metavar="FILE", help="refs(*).p or grefs(*).json")
-                add("--refs_split", default="train", metavar="NAME", help="of the references; default: train")
-            else:
-                add(
-                    "--boxes_as_masks",
-                    action="store_true",
-                    help="objects with a box alone: its middle is the point; goes without SAM2",
-                )
-            add(
-                "--group_share",
-                type=float,
-                default=GROUP_SHARES[source],
-                metavar="P",
-                help="how probable it is that a request is joined with others; default: %(default)s",
-            )
-            add(
-                "--min_sam2_iou",
-                type=float,
-                metavar="IOU",
-                help="of the mask that SAM2 makes of box and point with the annotated; 0 goes without; default: 0.7",
-            )
-            add("--segmentation_model_path", metavar="PATH", help="SAM2: folder or Hub id; default: the released one")
-            add("--device", default="auto", help="of SAM2; default: auto")
-        if source != "rows":
-            side = TINY_SIDE if source == "scenes" else FRAME_SIDE
-            most = 12 if source == "scenes" else 30
-            add("--n", type=int, default=7000, help="rows at most; default: %(default)s")
-            add(
-                "--frame_side",
-                type=int,
-                default=side,
-                metavar="PIXELS",
-                help="the checkpoint's: 840 for the released ones, 280 for VisionReasoner-Tiny; default: %(default)s",
-            )
-            add(
-                "--min_side",
-                type=int,
-                metavar="PIXELS",
-                help="smallest object, in the frame; default: a hundredth of its side",
-            )
-            add("--max_objects", type=int, default=most, help="of a request; default: %(default)s")
-            add(
-                "--no_target_share",
-                type=float,
-                default=0.1,
-                metavar="SHARE",
-                help="rows with nothing to find; default: %(default)s",
-            )
-            add("--no_balance", action="store_true", help="take numbers of objects as they come")
-            add("--seed", type=int, default=1, help="default: %(default)s")
-        else:
-            add("--n", type=int, help="rows at most; default: all")
-        add("--skip_bad", action="store_true", help="leave out what cannot be used, and say so, rather than stop")
-        add("--output_dir", required=True, metavar="DIR", help="gets parquet files and a README.md")
-        add("--split", default="train", help="name of the split that is written (of `rows`: and read); default: train")
-        add("--format", choices=tuple(LAYOUTS), default="hub", help="whose table it is to be; default: hub")
-        add("--overwrite", action="store_true", help="replace the split that lies there")
-    return parser
-
-
 SOURCES = {
     "coco": "COCO's instances, or your own pictures in that format",
     "lvis": "LVIS v1",
@@ -446,9 +365,109 @@ SOURCES = {
 GROUP_SHARES = {"coco": 0.2, "lvis": 0.2, "refcoco": 0.3, "grefcoco": 0.0}  # gRefCOCO has groups of its own
 
 
+def add_flags(parser: argparse.ArgumentParser, source: str) -> None:
+    """The flags of one of SOURCES."""
+    add = parser.add_argument
+    if source == "rows":
+        add("--data", required=True, help="Hub id, folder of parquet files, save_to_disk folder or parquet file")
+    elif source == "scenes":
+        add("--drawings", choices=("train", "held_out", "unseen_style"), default="train", help="default: train")
+        add("--held_out", action="store_true", help="ask in wordings that are never trained on")
+    else:
+        add("--annotations", required=True, metavar="JSON", help="instances, as COCO or LVIS has them")
+        add("--images", required=True, metavar="DIR", help="the pictures; for LVIS the folder above train2017")
+        if source in ("refcoco", "grefcoco"):
+            add("--refs", required=True, metavar="FILE", help="refs(*).p or grefs(*).json")
+            add("--refs_split", default="train", metavar="NAME", help="of the references; default: train")
+        else:
+            add(
+                "--boxes_as_masks",
+                action="store_true",
+                help="objects with a box alone: its middle is the point; goes without SAM2",
+            )
+        add(
+            "--group_share",
+            type=float,
+            default=GROUP_SHARES[source],
+            metavar="P",
+            help="how probable it is that a request is joined with others; default: %(default)s",
+        )
+        add(
+            "--min_sam2_iou",
+            type=float,
+            metavar="IOU",
+            help="of the mask that SAM2 makes of box and point with the annotated; 0 goes without; default: 0.7",
+        )
+        add("--segmentation_model_path", metavar="PATH", help="SAM2: folder or Hub id; default: the released one")
+        add("--device", default="auto", help="of SAM2; default: auto")
+    if source != "rows":
+        side = TINY_SIDE if source == "scenes" else FRAME_SIDE
+        most = 12 if source == "scenes" else 30
+        add("--n", type=int, default=7000, help="rows at most; default: %(default)s")
+        add(
+            "--frame_side",
+            type=int,
+            default=side,
+            metavar="PIXELS",
+            help="the checkpoint's: 840 for the released ones, 280 for VisionReasoner-Tiny; default: %(default)s",
+        )
+        add(
+            "--min_side",
+            type=int,
+            metavar="PIXELS",
+            help="smallest object, in the frame; default: a hundredth of its side",
+        )
+        add("--max_objects", type=int, default=most, help="of a request; default: %(default)s")
+        add(
+            "--no_target_share",
+            type=float,
+            default=0.1,
+            metavar="SHARE",
+            help="rows with nothing to find; default: %(default)s",
+        )
+        add("--no_balance", action="store_true", help="take numbers of objects as they come")
+        add("--seed", type=int, default=1, help="default: %(default)s")
+    else:
+        add("--n", type=int, help="rows at most; default: all")
+    add("--split", default="train", help="name of the split that is written (of `rows`: and read); default: train")
+    add("--format", choices=tuple(LAYOUTS), default="hub", help="whose table it is to be; default: hub")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Prepare rows; exit codes as the command line of the library."""
-    arguments = build_parser().parse_args(with_underscores(argv))
+    return command("python -m vision_reasoner.training.prepare", __doc__, SOURCES, add_flags, prepare, argv)
+
+
+def command(
+    prog: str,
+    description: str | None,
+    sources: Mapping[str, str],
+    add_flags: Callable[[argparse.ArgumentParser, str], None],
+    prepare: Callable[[argparse.Namespace], int],
+    argv: Sequence[str] | None,
+) -> int:
+    """A command that prepares a table, of training rows here, to evaluate on in `evaluation.prepare`.
+
+    Args:
+        prog: how it is called.
+        description: for --help.
+        sources: what a table can be prepared from: names of sub-commands, with a line about each.
+        add_flags: gives a sub-command the flags of its own.
+        prepare: does what was asked and returns the number of rows.
+        argv: the arguments; None for those that the process was started with.
+    """
+    parser = argparse.ArgumentParser(
+        prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    commands = parser.add_subparsers(dest="source", required=True, metavar="source")
+    for source, text in sources.items():
+        sub = commands.add_parser(source, help=text, description=text, allow_abbrev=False)
+        add_flags(sub, source)
+        add = sub.add_argument
+        add("--skip_bad", action="store_true", help="leave out what cannot be used, and say so, rather than stop")
+        add("--output_dir", required=True, metavar="DIR", help="gets parquet files and a README.md")
+        add("--overwrite", action="store_true", help="replace the split that lies there")
+    arguments = parser.parse_args(with_underscores(argv))
     try:
         n = prepare(arguments)
     except VisionReasonerError as error:
