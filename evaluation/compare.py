@@ -23,7 +23,7 @@ from evaluation.ranking import NAMES, Annotations, rank
 from evaluation.records import INSTANCES, read_json, read_manifest, read_records
 from evaluation.suites import PROTOCOLS, SUITES, Record, Scores, Suite, table_of
 from vision_reasoner.errors import UsageError
-from vision_reasoner.inference import run_command
+from vision_reasoner.inference import add_output_options, run_command
 
 Result = tuple[Record, Scores | None]
 """A record and its scores, None where it failed."""
@@ -207,8 +207,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("first", type=Path, help="A: a run's --output_path")
     parser.add_argument("second", type=Path, help="B: another's")
     parser.add_argument("--json", action="store_true", help="print JSON instead, with all changed samples")
-    parser.add_argument("-v", "--verbose", action="store_true", help="tracebacks of errors")
-    parser.add_argument("-q", "--quiet", action="store_true", help="nothing but results and errors")
+    add_output_options(parser)
     return parser
 
 

@@ -17,7 +17,7 @@ from evaluation.published import published
 from evaluation.ranking import Annotations, measure_ranking
 from evaluation.records import INSTANCES, METRICS, PAGE, read_json, read_manifest, read_records, write_json
 from evaluation.suites import PROTOCOLS, SUITES, Record, Scores, measure
-from vision_reasoner.inference import run_command
+from vision_reasoner.inference import add_output_options, run_command
 from vision_reasoner.results import Status
 
 
@@ -129,8 +129,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("folder", type=Path, help="a run's --output_path")
     parser.add_argument("--protocol", choices=("both", "upstream", "official"), default="both")
-    parser.add_argument("-v", "--verbose", action="store_true", help="tracebacks of errors")
-    parser.add_argument("-q", "--quiet", action="store_true", help="nothing but results and errors")
+    add_output_options(parser)
     return parser
 
 

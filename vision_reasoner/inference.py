@@ -114,9 +114,14 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     add("--compat", choices=("none", "upstream"), default="none", help="upstream: prepare VQA as the original code did")
     add("--revision", help="branch, tag or commit of --model_path on the Hub")
     add("--offline", action="store_true", help="make no network attempt at all")
-    add("-v", "--verbose", action="store_true", help="say what is loaded and how; tracebacks of errors")
-    add("-q", "--quiet", action="store_true", help="nothing but results and errors")
+    add_output_options(parser)
     add("--version", action="version", version=f"%(prog)s {__version__}")
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """The options about standard error, which `run_command` reads."""
+    parser.add_argument("-v", "--verbose", action="store_true", help="more of what goes on; tracebacks of errors")
+    parser.add_argument("-q", "--quiet", action="store_true", help="nothing but results and errors")
 
 
 def model_settings(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -143,7 +148,7 @@ def run_command(
     """Parse the arguments, `run`, and make what it raises one line on standard error and an exit code.
 
     Args:
-        parser: with `--verbose` and `--quiet`, see `add_model_options`.
+        parser: with `add_output_options`.
         run: what the command does; gives the exit code.
         argv: the arguments; None for those that the process was started with.
     """

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vision_reasoner.errors import UsageError
-from vision_reasoner.inference import hush_transformers, run_command
+from vision_reasoner.inference import add_output_options, hush_transformers, run_command
 
 EXAMPLES = """\
 examples:
@@ -106,8 +106,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--sample_every", type=int, default=5, metavar="STEPS", help="log some replies; 0: none; default: %(default)s")
     add("--seed", type=int, default=1, help="of rollouts, order and scenes; default: %(default)s")
     add("--threads", type=int, default=0, metavar="N", help="processor cores to use; default: all")
-    add("-v", "--verbose", action="store_true", help="more of what goes on; tracebacks of errors")
-    add("-q", "--quiet", action="store_true", help="nothing but the result and errors")
+    add_output_options(parser)
     return parser
 
 
