@@ -218,18 +218,24 @@ def test_tiny_pictures_work(reasoner):
     assert len(ask(reasoner, [noise(1, 1)] * 2, ["what?", "dog"], [Task.VQA, OBJECTS])) == 2
 
 
-def test_out_of_memory_halves_the_batch_and_changes_nothing(reasoner, pictures, monkeypatch, caplog):
-    expected = ask(reasoner, pictures, QUERIES, MIXED, batch_size=5)
+def small_memory(reasoner, monkeypatch):
+    """More than two requests at once no longer fit into memory; gets the sizes of the batches that are tried."""
     real = reasoner.model.generate
     sizes = []
 
-    def small_memory(**given):
+    def generate(**given):
         sizes.append(len(given["input_ids"]))
         if sizes[-1] > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(**given)
 
-    monkeypatch.setattr(reasoner.model, "generate", small_memory)
+    monkeypatch.setattr(reasoner.model, "generate", generate)
+    return sizes
+
+
+def test_out_of_memory_halves_the_batch_and_changes_nothing(reasoner, pictures, monkeypatch, caplog):
+    expected = ask(reasoner, pictures, QUERIES, MIXED, batch_size=5)
+    sizes = small_memory(reasoner, monkeypatch)
     given = ask(reasoner, pictures, QUERIES, MIXED, batch_size=5)
     assert [r.text for r in given] == [r.text for r in expected]
     assert sizes == [5, 2, 2, 1]
@@ -238,16 +244,7 @@ def test_out_of_memory_halves_the_batch_and_changes_nothing(reasoner, pictures, 
 
 def test_a_batch_that_was_too_large_is_not_tried_again_where_all_pictures_have_one_size(bundle, pictures, monkeypatch):
     reasoner = Reasoner.from_pretrained(bundle / "reasoner", device="cpu")
-    real = reasoner.model.generate
-    sizes = []
-
-    def small_memory(**given):
-        sizes.append(len(given["input_ids"]))
-        if sizes[-1] > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(**given)
-
-    monkeypatch.setattr(reasoner.model, "generate", small_memory)
+    sizes = small_memory(reasoner, monkeypatch)
     for _ in range(2):
         ask(reasoner, pictures[:4], QUERIES[:4], [OBJECTS] * 4, batch_size=4, max_new_tokens=2)
     assert sizes == [4, 2, 2, 2, 2]
