@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from evaluation.measure import ROWS, make_requests, truth_boxes, truth_mask
 from vision_reasoner.training.art import load_sprites
 from vision_reasoner.training.classes import CLASSES
-from vision_reasoner.training.measure import ROWS, make_requests, truth_boxes, truth_mask
 from vision_reasoner.training.requests import View
 from vision_reasoner.training.scenes import Scene, random_scene
 

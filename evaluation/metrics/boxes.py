@@ -26,7 +26,10 @@ def any_box_hit(predicted: Boxes, truth: Boxes) -> bool:
 
 
 def first_box_hit(predicted: Boxes, truth: Boxes) -> bool:
-    """Official: the first predicted box has IoU >= 0.5 with the true one, (4,) or (1, 4): RefCOCO's accuracy."""
+    """Official: the first predicted box has IoU >= 0.5 with the true one, (4,) or (1, 4): RefCOCO's accuracy.
+
+    With one of the true ones, where there are several, (M, 4).
+    """
     return bool((pairwise_iou(predicted, truth)[:1] >= THRESHOLD).any())
 
 

@@ -1,29 +1,32 @@
-"""What a checkpoint can do on scenes it never saw: the table of the model card, through the public `predict_batch`.
+"""What a bundle can do on scenes it never saw: the table of the model card, through the public `VisionReasoner`.
 
-    python -m vision_reasoner.training.measure --n 500                     # the bundled checkpoint
-    python -m vision_reasoner.training.measure --n 500 --split unseen_style
+    python -m evaluation.measure --n 500                     # the bundled checkpoint
+    python -m evaluation.measure --n 500 --split unseen_style
 
-Scenes come from seeds that training does not use, requests from the held-out wordings. Intervals are 95 %, by bootstrap
-over pictures.
+Scenes come from seeds that training does not use, requests from the held-out wordings. Figures and their 95 % intervals
+are those of `metrics`, means over scenes. Needs the `train` extra and the drawings.
 """
 
 import argparse
 import json
 import random
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
-from scipy.optimize import linear_sum_assignment
 from tqdm import tqdm
 
-from vision_reasoner.geometry import Box, pairwise_iou
+from evaluation.metrics import boxes, segmentation, text
+from evaluation.metrics.bootstrap import interval
+from vision_reasoner.geometry import Box
+from vision_reasoner.inference import add_output_options, run_command
 from vision_reasoner.model import VisionReasoner
 from vision_reasoner.results import Mask, Prediction, Task
+from vision_reasoner.router import read_category
 from vision_reasoner.training import requests as asking
 from vision_reasoner.training.art import load_sprites
 from vision_reasoner.training.requests import Maker, Request, View
@@ -59,13 +62,12 @@ class Row:
     score: Callable[[Scene, Request, Prediction], dict[str, float]]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Asked:
     """A scene with one request, made for one row."""
 
     scene: Scene
     request: Request
-    scores: dict[str, float] = field(default_factory=dict)
 
 
 def truth_boxes(scene: Scene, request: Request) -> list[Box]:
@@ -89,19 +91,14 @@ def score_count(_scene: Scene, request: Request, found: Prediction) -> dict[str,
 def score_boxes(scene: Scene, request: Request, found: Prediction) -> dict[str, float]:
     """Whether the first box hits a target, and F1 of all under one-to-one matching; both at IoU 0.5."""
     wanted, given = truth_boxes(scene, request), [i.box for i in found.instances]
-    if not wanted or not given:
-        return {"acc": float(not wanted and not given), "f1": float(not wanted and not given)}
-    hit = pairwise_iou(given, wanted) >= 0.5
-    rows, columns = linear_sum_assignment(~hit)
-    return {"acc": float(hit[0].any()), "f1": 2 * float(hit[rows, columns].sum()) / (len(wanted) + len(given))}
+    sums = np.array([len(boxes.match(given, wanted)), len(given), len(wanted)])
+    return {"acc": float(boxes.first_box_hit(given, wanted)), "f1": float(boxes.f1(sums))}
 
 
 def score_mask(scene: Scene, request: Request, found: Prediction) -> dict[str, float]:
     """Intersection over union with the targets' union."""
-    wanted = truth_mask(scene, request)
-    given = np.zeros_like(wanted) if found.mask is None else found.mask
-    union = int((wanted | given).sum())
-    return {"giou": 1.0 if union == 0 else float((wanted & given).sum() / union)}
+    given = [] if found.mask is None else [found.mask]
+    return {"giou": segmentation.score(given, [truth_mask(scene, request)])["iou"]}
 
 
 def score_none(_scene: Scene, _request: Request, found: Prediction) -> dict[str, float]:
@@ -112,8 +109,7 @@ def score_none(_scene: Scene, _request: Request, found: Prediction) -> dict[str,
 def score_answer(_scene: Scene, request: Request, found: Prediction) -> dict[str, float]:
     """Exact match, but for case and a full stop."""
     assert request.answer is not None
-    given = (found.answer or "").strip().rstrip(".").lower()
-    return {"exact": float(given == request.answer.text.lower())}
+    return {"exact": text.exact_match(found.answer or "", [request.answer.text])}
 
 
 ROWS = (
@@ -146,12 +142,10 @@ def make_requests(row: Row, n: int, split: str, seed: int = SEED, pixels: int = 
             yield Asked(scene, request)
 
 
-def interval(values: list[float], draws: int = 2000) -> tuple[float, float, float]:
-    """Mean and the 95 % bootstrap interval of it."""
-    v = np.array(values)
-    means = v[np.random.default_rng(0).integers(0, len(v), (draws, len(v)))].mean(1)
-    low, high = np.quantile(means, (0.025, 0.975))
-    return float(v.mean()), float(low), float(high)
+def figure(row: str, split: str, metric: str, values: Sequence[float]) -> dict[str, Any]:
+    """A line of the table: the mean of independent values, and its 95 % interval."""
+    mean, low, high = (round(v, 4) for v in interval(values, range(len(values))))
+    return {"row": row, "split": split, "metric": metric, "n": len(values), "mean": mean, "low": low, "high": high}
 
 
 def measure(model: VisionReasoner, row: Row, n: int, split: str, batch_size: int) -> list[dict[str, Any]]:
@@ -170,21 +164,7 @@ def measure(model: VisionReasoner, row: Row, n: int, split: str, batch_size: int
             bar.update(len(batch))
             batch = []
     bar.close()
-    figures = []
-    for name, values in scores.items():
-        mean, low, high = interval(values)
-        figures.append(
-            {
-                "row": row.name,
-                "split": split,
-                "metric": name,
-                "n": n,
-                "mean": round(mean, 4),
-                "low": round(low, 4),
-                "high": round(high, 4),
-            }
-        )
-    return figures
+    return [figure(row.name, split, name, values) for name, values in scores.items()]
 
 
 def _task_for(row: Row, request: Request) -> Task:
@@ -200,51 +180,70 @@ def segmenter_given_truth(model: VisionReasoner, n: int, split: str) -> dict[str
     for i in tqdm(range(n), desc="segmenter"):
         scene = random_scene(sprites, random.Random(SEED - i), max_objects=12)
         model.segmenter.set_image(Image.fromarray(scene.picture))
-        boxes = [(o.box.x1, o.box.y1, o.box.x2 + 1, o.box.y2 + 1) for o in scene.objects]
-        masks = [m for m, _ in model.segmenter.iter_masks(boxes, [o.point for o in scene.objects])]
-        values.append(
-            float(np.mean([(m & o.mask).sum() / (m | o.mask).sum() for m, o in zip(masks, scene.objects, strict=True)]))
-        )
-    mean, low, high = interval(values)
-    return {
-        "row": "segmenter, true boxes and points",
-        "split": split,
-        "metric": "iou",
-        "n": n,
-        "mean": round(mean, 4),
-        "low": round(low, 4),
-        "high": round(high, 4),
-    }
+        prompts = [(o.box.x1, o.box.y1, o.box.x2 + 1, o.box.y2 + 1) for o in scene.objects]
+        masks = [m for m, _ in model.segmenter.iter_masks(prompts, [o.point for o in scene.objects])]
+        found = zip(masks, scene.objects, strict=True)
+        values.append(float(np.mean([segmentation.score([m], [o.mask])["iou"] for m, o in found])))
+    return figure("segmenter, true boxes and points", split, "iou", values)
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model_path", help="folder with reasoner, router and segmenter; the bundled one without it")
-    parser.add_argument("--n", type=int, default=500, help="scenes per row (%(default)s)")
-    parser.add_argument(
+def router_alone(model: VisionReasoner, n: int, split: str) -> dict[str, Any]:
+    """The share of requests that the router gives the right category."""
+    from vision_reasoner.training.router import CATEGORY_OF, held_out_requests
+
+    asked = held_out_requests(n, SEED)
+    routes = model.router.route_batch([request.query for request in asked])
+    right = [read_category(route.reply) == CATEGORY_OF[r.task] for route, r in zip(routes, asked, strict=True)]
+    return figure("router, held-out wordings", split, "right", right)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options."""
+    parser = argparse.ArgumentParser(
+        prog="python -m evaluation.measure",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--model_path", help="folder with reasoner, router and segmenter; the bundled one without it")
+    add("--n", type=int, default=500, help="scenes per row (%(default)s)")
+    add(
         "--split",
         choices=("train", "held_out", "unseen_style"),
         default="train",
         help="drawings: those trained on, others of the same styles, or another style",
     )
-    parser.add_argument("--rows", nargs="*", choices=[r.name for r in ROWS] + ["segmenter"], help="only these rows")
-    parser.add_argument("--batch_size", type=int, default=16)
-    parser.add_argument("--output", type=Path, help="append the figures to this JSONL file")
-    args = parser.parse_args(argv)
-    model = VisionReasoner.from_pretrained(args.model_path, batch_size=args.batch_size)
+    add("--rows", nargs="*", choices=[r.name for r in ROWS] + ["segmenter", "router"], help="only these rows")
+    add("--batch_size", type=int, default=16)
+    add("--output", type=Path, help="append the figures to this JSONL file")
+    add_output_options(parser)
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure and print."""
+    model = VisionReasoner.from_pretrained(arguments.model_path, batch_size=arguments.batch_size)
+    n, split, wanted = arguments.n, arguments.split, arguments.rows
     figures = []
     for row in ROWS:
-        if not args.rows or row.name in args.rows:
-            figures += measure(model, row, args.n, args.split, args.batch_size)
-    if not args.rows or "segmenter" in args.rows:
-        figures.append(segmenter_given_truth(model, args.n, args.split))
+        if not wanted or row.name in wanted:
+            figures += measure(model, row, n, split, arguments.batch_size)
+    for name, part in (("segmenter", segmenter_given_truth), ("router", router_alone)):
+        if not wanted or name in wanted:
+            figures.append(part(model, n, split))
     print("| | n | mean | 95 % interval |\n| --- | --- | --- | --- |")
     for f in figures:
         print(f"| {f['row']}, {f['metric']} | {f['n']} | {f['mean']:.3f} | {f['low']:.3f} – {f['high']:.3f} |")
-    if args.output:
-        with args.output.open("a") as file:
+    if arguments.output:
+        with arguments.output.open("a") as file:
             file.writelines(json.dumps(f) + "\n" for f in figures)
     return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; exit codes as of the library's command line."""
+    return run_command(build_parser(), run, argv)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ import random
 import numpy as np
 import pytest
 
+from evaluation import measure
 from tests.drawings import sprites
 from vision_reasoner.results import Instance, Prediction, Status, Task
-from vision_reasoner.training import measure
 from vision_reasoner.training.requests import Request
 from vision_reasoner.training.scenes import Scene, random_scene
 
@@ -57,7 +57,7 @@ def test_intervals_hold_the_mean_and_narrow_with_more_samples() -> None:
     widths = []
     for n in (50, 800):
         values = (rng.random(n) < 0.8).astype(float).tolist()
-        mean, low, high = measure.interval(values)
+        mean, low, high = (measure.figure("row", "train", "exact", values)[key] for key in ("mean", "low", "high"))
         assert low < mean < high
         widths.append(high - low)
     assert widths[1] < widths[0] / 2
