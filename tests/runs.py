@@ -10,7 +10,7 @@ from PIL import Image
 
 from evaluation.ranking import annotations_of
 from evaluation.records import INSTANCES, PLACES, SAMPLES, begin, write_json
-from evaluation.samples import Sample, Samples, digest_of
+from evaluation.samples import Sample, Samples
 from evaluation.sources import open_source
 from evaluation.suites import SUITES
 from evaluation.workers import record_of
@@ -86,12 +86,11 @@ def _inside(mask: Mask) -> tuple[int, int]:
     return int(columns[len(columns) // 2]), int(rows[len(rows) // 2])
 
 
-def write_run(folder: Path, suite_name: str, data: Path, answer: Answer = right, **manifest: Any) -> Path:
-    """The folder of a finished run on a data set, without metrics.json and report.html."""
-    suite, source = SUITES[suite_name], open_source(data)
-    samples = Samples(suite, source)
-    begin_with = {
-        "suite": suite.name,
+def manifest_of(samples: Samples, **changes: Any) -> dict[str, Any]:
+    """The manifest of a run on all samples, with other values for what is named."""
+    source = samples.source
+    return {
+        "suite": samples.suite.name,
         "n": source.n,
         "data": {
             "name": "toys",
@@ -101,16 +100,22 @@ def write_run(folder: Path, suite_name: str, data: Path, answer: Answer = right,
             "columns": samples.columns,
             "annotations": None,
         },
-        "checkpoint": {"reasoner": {"name": "Toy", "digest": digest_of("toy")}},
+        "checkpoint": {"reasoner": {"name": "Toy", "digest": "0" * 64}},
         "model": "vision_reasoner",
-        "prompt": digest_of("prompt"),
+        "prompt": "0" * 64,
         "settings": {"compat": "none", "device": "cpu", "dtype": "float32"},
         "versions": {"torch": "2.15.0"},
         PLACES: {"data": source.path, "config": None},
-        **manifest,
+        **changes,
     }
+
+
+def write_run(folder: Path, suite_name: str, data: Path, answer: Answer = right, **manifest: Any) -> Path:
+    """The folder of a finished run on a data set, without metrics.json and report.html."""
+    suite, source = SUITES[suite_name], open_source(data)
+    samples = Samples(suite, source)
     folder.mkdir(parents=True)
-    begin(folder, begin_with)
+    begin(folder, manifest_of(samples, **manifest))
     if suite.ranked:
         write_json(folder / INSTANCES, annotations_of(samples).to_json())
     order = sorted(range(source.n), key=lambda i: -i)  # as batches by length do, not as in the data set

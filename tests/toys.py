@@ -10,12 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from evaluation.records import PLACES
 from evaluation.run import evaluate
 from evaluation.samples import Samples
 from evaluation.sources import open_source
 from evaluation.suites import SUITES
-from tests.runs import SIZE
+from tests.runs import SIZE, manifest_of
 from tests.test_model import Fills
 from vision_reasoner import VisionReasoner
 from vision_reasoner.prompts import VISION_REASONER
@@ -84,26 +83,7 @@ def toy_run(
 ) -> dict[str, Any]:
     """Begin or continue a run; what its metrics.json holds."""
     samples = Samples(SUITES[suite], open_source(data))
-    source = samples.source
-    manifest = {
-        "suite": suite,
-        "n": limit or source.n,
-        "data": {
-            "name": "toys",
-            "split": "test",
-            "fingerprint": source.fingerprint,
-            "rows": source.n,
-            "columns": samples.columns,
-            "annotations": None,
-        },
-        "checkpoint": {"reasoner": {"name": "Toy", "digest": "0" * 64}},
-        "model": "vision_reasoner",
-        "prompt": "0" * 64,
-        "settings": {"compat": "none", "device": "cpu", "dtype": "float32"},
-        "versions": {"torch": "2.15.0"},
-        PLACES: {"data": source.path, "config": None},
-        **options.pop("manifest", {}),
-    }
+    manifest = manifest_of(samples, **{"n": limit or samples.source.n, **options.pop("manifest", {})})
     toy = model or toy_model()
     return evaluate(
         samples, folder=folder, manifest=manifest, **{"load": lambda: toy, "batch_size": 3, "quiet": True, **options}
