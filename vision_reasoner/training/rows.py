@@ -190,6 +190,8 @@ def columns_of(layout: str) -> dict[str, Any]:
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
+# `evaluation.sources` opens data sets as well, but to another end: it has to do with whatever is out there (JSON lines,
+# parts that bear no split's name) and never decodes a picture. Here a table says what it is for, and engines decode.
 def load_table(source: str | Path, split: str) -> "datasets.Dataset":
     """A table of pictures and text, which are decoded when they are looked at.
 
