@@ -26,7 +26,7 @@ Row = dict[str, Any]
 
 PICTURES = ("image", "mask", "ignore")  # columns that may hold paths in JSON lines
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
-_SPLIT_NAME = re.compile(r"(train|training|validation|valid|val|test|testing|dev|eval)(?![a-z])", re.I)
+_SPLIT_NAME = re.compile(r"(train|training|validation|valid|val|test[abc]?|testing|dev|eval)(?![a-z])", re.I)
 
 
 @dataclass(frozen=True)

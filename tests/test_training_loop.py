@@ -4,6 +4,8 @@ import argparse
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import torch
@@ -59,3 +61,40 @@ def test_denormal_numbers_are_flushed_while_training_only() -> None:
     with loop.denormals_flushed():
         assert tiny * 1e-10 == 0
     assert tiny * 1e-10 > 0
+
+
+TOGETHER = """
+import argparse, json, os, signal, sys
+from pathlib import Path
+import torch
+from vision_reasoner.training import loop
+
+torch.manual_seed(0)
+module, rank, steps = torch.nn.Linear(3, 1), int(os.environ["RANK"]), []
+
+def losses(step):
+    steps.append(step)
+    if step == 8:  # one of the two is told to end: both end
+        os.kill(os.getpid(), signal.SIGTERM)
+    loss = module(torch.full((1, 3), float(step))).sum()
+    return loss, {"loss": loss.item()}
+
+parser = argparse.ArgumentParser()
+loop.add_arguments(parser, minutes=5)
+loop.train("toy", {"module": module}, losses, parser.parse_args(["--output_dir", sys.argv[1]]))
+Path(sys.argv[1], f"{rank}.json").write_text(json.dumps({"steps": steps, "weight": module.weight.tolist()}))
+"""
+
+
+def test_two_processes_train_one_module_on_samples_of_their_own_and_end_together(tmp_path: Path) -> None:
+    script = tmp_path / "together.py"
+    script.write_text(TOGETHER)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", str(script)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(loop.__file__).parents[2])}
+    subprocess.run([*launch, str(tmp_path)], check=True, env=environment, timeout=240)
+    a, b = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert (a["steps"], b["steps"]) == ([0, 2, 4, 6, 8], [1, 3, 5, 7, 9])
+    assert a["weight"] == b["weight"], "their gradients were not the same"
+    module = torch.nn.Linear(3, 1)
+    assert loop.resume(tmp_path / "toy.pt", {"module": module}) == 5
+    assert module.weight.tolist() == a["weight"]

@@ -1,17 +1,22 @@
-"""The loop that all stages share: a time budget, checkpoints to resume from, a log; it knows nothing of the models."""
+"""The loop that all stages share: a time budget, checkpoints to resume from, a log; it knows nothing of the models.
+
+Started by `torchrun --nproc_per_node N`, N processes train together, each on samples of its own. On a CPU two processes
+of one thread do nearly twice as much as one process of two.
+"""
 
 import argparse
 import json
+import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from tqdm import tqdm
 
 MUON_PACE = 3.0  # its steps, relative to AdamW's of the same size
@@ -65,7 +70,8 @@ def train(
     Args:
         name: of the stage; `args.output_dir/<name>.pt` is its checkpoint, `<name>.jsonl` its log.
         modules: what is trained, by name.
-        step_losses: from the number of a step (seed whatever is random with it) to the loss and what to log.
+        step_losses: from the number of a step to the loss and what to log. Seed whatever is random with it: with
+            several processes each gets numbers of its own, `others` apart.
         args: see `add_arguments`.
         save_every: seconds between checkpoints.
     """
@@ -75,6 +81,9 @@ def train(
     parameters = [p for m in modules.values() for p in m.parameters() if p.requires_grad]
     peaks = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
     first = resume(path, modules, optimizers)
+    rank, ranks = processes()
+    if ranks > 1:
+        distributed.init_process_group("gloo")
     interrupted: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, _frame: interrupted.append(number))
     start = saved = time.time()
@@ -85,16 +94,18 @@ def train(
         desc=name,
         bar_format="{l_bar}{bar}| {n:.1f}/{total} min {postfix}",
         mininterval=10,
+        disable=rank > 0,
     )
     with denormals_flushed(), (args.output_dir / f"{name}.jsonl").open("a") as log:
-        while (done := (time.time() - start) / 60 / args.minutes) < 1 and not interrupted:
-            pace = min(1.0, (step - first + 1) / 60) * min(1.0, max(0.02, (1 - done) / 0.25))
-            for optimizer, peak in zip(optimizers, peaks, strict=True):
-                optimizer.param_groups[0]["lr"] = pace * peak
-            loss, seen = step_losses(step)
+        while True:
+            loss, seen = step_losses(step * ranks + rank)
             for optimizer in optimizers:
                 optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            done, stop = agree(parameters, (time.time() - start) / 60 / args.minutes, float(bool(interrupted)))
+            pace = min(1.0, (step - first + 1) / 60) * min(1.0, max(0.02, (1 - done) / 0.25))
+            for optimizer, peak in zip(optimizers, peaks, strict=True):
+                optimizer.param_groups[0]["lr"] = pace * peak
             norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             if not torch.isfinite(norm):
                 print(f"{name}: step {step} skipped, its gradient is not finite", file=sys.stderr)
@@ -103,7 +114,7 @@ def train(
                     optimizer.step()
             recent.append(seen)
             step += 1
-            if step % 25 == 0:
+            if rank == 0 and step % 25 == 0:
                 means = {
                     k: sum(s[k] for s in recent if k in s) / max(1, sum(k in s for s in recent))
                     for k in dict.fromkeys(k for r in recent for k in r)
@@ -118,12 +129,38 @@ def train(
                 recent = []
                 bar.n = round((time.time() - start) / 60, 1)
                 bar.set_postfix_str(" ".join(f"{k} {v:.3g}" for k, v in line.items()))
-            if time.time() - saved > save_every:
+            if rank == 0 and time.time() - saved > save_every:
                 save(path, modules, optimizers, step)
                 saved = time.time()
+            if done >= 1 or stop > 0:
+                break
     bar.close()
     signal.signal(signal.SIGTERM, before)
-    save(path, modules, optimizers, step)
+    if rank == 0:
+        save(path, modules, optimizers, step)
+    if ranks > 1:
+        distributed.destroy_process_group()
+
+
+def processes() -> tuple[int, int]:
+    """Which process this is of how many, as torchrun says."""
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+
+@torch.no_grad()
+def agree(parameters: Sequence[nn.Parameter], *numbers: float) -> list[float]:
+    """Give all processes the mean of their gradients; returns the mean of each of the numbers."""
+    if not distributed.is_initialized():
+        return list(numbers)
+    flat = torch.cat([*(p.grad.flatten() for p in parameters if p.grad is not None), torch.tensor(numbers)])
+    distributed.all_reduce(flat)
+    flat /= distributed.get_world_size()
+    at = 0
+    for p in parameters:
+        if p.grad is not None:
+            p.grad.copy_(flat[at : at + p.numel()].view_as(p))
+            at += p.numel()
+    return [float(v) for v in flat[at:]]
 
 
 @contextmanager

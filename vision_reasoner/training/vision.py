@@ -1,6 +1,9 @@
 """Stage 1: the vision tower alone, as a dense detector of the ideal tokens.
 
-python -m vision_reasoner.training.vision --minutes 60
+    python -m vision_reasoner.training.vision --minutes 60
+
+The tokens alone teach slowly: few cells are an object's home. Every patch is therefore asked, by a head inside the
+tower that is dropped afterwards, what the object is that it shows, and where that lies.
 """
 
 import argparse
@@ -14,7 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import get_vision_window_index
 
 from vision_reasoner.geometry import Box, Point
 from vision_reasoner.training import loop
@@ -25,6 +29,7 @@ from vision_reasoner.training.tiny import (
     NONE,
     PATCH,
     SIDE,
+    VISION_CONFIG,
     CellTruth,
     Code,
     make_vision,
@@ -37,6 +42,8 @@ SIGNS = 0.4  # share of scenes with a company's sign: the names are many, and sm
 PAINTED = 0.6  # share of classes painted where they can be: else what things are is told by their colour alone
 SIGN_CELLS = 5  # a detail that holds a whole sign
 POOL = 320  # scenes to draw from, so that what a step sees is mixed
+ASKED_BLOCK = 3  # whose patches are asked
+MIN_SHOWN = 0.3  # of a patch must be an object's for it to show the object
 SHARPNESS = 8.0  # of the class logits that are read from a token's products with the code's unit vectors
 
 
@@ -75,6 +82,69 @@ def vision_loss(tokens: Tensor, truth: CellTruth, code: Code) -> loop.Losses:
     return loss, {"loss": loss.item(), **seen}
 
 
+class PatchTruth:
+    """What each patch of a batch of square views shows, a row per patch in the order of the tower's blocks.
+
+    Attributes:
+        label: class (NONE where nothing is).
+        sides: (patches, 4), x1 y1 x2 y2 of the object's box in cells from the patch's centre.
+    """
+
+    def __init__(self, views: Sequence[Sequence[SceneObject]], cells: int) -> None:
+        """Of views of `cells` x `cells` cells."""
+        n = cells * CELL // PATCH
+        label, sides = np.full((len(views), n, n), NONE), np.zeros((len(views), n, n, 4), np.float32)
+        mid = np.arange(n) * PATCH + PATCH / 2
+        for b, objects in enumerate(views):
+            most = np.full((n, n), MIN_SHOWN)
+            for o in objects:
+                shown = o.mask.reshape(n, PATCH, n, PATCH).mean((1, 3))
+                rows, columns = np.where(shown > most)
+                most[rows, columns] = shown[rows, columns]
+                x, y = mid[columns], mid[rows]
+                label[b, rows, columns] = o.label
+                sides[b, rows, columns] = np.stack([o.box.x1 - x, o.box.y1 - y, o.box.x2 - x, o.box.y2 - y], 1) / CELL
+        grid = torch.tensor([[1, n, n]] * len(views))
+        order, _ = get_vision_window_index(grid, 2, VISION_CONFIG["window_size"], PATCH, kwargs={})
+        self.label, self.sides = (
+            torch.from_numpy(v)
+            .view(len(views), cells, 2, cells, 2, -1)
+            .transpose(2, 3)
+            .reshape(-1, 4, k)[order]
+            .reshape(-1, k)
+            for v, k in ((label, 1), (sides, 4))
+        )
+        self.label = self.label[:, 0]
+
+
+class PatchHead(nn.Module):
+    """Asks the patches inside the tower; it is not part of the checkpoint."""
+
+    def __init__(self, tower: Any) -> None:
+        super().__init__()
+        self.linear = nn.Linear(VISION_CONFIG["hidden_size"], NONE + 1 + 4)
+        self.patches = torch.empty(0)
+        tower.blocks[ASKED_BLOCK].register_forward_hook(self._keep)
+
+    def _keep(self, module: Any, inputs: Any, output: Tensor) -> None:
+        del module, inputs
+        self.patches = output
+
+    def loss(self, truth: PatchTruth) -> loop.Losses:
+        """Of the views that the tower saw last."""
+        said = self.linear(F.rms_norm(self.patches, self.patches.shape[-1:]))
+        wrong = F.cross_entropy(said[:, : NONE + 1], truth.label, reduction="none")
+        there = truth.label < NONE
+        off = (said[:, NONE + 1 :] - truth.sides)[there]
+        loss = (
+            wrong[there].mean()
+            + 0.3 * wrong[~there].mean()
+            + 3.0 * F.smooth_l1_loss(off, torch.zeros_like(off), beta=0.1)
+        )
+        right = (said[there][:, :NONE].argmax(1) == truth.label[there]).float().mean()
+        return loss, {"patch class": right.item(), "patch sides": off.abs().mean().item() * CELL}
+
+
 def detail(scene: Scene, o: SceneObject, cells: int, rng: random.Random) -> tuple[np.ndarray, list[SceneObject]]:
     """A square of `cells` x `cells` cells around an object, and what is in it: as much to learn from in less time."""
     width, height = scene.size
@@ -84,6 +154,7 @@ def detail(scene: Scene, o: SceneObject, cells: int, rng: random.Random) -> tupl
     shifted = [
         replace(
             o,
+            mask=o.mask[y : y + side, x : x + side],
             box=Box(o.box.x1 - x, o.box.y1 - y, o.box.x2 - x, o.box.y2 - y),
             point=Point(o.point.x - x, o.point.y - y),
         )
@@ -120,20 +191,20 @@ def main(argv: list[str] | None = None) -> int:
     torch.manual_seed(args.seed)
     tower, code, sprites = make_vision(), Code(), load_sprites()
     whiten(tower, [random_scene(sprites, random.Random(i), (SIDE, SIDE)).picture for i in range(50)])
+    head = PatchHead(tower)
+    pool: deque[Scene] = deque(maxlen=POOL)
 
     def scene(i: int) -> Scene:
         rng = random.Random(args.seed * 1_000_003 + i)
-        return random_scene(
-            sprites, rng, (SIDE, SIDE), 14, 1, 14, rng.random() > i / FRESH / args.plain_steps, SIGNS, PAINTED
-        )
-
-    pool: deque[Scene] = deque(maxlen=POOL)
+        plain = rng.random() > i / FRESH / args.plain_steps
+        return random_scene(sprites, rng, (SIDE, SIDE), 14, 1, 14, plain, SIGNS, PAINTED)
 
     def step_losses(step: int) -> loop.Losses:
         first = (step + 1) * FRESH - (FRESH if pool else POOL)
         pool.extend(scene(i) for i in range(first, (step + 1) * FRESH))
+        together = step // loop.processes()[1]  # processes wait for each other: what they do must take as long
+        cells = random.Random(args.seed * 1_000_003 - together).choices((2, 3, SIGN_CELLS, GRID), args.shares)[0]
         rng = random.Random(args.seed * 1_000_003 - step)
-        cells = rng.choices((2, 3, SIGN_CELLS, GRID), args.shares)[0]
         if cells == GRID:
             some = rng.sample(pool, min(len(pool), args.batch_size))
             views = [(s.picture, s.objects) for s in some]
@@ -148,9 +219,11 @@ def main(argv: list[str] | None = None) -> int:
             views = [detail(s, o, cells, rng) for s, o in rng.sample(every, min(n, len(every)))]
         tokens = see(tower, [picture for picture, _ in views])
         loss, seen = vision_loss(tokens, CellTruth([objects for _, objects in views], cells), code)
-        return loss, {f"{k}{cells}" if k in ("class", "home", "sides") else k: v for k, v in seen.items()}
+        asked, said = head.loss(PatchTruth([objects for _, objects in views], cells))
+        seen = {f"{k}{cells}" if k in ("class", "home", "sides") else k: v for k, v in seen.items()}
+        return loss + asked, {**seen, **said}
 
-    loop.train("vision", {"tower": tower}, step_losses, args)
+    loop.train("vision", {"tower": tower, "head": head}, step_losses, args)
     return 0
 
 
