@@ -128,6 +128,13 @@ def test_a_split_that_is_not_there_is_said_with_those_that_are(places, path):
         open_source(places / path, split="val")
 
 
+def test_a_split_among_those_that_only_a_letter_tells_apart_is_the_one_read(dataset, tmp_path):
+    for letter, n in (("A", 3), ("B", 2)):
+        dataset.select(range(n)).to_parquet(tmp_path / f"test{letter}-00000-of-00001.parquet")
+    assert open_source(tmp_path, split="testA").n == 3
+    assert open_source(tmp_path, split="testB").n == 2
+
+
 def test_other_splits_are_read(places):
     assert open_source(places / "clone", split="train").n == 1
     assert open_source(places / "parts", split="validation").n == 1
