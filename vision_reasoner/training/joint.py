@@ -33,7 +33,7 @@ def export(model: Any, processor: Any, folder: Path) -> None:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     loop.add_arguments(parser, minutes=120)
-    parser.set_defaults(batch_size=8, threads=2, lr=1e-3)
+    parser.set_defaults(batch_size=8, lr=5e-4)
     parser.add_argument("--requests", type=int, default=6, help="requests per picture (%(default)s)")
     parser.add_argument("--export_only", action="store_true", help="write the checkpoint of the weights there are")
     args = parser.parse_args(argv)

@@ -62,7 +62,7 @@ def vision_loss(tokens: Tensor, truth: CellTruth, code: Code) -> loop.Losses:
     wrong = F.cross_entropy(logits, truth.label, reduction="none")
     off = (numbers - truth.numbers)[there, :-1]
     at_home = F.binary_cross_entropy_with_logits((numbers[:, -1] - 0.5) * SHARPNESS, truth.home)
-    # what things are is by far the slowest to learn: everything else is kept from drowning it
+    # weighed so that none drowns the others: what things are is by far the slowest to learn, then where they end
     parts = [(1.0, wrong[home]), (0.3, wrong[there & ~home]), (0.2, wrong[~there])]
     loss = torch.stack([weight * part.mean() for weight, part in parts if len(part)]).sum() + 4.0 * at_home
     loss = loss + 3.0 * F.smooth_l1_loss(off, torch.zeros_like(off), beta=0.1)
@@ -182,7 +182,7 @@ def main(argv: list[str] | None = None) -> int:
         "--shares",
         type=float,
         nargs=4,
-        default=(0.5, 0.2, 0.15, 0.15),
+        default=(0.3, 0.15, 0.2, 0.35),
         help="of steps on details of 2 and of 3 cells, on signs, and on whole pictures",
     )
     parser.add_argument("--plain_steps", type=int, default=1000, help="steps until no scene is plain (%(default)s)")
