@@ -71,17 +71,18 @@ from vision_reasoner.training import loop
 
 torch.manual_seed(0)
 module, rank, steps = torch.nn.Linear(3, 1), int(os.environ["RANK"]), []
+other = torch.nn.Linear(1, 1)  # which only one of them needs
 
 def losses(step):
     steps.append(step)
     if step == 8:  # one of the two is told to end: both end
         os.kill(os.getpid(), signal.SIGTERM)
-    loss = module(torch.full((1, 3), float(step))).sum()
+    loss = module(torch.full((1, 3), float(step))).sum() + (other.weight.sum() if rank else 0)
     return loss, {"loss": loss.item()}
 
 parser = argparse.ArgumentParser()
 loop.add_arguments(parser, minutes=5)
-loop.train("toy", {"module": module}, losses, parser.parse_args(["--output_dir", sys.argv[1]]))
+loop.train("toy", {"module": module, "other": other}, losses, parser.parse_args(["--output_dir", sys.argv[1]]))
 Path(sys.argv[1], f"{rank}.json").write_text(json.dumps({"steps": steps, "weight": module.weight.tolist()}))
 """
 

@@ -59,7 +59,8 @@ def main(argv: list[str] | None = None) -> int:
             return seen + told, {**look, **say}
 
         loop.train("joint", modules, step_losses, args)
-    export(model, processor, args.output_dir / "reasoner")
+    if loop.processes()[0] == 0:
+        export(model, processor, args.output_dir / "reasoner")
     return 0
 
 

@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb
 
+from vision_reasoner.errors import VisionReasonerError
 from vision_reasoner.prompts import VISION_REASONER
 from vision_reasoner.results import Task
 from vision_reasoner.training import loop
@@ -347,8 +348,10 @@ def main(argv: list[str] | None = None) -> int:
     model, heads = make_reasoner(tokenizer, code), Heads()
     model.model.visual.requires_grad_(False)
     language = Language(model, heads, Teacher(tokenizer), code)
-    if args.seen:
-        loop.resume(args.output_dir / "vision.pt", {"tower": model.model.visual})
+    if args.seen and not loop.resume(args.output_dir / "vision.pt", {"tower": model.model.visual}):
+        raise VisionReasonerError(
+            f"no vision tower in {args.output_dir}: run `python -m vision_reasoner.training.vision` first"
+        )
 
     def step_losses(step: int) -> loop.Losses:
         rng = random.Random(args.seed * 2_000_003 + step)

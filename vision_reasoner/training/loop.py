@@ -143,7 +143,7 @@ def train(
 
 
 def processes() -> tuple[int, int]:
-    """Which process this is of how many, as torchrun says."""
+    """Which process this is of how many, as torchrun says; the first writes what is written."""
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
@@ -152,14 +152,17 @@ def agree(parameters: Sequence[nn.Parameter], *numbers: float) -> list[float]:
     """Give all processes the mean of their gradients; returns the mean of each of the numbers."""
     if not distributed.is_initialized():
         return list(numbers)
-    flat = torch.cat([*(p.grad.flatten() for p in parameters if p.grad is not None), torch.tensor(numbers)])
+    for p in parameters:
+        if p.grad is None:  # not needed for this process's samples, but perhaps for another's
+            p.grad = torch.zeros_like(p)
+    grads = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([*(g.flatten() for g in grads), torch.tensor(numbers)])
     distributed.all_reduce(flat)
     flat /= distributed.get_world_size()
     at = 0
-    for p in parameters:
-        if p.grad is not None:
-            p.grad.copy_(flat[at : at + p.numel()].view_as(p))
-            at += p.numel()
+    for g in grads:
+        g.copy_(flat[at : at + g.numel()].view_as(g))
+        at += g.numel()
     return [float(v) for v in flat[at:]]
 
 

@@ -335,7 +335,8 @@ def main(argv: list[str] | None = None) -> int:
         return losses(model, lessons.batch(rng, args.batch_size))
 
     loop.train("router", {"router": model}, step_losses, args)
-    save(model, tokenizer, args.output_dir / "router")
+    if loop.processes()[0] == 0:
+        save(model, tokenizer, args.output_dir / "router")
     return 0
 
 

@@ -160,8 +160,9 @@ def main(argv: list[str] | None = None) -> int:
         return losses(model, scenes, rng)
 
     loop.train("segmenter", {"segmenter": model}, step_losses, args)
-    export(model, args.output_dir / "segmenter")
-    Segmenter.from_pretrained(args.output_dir / "segmenter", device="cpu")
+    if loop.processes()[0] == 0:
+        export(model, args.output_dir / "segmenter")
+        Segmenter.from_pretrained(args.output_dir / "segmenter", device="cpu")
     return 0
 
 
