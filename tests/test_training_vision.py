@@ -54,7 +54,7 @@ def test_ideal_tokens_are_worth_more_than_others(scenes: list[Scene]) -> None:
     code, truth = Code(), CellTruth([s.objects for s in scenes])
     ideal = code.tokens(truth)
     best, seen = vision_loss(ideal, truth, code)
-    assert seen["class"] == seen["home"] == 1.0
+    assert seen["class"] == seen["near"] == 1.0
     assert seen["sides"] < 0.01
     torch.manual_seed(0)
     for noise in (0.1, 0.5):

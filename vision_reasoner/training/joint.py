@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     loop.add_arguments(parser, minutes=120)
     parser.set_defaults(batch_size=8, lr=5e-4)
-    parser.add_argument("--requests", type=int, default=6, help="requests per picture (%(default)s)")
+    parser.add_argument("--requests", type=int, default=10, help="requests per picture, at most (%(default)s)")
     parser.add_argument("--export_only", action="store_true", help="write the checkpoint of the weights there are")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
@@ -53,9 +53,10 @@ def main(argv: list[str] | None = None) -> int:
             scenes = [random_scene(sprites, rng, (SIDE, SIDE)) for _ in range(args.batch_size)]
             tokens, truth = see(tower, [s.picture for s in scenes]), CellTruth([s.objects for s in scenes])
             seen, look = vision_loss(tokens, truth, code)
+            truth.settle(tokens.detach() @ code.numbers[-1])
             scenes = truth.settled(scenes)
             requests = [random_requests(s, rng, args.requests) for s in scenes]
-            told, say = language.losses(scenes, requests, tokens)
+            told, say = language.losses(scenes, requests, tokens, truth)
             return seen + told, {**look, **say}
 
         loop.train("joint", modules, step_losses, args)

@@ -48,6 +48,7 @@ from vision_reasoner.training.tokenizer import (
 SEE, TELL, LOOK = 3, 2, 3  # hidden states taught about cells, about the text; the layer whose attention is taught
 TAUGHT_HEADS = 2
 IGNORE = -100
+ROOM = 300  # tokens for the requests of one picture: the longest row of a batch decides what a step costs
 
 
 @dataclass
@@ -126,6 +127,18 @@ class Teacher:
         lesson.add([self.tokenizer.eos_token_id])
         return lesson
 
+    def lessons(self, scene: Scene, requests: Sequence[Request]) -> list[Lesson]:
+        """As many of the requests as there is ROOM for, the first in any case."""
+        kept: list[Lesson] = []
+        used = 0
+        for request in requests:
+            lesson = self.lesson(scene, request)
+            length = len(lesson.prompt) + len(lesson.reply) - 1
+            if not kept or used + length <= ROOM:
+                kept.append(lesson)
+                used += length
+        return kept
+
     def _answer(self, lesson: Lesson, scene: Scene, targets: Sequence[int], cell: list[int]) -> None:
         if not targets:
             lesson.add(self.encode(NOTHING), NOWHERE)
@@ -194,7 +207,7 @@ class Heads(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.seen_none = nn.Linear(WIDTH, 1)
+        self.seen_none, self.seen_home = nn.Linear(WIDTH, 1), nn.Linear(WIDTH, 1)
         self.seen_class, self.seen_numbers = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 8 * WIDTH)
         self.said_class, self.said_nth = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
 
@@ -220,11 +233,18 @@ class Language:
         del module, inputs
         self.projected[name] = output
 
-    def losses(self, scenes: Sequence[Scene], requests: Sequence[Sequence[Request]], tokens: Tensor) -> loop.Losses:
-        """tokens: (scenes * CELLS, WIDTH), seen or ideal."""
-        batch = Batch(
-            self.teacher, [[self.teacher.lesson(s, r) for r in row] for s, row in zip(scenes, requests, strict=True)]
-        )
+    def losses(
+        self, scenes: Sequence[Scene], requests: Sequence[Sequence[Request]], tokens: Tensor, truth: CellTruth
+    ) -> loop.Losses:
+        """How far the replies, and the hidden states on the way to them, are from what they should be.
+
+        Args:
+            scenes: settled as the truth is.
+            requests: of each scene.
+            tokens: (scenes * CELLS, WIDTH), seen or ideal.
+            truth: of these cells.
+        """
+        batch = Batch(self.teacher, [self.teacher.lessons(s, row) for s, row in zip(scenes, requests, strict=True)])
         words = self.model.get_input_embeddings().weight
         embedded = self.model.get_input_embeddings()(batch.ids).clone()
         embedded[:, batch.start : batch.start + CELLS] = tokens.view(len(scenes), CELLS, WIDTH)
@@ -239,7 +259,7 @@ class Language:
         cells = h[SEE][:, batch.start : batch.start + CELLS].reshape(-1, WIDTH)
         parts = [
             self._reply(out.last_hidden_state, batch),
-            self._cells(words, cells, CellTruth([s.objects for s in scenes])),
+            self._cells(words, cells, truth),
             self._text(words, h[TELL], batch),
             self._look(batch),
         ]
@@ -284,7 +304,7 @@ class Language:
         return loss, seen
 
     def _cells(self, words: Tensor, cells: Tensor, truth: CellTruth) -> tuple[Tensor, dict[str, Tensor]]:
-        """A middle layer's cells know their class, their own place and their object's box and point."""
+        """A middle layer's cells know their class, whether they are a home, their place, their object's box and point."""
         there = truth.label < NONE
         step = torch.arange(GRID) * CELL + CELL / 2
         centre = torch.stack([step[None].expand(GRID, GRID), step[:, None].expand(GRID, GRID)], -1).view(1, -1, 2)
@@ -297,7 +317,9 @@ class Language:
         guess = self.heads.seen_numbers(h[some]).view(-1, 8, WIDTH) @ self._unit(words, self.teacher.inner)
         guess = guess.log_softmax(-1)
         loss = F.cross_entropy(logits, truth.label) + soft_number_loss(guess[:, 6:], centre[some])
-        seen = {}
+        homes = self.heads.seen_home(h)[:, 0]
+        loss = loss + 10.0 * F.binary_cross_entropy_with_logits(homes, truth.home.float())  # few cells are one
+        seen = {"home": 2 * ((homes > 0) & truth.home).sum() / ((homes > 0).sum() + truth.home.sum())}
         if there.any():
             boxes, mine = guess[there[some]][:, :6], where[there]
             loss = loss + soft_number_loss(boxes, mine)
@@ -339,7 +361,7 @@ class Language:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     loop.add_arguments(parser, minutes=60)
-    parser.add_argument("--requests", type=int, default=6, help="requests per picture")
+    parser.add_argument("--requests", type=int, default=10, help="requests per picture, at most (%(default)s)")
     parser.add_argument("--seen", action="store_true", help="tokens of stage 1's vision tower, not ideal ones")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
@@ -363,12 +385,11 @@ def main(argv: list[str] | None = None) -> int:
                 tokens = see(model.model.visual, [s.picture for s in scenes])
             truth.settle(tokens @ code.numbers[-1])
         else:
-            truth.settle(torch.rand(len(truth.home)))
             tokens = code.tokens(truth)
             tokens = tokens + 0.02 * torch.randn_like(tokens)
         scenes = truth.settled(scenes)
         requests = [random_requests(s, rng, args.requests) for s in scenes]
-        return language.losses(scenes, requests, tokens)
+        return language.losses(scenes, requests, tokens, truth)
 
     loop.train("language", {"language": model.model.language_model, "heads": heads}, step_losses, args)
     return 0

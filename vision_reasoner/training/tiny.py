@@ -24,9 +24,9 @@ CELLS = GRID * GRID
 PATCH = 14
 WIDTH = 256  # of the language model, and of the tokens between the two
 HEAD = 64
-NUMBERS = 7  # x1 y1 x2 y2 and the point's x y, in cells from the cell's centre; 1 where the cell is a home cell
+NUMBERS = 7  # x1 y1 x2 y2 and the point's x y, in cells from the cell's centre; 1 where the object's centre is near
 NONE = len(CLASSES)
-NEAR = 0.75  # cells from an object's centre within which its home cell's centre lies, in x and in y
+NEAR = 0.75  # cells, in x and in y: what is near; the cells near an object's centre are one, two or four
 
 VISION_CONFIG: dict[str, Any] = {
     "depth": 6,
@@ -89,7 +89,8 @@ class CellTruth:
         colour, company: index, -1 where none.
         numbers: (cells, NUMBERS), see NUMBERS.
         owner: number of the object in the whole batch, -1 where none.
-        near: whether the cell may be its owner's home; one of them is, at first that which holds the box's centre.
+        near: whether the owner's centre is near.
+        home: whether the cell is where its owner is listed and looked at: one of the near ones.
     """
 
     def __init__(self, scenes: Sequence[Sequence[SceneObject]], grid: int = GRID) -> None:
@@ -100,14 +101,14 @@ class CellTruth:
         mid = np.arange(grid) * CELL + CELL / 2
         first = 0
         for b, objects in enumerate(scenes):
-            for part in ("body", "near", "home"):  # in this order: an object's home wins over a neighbour's body
+            for part in ("body", "near", "centre"):  # in this order: none is hidden altogether by its neighbours
                 for i, o in enumerate(objects, first):
                     x1, y1, x2, y2 = o.box
                     row, column = (y1 + y2 + 1) // (2 * CELL), (x1 + x2 + 1) // (2 * CELL)
                     inside = 0 <= row < grid and 0 <= column < grid
                     if part != "body" and not inside:
                         continue
-                    if part == "home":
+                    if part == "centre":
                         rows, columns = np.array([row]), np.array([column])
                     else:
                         reach = NEAR * CELL
@@ -117,7 +118,7 @@ class CellTruth:
                         rows, columns = np.where(near_y[:, None] & near_x[None])
                     x, y = mid[columns], mid[rows]
                     away = np.stack([x1 - x, y1 - y, x2 - x, y2 - y, o.point.x - x, o.point.y - y], 1) / CELL
-                    numbers[b, rows, columns] = np.concatenate([away, np.full((len(rows), 1), part == "home")], 1)
+                    numbers[b, rows, columns] = np.concatenate([away, np.full((len(rows), 1), part != "body")], 1)
                     label[b, rows, columns] = o.label
                     colour[b, rows, columns] = COLOUR_INDEX[o.colour] if o.colour else -1
                     company[b, rows, columns] = COMPANIES.index(o.text) if o.text else -1
@@ -128,22 +129,26 @@ class CellTruth:
             torch.from_numpy(v).flatten().long() for v in (label, colour, company, owner)
         )
         self.numbers, self.near = torch.from_numpy(numbers).view(-1, NUMBERS), torch.from_numpy(near).flatten()
+        self.settle(self.numbers[:, -1])
 
-    @property
-    def home(self) -> Tensor:
-        """1.0 in the home cell of each object."""
-        return self.numbers[:, -1]
+    def settle(self, claims: Tensor) -> None:
+        """Each object's home becomes the first of the near cells that claim it, in reading order.
 
-    def settle(self, preferred: Tensor) -> None:
-        """Each object's home becomes the one of its possible home cells where `preferred`, (cells,), is highest.
+        Were it the cell that holds the centre, then a centre on a border would be a coin's toss, and the object listed
+        twice or never. Some cell always claims with certainty, and each can see whether one before it does.
 
-        Were it always the cell that holds the centre, then a centre near a border would be a coin's toss, and the
-        object listed twice or never. As its own preference is made the truth, the tower learns to settle on one.
+        Args:
+            claims: (cells,), about 1 where the tokens say that an object's centre is near, about 0 elsewhere. Where
+                none of an object's cells reaches 0.5, the highest counts.
         """
-        owner, value = self.owner[self.near], preferred[self.near]
-        best = value.new_full((int(self.owner.max()) + 1,), -torch.inf).scatter_reduce(0, owner, value, "amax")
-        self.numbers[:, -1] = 0
-        self.numbers[self.near, -1] = (value == best[owner]).float()
+        cells = self.near.nonzero()[:, 0]
+        owner, value = self.owner[cells], claims[cells].clamp(max=0.5)
+        objects = int(self.owner.max()) + 1
+        most = value.new_full((objects,), -torch.inf).scatter_reduce(0, owner, value, "amax")
+        best = value == most[owner]
+        first = cells.new_full((objects,), len(self.owner)).scatter_reduce(0, owner[best], cells[best], "amin")
+        self.home = torch.zeros_like(self.near)
+        self.home[first[first < len(self.owner)]] = True
 
     def settled(self, scenes: Sequence[Scene]) -> list[Scene]:
         """The scenes that this is the truth of, their objects at these homes and in the order of these."""

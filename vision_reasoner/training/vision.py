@@ -2,8 +2,8 @@
 
     python -m vision_reasoner.training.vision --minutes 60
 
-The tokens alone teach slowly: few cells are an object's home. Every patch is therefore asked, by a head inside the
-tower that is dropped afterwards, what the object is that it shows, and where that lies.
+The tokens alone teach slowly: few cells are near an object's centre. Every patch is therefore asked, by a head inside
+the tower that is dropped afterwards, what the object is that it shows, and where that lies.
 """
 
 import argparse
@@ -52,29 +52,28 @@ def vision_loss(tokens: Tensor, truth: CellTruth, code: Code) -> loop.Losses:
 
     Args:
         tokens: (cells, WIDTH) of a batch, scene by scene.
-        truth: of the same cells; each object settles where the tokens have it.
+        truth: of the same cells.
         code: the vectors the tokens should be made of.
     """
     numbers = tokens @ code.numbers.T
-    truth.settle(numbers[:, -1].detach())
-    there, home = truth.label < NONE, truth.home > 0
+    there, near = truth.label < NONE, truth.near
     logits = tokens @ code.classes.T * SHARPNESS
     wrong = F.cross_entropy(logits, truth.label, reduction="none")
     off = (numbers - truth.numbers)[there, :-1]
-    at_home = F.binary_cross_entropy_with_logits((numbers[:, -1] - 0.5) * SHARPNESS, truth.home)
+    claims = (numbers[:, -1] - 0.5) * SHARPNESS
+    claimed = F.binary_cross_entropy_with_logits(claims, near.float())
     # weighed so that none drowns the others: what things are is by far the slowest to learn, then where they end
-    parts = [(1.0, wrong[home]), (0.3, wrong[there & ~home]), (0.2, wrong[~there])]
-    loss = torch.stack([weight * part.mean() for weight, part in parts if len(part)]).sum() + 4.0 * at_home
+    parts = [(1.0, wrong[near]), (0.3, wrong[there & ~near]), (0.2, wrong[~there])]
+    loss = torch.stack([weight * part.mean() for weight, part in parts if len(part)]).sum() + 4.0 * claimed
     loss = loss + 3.0 * F.smooth_l1_loss(off, torch.zeros_like(off), beta=0.1)
     loss = loss + 0.05 * ((tokens - code.tokens(truth)) ** 2).sum(1).mean()
-    found = numbers[:, -1] > 0.5
     seen = {
-        "class": (logits[home][:, :NONE].argmax(1) == truth.label[home]).float().mean().item(),
-        "sides": off.abs()[home[there]].mean().item() * CELL,
-        "home": (2 * (found & home).sum() / (found.sum() + home.sum())).item(),
+        "class": (logits[near][:, :NONE].argmax(1) == truth.label[near]).float().mean().item(),
+        "sides": off.abs()[near[there]].mean().item() * CELL,
+        "near": (2 * ((claims > 0) & near).sum() / ((claims > 0).sum() + near.sum())).item(),
     }
     for name, index, vectors in (("colour", truth.colour, code.colours), ("company", truth.company, code.companies)):
-        where = (index >= 0) & home
+        where = (index >= 0) & near
         if where.any():
             guess = tokens[where] @ vectors.T * SHARPNESS
             loss = loss + 0.3 * F.cross_entropy(guess, index[where])
@@ -220,7 +219,7 @@ def main(argv: list[str] | None = None) -> int:
         tokens = see(tower, [picture for picture, _ in views])
         loss, seen = vision_loss(tokens, CellTruth([objects for _, objects in views], cells), code)
         asked, said = head.loss(PatchTruth([objects for _, objects in views], cells))
-        seen = {f"{k}{cells}" if k in ("class", "home", "sides") else k: v for k, v in seen.items()}
+        seen = {f"{k}{cells}" if k in ("class", "near", "sides") else k: v for k, v in seen.items()}
         return loss + asked, {**seen, **said}
 
     loop.train("vision", {"tower": tower, "head": head}, step_losses, args)
