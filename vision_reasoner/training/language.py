@@ -304,7 +304,7 @@ class Language:
         return loss, seen
 
     def _cells(self, words: Tensor, cells: Tensor, truth: CellTruth) -> tuple[Tensor, dict[str, Tensor]]:
-        """A middle layer's cells know their class, their place, their object's box and point, and whether they are its home."""
+        """A middle layer knows each cell's class and place, its object's box and point, and whether it is its home."""
         there = truth.label < NONE
         step = torch.arange(GRID) * CELL + CELL / 2
         centre = torch.stack([step[None].expand(GRID, GRID), step[:, None].expand(GRID, GRID)], -1).view(1, -1, 2)
