@@ -15,7 +15,7 @@ import torch
 
 from vision_reasoner.training import loop
 from vision_reasoner.training.art import load_sprites
-from vision_reasoner.training.language import Heads, Language, Teacher
+from vision_reasoner.training.language import SIGNS, Heads, Language, Teacher
 from vision_reasoner.training.requests import random_requests
 from vision_reasoner.training.scenes import random_scene
 from vision_reasoner.training.tiny import SIDE, CellTruth, Code, make_reasoner, see
@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
 
         def step_losses(step: int) -> loop.Losses:
             rng = random.Random(args.seed * 4_000_037 + step)
-            scenes = [random_scene(sprites, rng, (SIDE, SIDE)) for _ in range(args.batch_size)]
+            scenes = [random_scene(sprites, rng, (SIDE, SIDE), signs=SIGNS) for _ in range(args.batch_size)]
             tokens, truth = see(tower, [s.picture for s in scenes]), CellTruth([s.objects for s in scenes])
             seen, look = vision_loss(tokens, truth, code)
             truth.settle(tokens.detach() @ code.numbers[-1])

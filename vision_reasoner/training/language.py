@@ -48,6 +48,7 @@ from vision_reasoner.training.tokenizer import (
 SEE, TELL, LOOK = 3, 2, 3  # hidden states taught about cells, about the text; the layer whose attention is taught
 TAUGHT_HEADS = 2
 IGNORE = -100
+SIGNS = 0.25  # share of scenes with a company's sign, for names are the hardest to read
 ROOM = 300  # tokens for the requests of one picture: the longest row of a batch decides what a step costs
 
 
@@ -378,7 +379,7 @@ def main(argv: list[str] | None = None) -> int:
     def step_losses(step: int) -> loop.Losses:
         rng = random.Random(args.seed * 2_000_003 + step)
         most = min(12, 4 + step // 60)  # few objects first
-        scenes = [random_scene(sprites, rng, (SIDE, SIDE), most) for _ in range(args.batch_size)]
+        scenes = [random_scene(sprites, rng, (SIDE, SIDE), most, signs=SIGNS) for _ in range(args.batch_size)]
         truth = CellTruth([s.objects for s in scenes])
         if args.seen:
             with torch.no_grad():

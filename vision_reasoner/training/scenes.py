@@ -147,7 +147,7 @@ def random_layout(
                 else math.exp(rng.uniform(math.log(smallest), math.log(largest)))
             )
             if label == SIGN:
-                side = max(side, rng.uniform(0.3, 0.5))
+                side = max(side, rng.uniform(0.4, 0.6))
             side = max(0.9 * MIN_SIDE, side * 0.97**attempt)
             box = _place(sprite, side, angle, aspect, rng)
             if box is None:
