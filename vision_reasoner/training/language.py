@@ -5,9 +5,10 @@
 
 The loss on the reply's tokens alone teaches the format and then, for thousands of steps, nothing of the picture. What
 makes the model look is being taught every part of the way from question to answer where it should arise: the class
-asked and which object is due (hidden state TELL), each cell's class, place and box (hidden state SEE), and where two
-heads of layer LOOK look: at the object that is written, or that comes next, and at the first token where no further one
-comes. The heads are dropped afterwards.
+asked and which object is due (hidden state TELL), each cell's class, place and box (hidden state SEE), where two heads
+of layer LOOK look (at the object that is written, or that comes next, and at the first token where no further one
+comes), and what they bring from there. Where the way to an object leads over another ("what is left of the dog?"), two
+heads of the layer before look at that one. The teaching heads are dropped afterwards.
 
 Several requests share one picture: each sees the picture and itself, at the positions it would have alone.
 """
@@ -62,6 +63,7 @@ class Lesson:
         look: cell to look at when the token is written, NOWHERE for the first token, -1 for none.
         asked: class it is about, -1 for none.
         nth: number of the object being written among those of its list, -1 outside objects.
+        via: cell to look at first, -1 for none.
     """
 
     prompt: list[int]
@@ -69,13 +71,15 @@ class Lesson:
     look: list[int] = field(default_factory=list)
     asked: list[int] = field(default_factory=list)
     nth: list[int] = field(default_factory=list)
+    via: list[int] = field(default_factory=list)
 
-    def add(self, ids: Sequence[int], look: int = -1, asked: int = -1, nth: int = -1) -> None:
+    def add(self, ids: Sequence[int], look: int = -1, asked: int = -1, nth: int = -1, via: int = -1) -> None:
         for i in ids:
             self.reply.append(i)
             self.look.append(look)
             self.asked.append(asked)
             self.nth.append(nth)
+            self.via.append(via)
 
 
 class Teacher:
@@ -95,7 +99,10 @@ class Teacher:
         )
         self.count = self.encode(" 0")[0]  # first of MOST + 1
         self.middle = self.encode(MIDDLE)[0]
-        self.words = torch.tensor([tokenizer.decode([i]).replace(" ", "").isalpha() for i in range(len(tokenizer))])
+        texts = [tokenizer.decode([i]).strip() for i in range(len(tokenizer))]
+        self.words = torch.tensor([text.isalpha() for text in texts])
+        names = Code().names
+        self.names = torch.tensor([text in names for text in texts])
 
     def encode(self, text: str) -> list[int]:
         if text not in self.known:
@@ -122,7 +129,8 @@ class Teacher:
             if look is not None and look != NOWHERE:
                 about = objects[look].label if about is None else about
                 look = cell[look]
-            lesson.add(self.encode(piece.text), *(-1 if v is None else v for v in (look, about, piece.nth)))
+            via = None if piece.via is None else cell[piece.via]
+            lesson.add(self.encode(piece.text), *(-1 if v is None else v for v in (look, about, piece.nth, via)))
         if request.task is not Task.VQA:
             self._answer(lesson, scene, request.targets, cell)
         lesson.add([self.tokenizer.eos_token_id])
@@ -161,7 +169,8 @@ class Batch:
 
     Attributes:
         ids, positions (3, scenes, length), mask (scenes, 1, length, length).
-        labels: at each token, the one that follows it in a reply; IGNORE elsewhere. look, asked, nth go with labels.
+        labels: at each token, the one that follows it in a reply; IGNORE elsewhere. look, asked, nth and via go with
+            labels.
     """
 
     def __init__(self, teacher: Teacher, lessons: Sequence[Sequence[Lesson]]) -> None:
@@ -171,7 +180,7 @@ class Batch:
         self.start = head
         self.ids = torch.zeros(shape, dtype=torch.long)
         self.labels = torch.full(shape, IGNORE)
-        self.look, self.asked, self.nth = (torch.full(shape, -1) for _ in range(3))
+        self.look, self.asked, self.nth, self.via = (torch.full(shape, -1) for _ in range(4))
         part = torch.zeros(shape, dtype=torch.long)
         place = torch.zeros(shape, dtype=torch.long)
         for b, row in enumerate(lessons):
@@ -189,6 +198,7 @@ class Batch:
                     (self.look, x.look),
                     (self.asked, x.asked),
                     (self.nth, x.nth),
+                    (self.via, x.via),
                 ):
                     target[b, first:end] = torch.tensor(source)
                 at = end
@@ -211,6 +221,7 @@ class Heads(nn.Module):
         self.seen_none, self.seen_home = nn.Linear(WIDTH, 1), nn.Linear(WIDTH, 1)
         self.seen_class, self.seen_numbers = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 8 * WIDTH)
         self.said_class, self.said_nth = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.read = nn.Linear(WIDTH, WIDTH)
 
 
 def soft_number_loss(logp: Tensor, truth: Tensor, sigma: float = 1.5) -> Tensor:
@@ -224,15 +235,16 @@ class Language:
 
     def __init__(self, model: Any, heads: Heads, teacher: Teacher, code: Code) -> None:
         self.model, self.heads, self.teacher, self.code = model, heads, teacher, code
-        self.projected: dict[str, Tensor] = {}
-        attention = model.model.language_model.layers[LOOK].self_attn
-        for name in ("q", "k"):
-            hook = partial(self._keep, name)
-            getattr(attention, f"{name}_proj").register_forward_hook(hook)
+        self.projected: dict[tuple[int, str], Tensor] = {}
+        for layer in (LOOK - 1, LOOK):
+            attention = model.model.language_model.layers[layer].self_attn
+            for name in ("q", "k"):
+                hook = partial(self._keep, (layer, name))
+                getattr(attention, f"{name}_proj").register_forward_hook(hook)
 
-    def _keep(self, name: str, module: Any, inputs: Any, output: Tensor) -> None:
+    def _keep(self, name: tuple[int, str], module: Any, inputs: Any, output: Tensor) -> None:
         del module, inputs
-        self.projected[name] = output
+        self.projected[name] = output.float()
 
     def losses(
         self, scenes: Sequence[Scene], requests: Sequence[Sequence[Request]], tokens: Tensor, truth: CellTruth
@@ -249,20 +261,23 @@ class Language:
         words = self.model.get_input_embeddings().weight
         embedded = self.model.get_input_embeddings()(batch.ids).clone()
         embedded[:, batch.start : batch.start + CELLS] = tokens.view(len(scenes), CELLS, WIDTH)
-        out = self.model.model.language_model(
-            inputs_embeds=embedded,
-            position_ids=batch.positions,
-            attention_mask={"full_attention": batch.mask},
-            output_hidden_states=True,
-            use_cache=False,
-        )
-        h = out.hidden_states
+        with loop.mixed_precision():
+            out = self.model.model.language_model(
+                inputs_embeds=embedded,
+                position_ids=batch.positions,
+                attention_mask={"full_attention": batch.mask},
+                output_hidden_states=True,
+                use_cache=False,
+            )
+        h = [state.float() for state in out.hidden_states]
         cells = h[SEE][:, batch.start : batch.start + CELLS].reshape(-1, WIDTH)
         parts = [
-            self._reply(out.last_hidden_state, batch),
+            self._reply(out.last_hidden_state.float(), batch),
             self._cells(words, cells, truth),
             self._text(words, h[TELL], batch),
-            self._look(batch),
+            self._look(LOOK, batch.look, batch),
+            self._look(LOOK - 1, batch.via, batch),
+            self._read(h[LOOK + 1], batch, truth),
         ]
         seen = {k: v.item() for _, values in parts for k, v in values.items()}
         loss = torch.stack([p[0] for p in parts]).sum()
@@ -294,7 +309,7 @@ class Language:
                 among = logp[these][:, ids]
                 loss = loss + 0.5 * soft_number_loss(among, value[y[these]].float())
                 errors.append((among.argmax(1) - value[y[these]]).abs().float())
-        word = (looks >= 0) & t.words[y]  # names, colours, companies: whatever is read off the picture
+        word = t.names[y] | ((looks >= 0) & t.words[y])  # what is asked for, and what is read off the picture
         going_on = (looks != -1) & ~word & ~number & (y != t.middle)  # whether there is a further object
         rest = ~(number | count | word | going_on)
         seen = {"px": torch.cat(errors).median() if errors else nll.new_zeros(())}
@@ -339,24 +354,45 @@ class Language:
             loss = loss + F.cross_entropy(self.heads.said_nth(self._norm(hidden[writing])) @ upto, batch.nth[writing])
         return loss, {"asked": (said.argmax(1) == batch.asked[about]).float().mean()}
 
-    def _look(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Two heads of one layer look at the home cell of the object that is due, or at the first token if none is."""
-        q, k = (self.projected[name].view(*batch.ids.shape, -1, HEAD).transpose(1, 2) for name in "qk")
+    def _look(self, layer: int, cells: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Two heads of a layer look at the cell that is due, (scenes, length), or at the first token if it is NOWHERE."""
+        q, k = (self.projected[layer, name].view(*batch.ids.shape, -1, HEAD).transpose(1, 2) for name in "qk")
         q, k = apply_rotary_pos_emb(q, k, *self.model.model.language_model.rotary_emb(q, batch.positions))
-        rows, at = (batch.look != -1).nonzero(as_tuple=True)
+        rows, at = (cells != -1).nonzero(as_tuple=True)
         if not len(rows):
             return q.new_zeros(()), {}
         keep = torch.randperm(len(rows))[:400]  # a sample is enough, and attention over every token is dear
         rows, at = rows[keep], at[keep]
         z = torch.einsum("nhd,nhld->nhl", q[rows, :TAUGHT_HEADS, at], k[rows, :TAUGHT_HEADS]) / HEAD**0.5
         logp = z.masked_fill(~batch.mask[rows, 0, at][:, None], -1e9).log_softmax(-1)
-        look = batch.look[rows, at]
+        look = cells[rows, at]
         target = torch.where(look == NOWHERE, 0, batch.start + look)
         right = logp[:, 0].argmax(-1) == target
-        seen = {"look": right[look >= 0].float().mean()} if (look >= 0).any() else {}
+        name = "look" if layer == LOOK else "via"
+        seen = {name: right[look >= 0].float().mean()} if (look >= 0).any() else {}
         if (look == NOWHERE).any():
             seen["nowhere"] = right[look == NOWHERE].float().mean()
         return -logp.gather(2, target[:, None, None].expand(-1, TAUGHT_HEADS, 1)).mean(), seen
+
+    def _read(self, hidden: Tensor, batch: Batch, truth: CellTruth) -> tuple[Tensor, dict[str, Tensor]]:
+        """Every token of a reply that looks at a cell knows the class, colour and company there."""
+        rows, at = (batch.look >= 0).nonzero(as_tuple=True)
+        cells = rows * CELLS + batch.look[rows, at]
+        said = self.heads.read(self._norm(hidden[rows, at]))
+        loss, seen = hidden.new_zeros(()), {}
+        groups = (
+            ("class", truth.label, self.code.classes),
+            ("colour", truth.colour, self.code.colours),
+            ("company", truth.company, self.code.companies),
+        )
+        for name, index, vectors in groups:
+            due = index[cells]
+            known = (due >= 0) & (due < len(vectors))
+            if known.any():
+                guess = said[known] @ vectors.T * 6
+                loss = loss + F.cross_entropy(guess, due[known])
+                seen[f"read {name}"] = (guess.argmax(1) == due[known]).float().mean()
+        return loss, seen
 
 
 def main(argv: list[str] | None = None) -> int:

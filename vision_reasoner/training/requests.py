@@ -26,12 +26,14 @@ class Piece:
             no further one, None where the picture does not matter.
         about: the class (index into CLASSES) it is about, None where that follows from `look`, or it is about none.
         nth: number of the object among those that are being listed, None outside lists.
+        via: the object that one must find first to know where to look, None where the words say it.
     """
 
     text: str
     look: int | None = None
     about: int | None = None
     nth: int | None = None
+    via: int | None = None
 
 
 @dataclass(frozen=True)
@@ -364,7 +366,7 @@ def _look_for(v: View, groups: Sequence[tuple[int, Sequence[int]]], colour: str 
     pieces = []
     for i, (label, members) in enumerate(groups):
         noun = f"{colour + ' ' if colour else ''}{CLASSES[label].plural}"
-        pieces += [Piece(f"{' And' if i else 'I look for'} {noun}:"), *v.listed(members, label, ".")]
+        pieces += [Piece(f"{' And' if i else 'I look for'} {noun}:", None, label), *v.listed(members, label, ".")]
         if members:
             number, noun = number_of(label, len(members), colour).split(" ", 1)
             pieces += [Piece(f" {number}", None, label, len(members) - 1), Piece(f" {noun}.")]
@@ -449,7 +451,7 @@ def by_place(v: View) -> Request | None:
 
 def _best_of(v: View, kind: str, label: int, best: int, word: str, wording: Wording) -> Request:
     task, query = v.ask(_noun(v.pick(wording), label))
-    thinking = (Piece(f"Of {CLASSES[label].plural}, the {word} is at"), v.at(best), Piece(")."))
+    thinking = (Piece(f"Of {CLASSES[label].plural}, the {word} is at", None, label), v.at(best), Piece(")."))
     return Request(task, kind, query, (best,), thinking)
 
 
@@ -481,9 +483,9 @@ def by_relation(v: View) -> Request | None:
     m = v.objects[anchor].name
     task, query = v.ask(_noun(v.pick(RELATIONS[word]), label, m=m))
     thinking = (
-        Piece(f"The {m} is at"),
+        Piece(f"The {m} is at", None, v.objects[anchor].label),
         v.at(anchor),
-        Piece(f"). The {CLASSES[label].name} {word} it is at"),
+        Piece(f"). The {CLASSES[label].name} {word} it is at", None, label),
         v.at(fit[0]),
         Piece(")."),
     )
@@ -507,11 +509,11 @@ def by_between(v: View) -> Request | None:
     m, k = v.objects[a].name, v.objects[b].name
     task, query = v.ask(_noun(v.pick(BETWEEN), label, m=m, k=k))
     thinking = (
-        Piece(f"The {m} is at"),
+        Piece(f"The {m} is at", None, v.objects[a].label),
         v.at(a),
-        Piece(f"). The {k} is at"),
+        Piece(f"). The {k} is at", None, v.objects[b].label),
         v.at(b),
-        Piece(f"). The {CLASSES[label].name} between them is at"),
+        Piece(f"). The {CLASSES[label].name} between them is at", None, label),
         v.at(near[0]),
         Piece(")."),
     )
@@ -603,7 +605,8 @@ def ask_side(v: View) -> Request | None:
         return None
     best = fit[0][1]
     question = v.pick(ASK_SIDE).format(r=v.rng.choice(SIDES[side]), m=v.objects[anchor].name)
-    return _question(v, "vqa_side", question, Piece(v.objects[best].name, best))
+    answer = Piece(v.objects[best].name, best, v.objects[anchor].label, via=anchor)
+    return _question(v, "vqa_side", question, answer)
 
 
 Maker = Callable[[View], Request | None]
@@ -617,7 +620,7 @@ KINDS: tuple[tuple[Maker, float], ...] = (
     (by_relation, 25),
     (by_between, 15),
     (by_purpose, 12),
-    (by_several, 6),
+    (by_several, 12),
     (ask_name, 30),
     (ask_colour, 8),
     (ask_there, 5),

@@ -23,7 +23,7 @@ GRID = 10  # a scene is laid out so that no two objects have their centres in on
 MIN_VISIBLE = 0.6  # of an object's own pixels; a layout that hides more is drawn anew
 LIGHTS = (0.82, 0.95, 1.08)  # how bright a thing is; few, so that what is drawn can be drawn again
 SHADOWS = (0.0, 0.35, 0.55)  # how dark its shadow is
-MIN_SIDE, MAX_SIDE = 0.15, 0.5  # an object's longer side, relative to the picture's
+MIN_SIDE, MAX_SIDE = 0.19, 0.5  # an object's longer side, relative to the picture's, where there are few
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +121,7 @@ def random_layout(
     counted = [label for label in labels if label != SIGN] or labels
     todo = [*labels, *(rng.choice(counted) for _ in range(total - len(labels)))]
     largest = MAX_SIDE if total < 6 else MAX_SIDE * (6 / total) ** 0.55
-    smallest = MIN_SIDE
+    smallest = MIN_SIDE * min(1.0, (10 / total) ** 0.5)
     colours_of = {label: rng.random() < painted for label in labels}
     favourite = {label: rng.choice(sprites[label]) for label in labels if sprites[label]}
     same_drawing, same_size = rng.random() < 0.5, rng.random() < 0.3
@@ -148,7 +148,7 @@ def random_layout(
             )
             if label == SIGN:
                 side = max(side, rng.uniform(0.4, 0.6))
-            side = max(0.9 * MIN_SIDE, side * 0.97**attempt)
+            side = max(0.9 * smallest, side * 0.97**attempt)
             box = _place(sprite, side, angle, aspect, rng)
             if box is None:
                 continue

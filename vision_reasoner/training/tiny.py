@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from vision_reasoner import window_attention
+from vision_reasoner.training import loop
 from vision_reasoner.training.classes import CLASSES, COLOUR_INDEX, COLOURS, COMPANIES
 from vision_reasoner.training.scenes import GRID, Scene, SceneObject
 
@@ -235,4 +236,5 @@ def see(tower: Any, pictures: Sequence[np.ndarray]) -> Tensor:
     tower.patch_embed.forward = lambda x: torch.nn.functional.linear(x, weight.flatten(1))
     patches = pictures[0].shape[0] // PATCH
     grid = torch.tensor([[1, patches, patches]] * len(pictures))
-    return tower(pixel_values(pictures), grid_thw=grid).pooler_output.view(-1, WIDTH)
+    with loop.mixed_precision():
+        return tower(pixel_values(pictures), grid_thw=grid).pooler_output.float().view(-1, WIDTH)

@@ -23,6 +23,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import get_vision_window
 from vision_reasoner.geometry import Box, Point
 from vision_reasoner.training import loop
 from vision_reasoner.training.art import load_sprites
+from vision_reasoner.training.classes import CLASSES
 from vision_reasoner.training.scenes import GRID, Scene, SceneObject, random_scene
 from vision_reasoner.training.tiny import (
     CELL,
@@ -40,6 +41,7 @@ from vision_reasoner.training.tiny import (
 FRESH = 16  # new scenes per step; with fewer, the tower learns them by heart
 SIGNS = 0.4  # share of scenes with a company's sign: the names are many, and small
 PAINTED = 0.6  # share of classes painted where they can be: else what things are is told by their colour alone
+PAINTABLE = 0.25  # share of scenes with none but such classes: painted, things are three times as hard to recognise
 SIGN_CELLS = 5  # a detail that holds a whole sign
 POOL = 320  # scenes to draw from, so that what a step sees is mixed
 ASKED_BLOCK = 3  # whose patches are asked
@@ -127,7 +129,7 @@ class PatchHead(nn.Module):
 
     def _keep(self, module: Any, inputs: Any, output: Tensor) -> None:
         del module, inputs
-        self.patches = output
+        self.patches = output.float()
 
     def loss(self, truth: PatchTruth) -> loop.Losses:
         """Of the views that the tower saw last."""
@@ -191,12 +193,14 @@ def main(argv: list[str] | None = None) -> int:
     tower, code, sprites = make_vision(), Code(), load_sprites()
     whiten(tower, [random_scene(sprites, random.Random(i), (SIDE, SIDE)).picture for i in range(50)])
     head = PatchHead(tower)
+    paintable = [found if c.paintable else [] for found, c in zip(sprites, CLASSES, strict=True)]
     pool: deque[Scene] = deque(maxlen=POOL)
 
     def scene(i: int) -> Scene:
         rng = random.Random(args.seed * 1_000_003 + i)
         plain = rng.random() > i / FRESH / args.plain_steps
-        return random_scene(sprites, rng, (SIDE, SIDE), 14, 1, 14, plain, SIGNS, PAINTED)
+        chosen = paintable if rng.random() < PAINTABLE else sprites
+        return random_scene(chosen, rng, (SIDE, SIDE), 14, 1, 14, plain, SIGNS, PAINTED)
 
     def step_losses(step: int) -> loop.Losses:
         first = (step + 1) * FRESH - (FRESH if pool else POOL)

@@ -1,0 +1,96 @@
+"""The bundled checkpoint does what the README shows it doing, for the pictures in assets/ whose truth is known."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from evaluation.metrics import boxes
+from vision_reasoner import VisionReasoner
+from vision_reasoner.checkpoints import BUNDLED, summary_of
+from vision_reasoner.geometry import Box
+from vision_reasoner.inference import main
+
+ROOT = Path(__file__).resolve().parent.parent
+BUNDLE = ROOT / "pretrained_models" / BUNDLED
+TRUTH: dict[str, Any] = json.loads((ROOT / "assets/ground_truth.json").read_text(encoding="utf-8"))
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+# each command below "## Examples" for a picture in assets/, and the output that is shown below it
+EXAMPLES = re.findall(
+    r"```bash\npython vision_reasoner/inference\.py (--image_path assets/[^\n]+)\n```\n\n```text\n(.+?)```", README, re.S
+)
+NUMBER = re.compile(r"\d+(?=[,)])")  # of a coordinate: another processor may round one otherwise
+
+
+def wanted(name: str) -> list[dict[str, Any]]:
+    return [o for o in TRUTH[name]["objects"] if TRUTH[name]["answer"] in (o["name"], o["text"])]
+
+
+@pytest.fixture(scope="module")
+def model() -> VisionReasoner:
+    return VisionReasoner.from_pretrained(BUNDLE)
+
+
+def test_the_readme_shows_an_example_of_each_task() -> None:
+    tasks = [re.search(r"^Task type: (\w+)$", output, re.M) for _, output in EXAMPLES]
+    assert [t and t[1] for t in tasks] == ["counting", "segmentation", "segmentation", "vqa"]
+
+
+@pytest.mark.parametrize(("flags", "shown"), EXAMPLES, ids=[flags.split()[1] for flags, _ in EXAMPLES])
+def test_the_examples_print_what_the_readme_shows(
+    flags: str, shown: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    picture = tmp_path / "result.png"
+    paths = ["--model_path", str(BUNDLE), "--output_path", str(picture)]
+    assert main([*shlex.split(flags), *paths]) == 0
+    assert NUMBER.sub("#", capsys.readouterr().out) == NUMBER.sub("#", shown)
+    assert picture.exists() == ("vqa" not in shown)
+
+
+def test_ten_airplanes_are_counted_and_each_is_found(model: VisionReasoner) -> None:
+    found = model.predict(ROOT / "assets/airplanes.png", TRUTH["airplanes.png"]["query"])
+    assert found.count == 10
+    truth = [Box(*o["bbox_2d"]) for o in wanted("airplanes.png")]
+    assert len(boxes.match([i.box for i in found.instances], truth)) == 10
+
+
+@pytest.mark.parametrize("name", ["donuts.png", "stand_higher.png"])
+def test_masks_lie_on_what_was_asked_for(model: VisionReasoner, name: str) -> None:
+    found = model.predict(ROOT / "assets" / name, TRUTH[name]["query"])
+    truth = np.any([coco_mask.decode(o["mask"]) for o in wanted(name)], axis=0)
+    assert found.mask is not None
+    assert (found.mask & truth).sum() / (found.mask | truth).sum() > 0.75
+    assert len(found.instances) == len(wanted(name))
+
+
+def test_the_sign_is_read(model: VisionReasoner) -> None:
+    assert model.predict(ROOT / "assets/company_name.png", TRUTH["company_name.png"]["query"]).answer == "LUMEN"
+
+
+def test_what_is_not_there_is_not_found(model: VisionReasoner) -> None:
+    found = model.predict(ROOT / "assets/no_umbrella.png", TRUTH["no_umbrella.png"]["query"])
+    assert (found.status, found.count) == ("none", 0)
+
+
+def test_requests_in_one_batch_are_answered_as_alone(model: VisionReasoner) -> None:
+    asked = [(Image.open(ROOT / "assets" / n), t["query"]) for n, t in TRUTH.items() if t["query"]]
+    together = model.predict_batch(asked)
+    for (image, query), found in zip(asked, together, strict=True):
+        assert model.predict(image, query).reply == found.reply
+
+
+def test_all_of_it_is_at_most_sixty_megabytes() -> None:
+    assert sum(f.stat().st_size for f in BUNDLE.rglob("*") if f.is_file()) <= 60e6
+
+
+def test_the_model_card_and_the_one_line_have_the_same_figures() -> None:
+    card = (BUNDLE / "README.md").read_text(encoding="utf-8")
+    for figure in re.findall(r"\d\d? %", summary_of(BUNDLE)):
+        assert f"| {int(figure[:-2]) / 100:.2f}" in card or figure in card
