@@ -23,7 +23,9 @@ TRUTH: dict[str, Any] = json.loads((ROOT / "assets/ground_truth.json").read_text
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # each command below "## Examples" for a picture in assets/, and the output that is shown below it
 EXAMPLES = re.findall(
-    r"```bash\npython vision_reasoner/inference\.py (--image_path assets/[^\n]+)\n```\n\n```text\n(.+?)```", README, re.S
+    r"```bash\npython vision_reasoner/inference\.py (--image_path assets/[^\n]+)\n```\n\n```text\n(.+?)```",
+    README,
+    re.S,
 )
 NUMBER = re.compile(r"\d+(?=[,)])")  # of a coordinate: another processor may round one otherwise
 

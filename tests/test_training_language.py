@@ -1,6 +1,7 @@
 """The tokenizer, the lessons and the batches: what is taught is what the checkpoint will be asked."""
 
 import random
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ from tests.drawings import sprites
 from vision_reasoner.parsing import parse_reply
 from vision_reasoner.prompts import VISION_REASONER
 from vision_reasoner.results import Task
+from vision_reasoner.training import loop
 from vision_reasoner.training.language import IGNORE, ROOM, Batch, Heads, Language, Teacher
-from vision_reasoner.training.requests import random_requests
+from vision_reasoner.training.requests import View, ask_side, random_requests
 from vision_reasoner.training.scenes import Scene, random_scene
 from vision_reasoner.training.tiny import CELL, CELLS, NEAR, SIDE, CellTruth, Code, make_reasoner, pixel_values, see
 from vision_reasoner.training.tokenizer import build_processor
@@ -85,8 +87,9 @@ def test_pixels_are_those_of_the_processor(processor: Any, scene: Scene) -> None
 
 
 def test_a_packed_request_gets_the_logits_that_it_gets_alone(
-    processor: Any, teacher: Teacher, model: Any, scene: Scene
+    processor: Any, teacher: Teacher, model: Any, scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(loop, "mixed_precision", nullcontext)
     requests = random_requests(scene, random.Random(3), 4)
     lessons = [teacher.lesson(scene, r) for r in requests]
     batch = Batch(teacher, [lessons])
@@ -123,6 +126,25 @@ def test_labels_are_the_replies_one_token_ahead(teacher: Teacher, scene: Scene) 
     looked = batch.look[0]
     homes = {o.home[0] * 10 + o.home[1] for o in scene.objects}
     assert set(looked[looked >= 0].tolist()) <= homes
+
+
+def test_what_is_read_and_the_way_there_are_taught(teacher: Teacher, model: Any) -> None:
+    code, rng, request = Code(), random.Random(6), None
+    while request is None:
+        scene = random_scene(sprites(), rng, (SIDE, SIDE))
+        truth = CellTruth([scene.objects])
+        settled = truth.settled([scene])
+        request = ask_side(View(settled[0], rng))
+    assert request.answer is not None
+    assert request.answer.via is not None
+    row, column = settled[0].objects[request.answer.via].home
+    assert teacher.lesson(settled[0], request).via[0] == row * 10 + column
+    language = Language(model, Heads(), teacher, code)
+    loss, seen = language.losses(settled, [[request]], code.tokens(truth), truth)
+    assert {"via", "look", "read class"} <= seen.keys()
+    loss.backward()
+    assert language.heads.read.weight.grad is not None
+    model.zero_grad()
 
 
 def test_a_picture_gets_as_many_requests_as_there_is_room_for(teacher: Teacher, scene: Scene) -> None:

@@ -88,6 +88,17 @@ def test_questions_have_answers_and_no_targets() -> None:
                 assert request.answer.text in {o.text for o in scene.objects}
 
 
+def test_a_question_about_a_side_leads_over_the_thing_it_names() -> None:
+    for scene, request in asked(asking.ask_side):
+        answer = request.answer
+        assert answer is not None
+        assert answer.via is not None
+        named = scene.objects[answer.via]
+        assert answer.about == named.label
+        assert named.name in request.query
+        assert answer.look not in (None, answer.via)
+
+
 def test_held_out_wordings_are_never_trained_on() -> None:
     wordings = [w for w in vars(asking).values() if isinstance(w, Wording)]
     wordings += [w for t in (asking.SIZES, asking.PLACES, asking.RELATIONS) for w in t.values()]

@@ -355,7 +355,7 @@ class Language:
         return loss, {"asked": (said.argmax(1) == batch.asked[about]).float().mean()}
 
     def _look(self, layer: int, cells: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Two heads of a layer look at the cell that is due, (scenes, length), or at the first token if it is NOWHERE."""
+        """Two heads of a layer look at the cell that is due, (scenes, length), or, if NOWHERE, at the first token."""
         q, k = (self.projected[layer, name].view(*batch.ids.shape, -1, HEAD).transpose(1, 2) for name in "qk")
         q, k = apply_rotary_pos_emb(q, k, *self.model.model.language_model.rotary_emb(q, batch.positions))
         rows, at = (cells != -1).nonzero(as_tuple=True)
