@@ -7,8 +7,8 @@ The loss on the reply's tokens alone teaches the format and then, for thousands 
 makes the model look is being taught every part of the way from question to answer where it should arise: the class
 asked and which object is due (hidden state TELL), each cell's class, place and box (hidden state SEE), where two heads
 of layer LOOK look (at the object that is written, or that comes next, and at the first token where no further one
-comes), and what they bring from there. Where the way to an object leads over another ("what is left of the dog?"), two
-heads of the layer before look at that one. The teaching heads are dropped afterwards.
+comes), and what they bring from there. Two heads of the layer before look at what leads there: the object's place as
+the thinking has said it, or another object ("what is left of the dog?"). The teaching heads are dropped afterwards.
 
 Several requests share one picture: each sees the picture and itself, at the positions it would have alone.
 """
@@ -63,7 +63,7 @@ class Lesson:
         look: cell to look at when the token is written, NOWHERE for the first token, -1 for none.
         asked: class it is about, -1 for none.
         nth: number of the object being written among those of its list, -1 outside objects.
-        via: cell to look at first, -1 for none.
+        via: where to look first: a cell, or CELLS and more for a token of prompt and reply; -1 for none.
     """
 
     prompt: list[int]
@@ -97,6 +97,7 @@ class Teacher:
         self.inner, self.last = (
             torch.tensor(tokenizer.convert_tokens_to_ids(coordinates(comma))) for comma in (True, False)
         )
+        self.places = set(self.last.tolist())
         self.count = self.encode(" 0")[0]  # first of MOST + 1
         self.middle = self.encode(MIDDLE)[0]
         texts = [tokenizer.decode([i]).strip() for i in range(len(tokenizer))]
@@ -124,6 +125,7 @@ class Teacher:
         lesson = Lesson(self.encode("<|vision_end|>") + self.encode(text) + self.tail)
         if request.task is not Task.VQA:
             lesson.add(self.encode(THINK))
+        said: dict[int, int] = {}  # the token with which the place of an object was said
         for piece in pieces:
             look, about = piece.look, piece.about
             if look is not None and look != NOWHERE:
@@ -131,8 +133,10 @@ class Teacher:
                 look = cell[look]
             via = None if piece.via is None else cell[piece.via]
             lesson.add(self.encode(piece.text), *(-1 if v is None else v for v in (look, about, piece.nth, via)))
+            if piece.look is not None and lesson.reply[-1] in self.places:
+                said[piece.look] = CELLS + len(lesson.prompt) + len(lesson.reply) - 1
         if request.task is not Task.VQA:
-            self._answer(lesson, scene, request.targets, cell)
+            self._answer(lesson, scene, request.targets, cell, said)
         lesson.add([self.tokenizer.eos_token_id])
         return lesson
 
@@ -148,14 +152,16 @@ class Teacher:
                 used += length
         return kept
 
-    def _answer(self, lesson: Lesson, scene: Scene, targets: Sequence[int], cell: list[int]) -> None:
+    def _answer(
+        self, lesson: Lesson, scene: Scene, targets: Sequence[int], cell: list[int], said: dict[int, int]
+    ) -> None:
         if not targets:
             lesson.add(self.encode(NOTHING), NOWHERE)
         numbers: dict[int, int] = {}
         for k, i in enumerate(targets):
             o = scene.objects[i]
             nth = numbers[o.label] = numbers.get(o.label, -1) + 1
-            here: dict[str, Any] = {"look": cell[i], "asked": o.label, "nth": nth}
+            here: dict[str, Any] = {"look": cell[i], "asked": o.label, "nth": nth, "via": said.get(i, -1)}
             lesson.add(self.encode(NEXT if k else FIRST), **here)
             lesson.add([*self.inner[list(o.box[:3])].tolist(), int(self.last[o.box.y2])], **here)
             lesson.add(self.encode(MIDDLE), **here)
@@ -170,7 +176,7 @@ class Batch:
     Attributes:
         ids, positions (3, scenes, length), mask (scenes, 1, length, length).
         labels: at each token, the one that follows it in a reply; IGNORE elsewhere. look, asked, nth and via go with
-            labels.
+            labels; look is a cell, via a place in the row.
     """
 
     def __init__(self, teacher: Teacher, lessons: Sequence[Sequence[Lesson]]) -> None:
@@ -201,6 +207,8 @@ class Batch:
                     (self.via, x.via),
                 ):
                     target[b, first:end] = torch.tensor(source)
+                via = self.via[b, first:end]
+                via += torch.where(via < CELLS, head, at - CELLS) * (via >= 0)
                 at = end
             part[b, at:] = -1
         place[:, :head] = torch.arange(head)
@@ -275,7 +283,7 @@ class Language:
             self._reply(out.last_hidden_state.float(), batch),
             self._cells(words, cells, truth),
             self._text(words, h[TELL], batch),
-            self._look(LOOK, batch.look, batch),
+            self._look(LOOK, torch.where(batch.look >= 0, batch.start + batch.look, batch.look), batch),
             self._look(LOOK - 1, batch.via, batch),
             self._read(h[LOOK + 1], batch, truth),
         ]
@@ -354,24 +362,24 @@ class Language:
             loss = loss + F.cross_entropy(self.heads.said_nth(self._norm(hidden[writing])) @ upto, batch.nth[writing])
         return loss, {"asked": (said.argmax(1) == batch.asked[about]).float().mean()}
 
-    def _look(self, layer: int, cells: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Two heads of a layer look at the cell that is due, (scenes, length), or, if NOWHERE, at the first token."""
+    def _look(self, layer: int, places: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Two heads of a layer look at the place in the row that is due, (scenes, length); at the first if NOWHERE."""
         q, k = (self.projected[layer, name].view(*batch.ids.shape, -1, HEAD).transpose(1, 2) for name in "qk")
         q, k = apply_rotary_pos_emb(q, k, *self.model.model.language_model.rotary_emb(q, batch.positions))
-        rows, at = (cells != -1).nonzero(as_tuple=True)
+        rows, at = (places != -1).nonzero(as_tuple=True)
         if not len(rows):
             return q.new_zeros(()), {}
         keep = torch.randperm(len(rows))[:400]  # a sample is enough, and attention over every token is dear
         rows, at = rows[keep], at[keep]
         z = torch.einsum("nhd,nhld->nhl", q[rows, :TAUGHT_HEADS, at], k[rows, :TAUGHT_HEADS]) / HEAD**0.5
         logp = z.masked_fill(~batch.mask[rows, 0, at][:, None], -1e9).log_softmax(-1)
-        look = cells[rows, at]
-        target = torch.where(look == NOWHERE, 0, batch.start + look)
+        place = places[rows, at]
+        target = place.clamp(min=0)
         right = logp[:, 0].argmax(-1) == target
         name = "look" if layer == LOOK else "via"
-        seen = {name: right[look >= 0].float().mean()} if (look >= 0).any() else {}
-        if (look == NOWHERE).any():
-            seen["nowhere"] = right[look == NOWHERE].float().mean()
+        seen = {name: right[place >= 0].float().mean()} if (place >= 0).any() else {}
+        if (place == NOWHERE).any():
+            seen["nowhere"] = right[place == NOWHERE].float().mean()
         return -logp.gather(2, target[:, None, None].expand(-1, TAUGHT_HEADS, 1)).mean(), seen
 
     def _read(self, hidden: Tensor, batch: Batch, truth: CellTruth) -> tuple[Tensor, dict[str, Tensor]]:

@@ -11,7 +11,7 @@ from random import Random
 
 from vision_reasoner.results import Task
 from vision_reasoner.training.classes import CLASS_INDEX, CLASSES, COLOURS, PURPOSES, SIGN
-from vision_reasoner.training.scenes import Scene, SceneObject
+from vision_reasoner.training.scenes import GRID, Scene, SceneObject
 
 NOWHERE = -2  # a Piece's look
 
@@ -319,12 +319,16 @@ class View:
         return (b.x2 - b.x1 + 1) * (b.y2 - b.y1 + 1) / w / h * self.side**2
 
     def at(self, i: int) -> Piece:
-        """ " (84,60": the object's centre; the closing bracket belongs to what follows."""
-        x, y = self.centre(i)
-        return Piece(f" ({int(x)},{int(y)}", i)
+        """ " (98,70": the middle of the object's home cell; the closing bracket belongs to what follows.
+
+        Not the object's own middle: which cell is next in reading order must follow from what is written.
+        """
+        row, column = self.objects[i].home
+        x, y = ((2 * k + 1) * self.side // (2 * GRID) for k in (column, row))
+        return Piece(f" ({x},{y}", i)
 
     def listed(self, members: Sequence[int], label: int, end: str) -> list[Piece]:
-        """ " (84,60), (120,70)": their centres one by one, then `end`; or that there are none."""
+        """ " (98,70), (126,70)": where they are, one by one, then `end`; or that there are none."""
         if not members:
             return [Piece(f" nothing{end}", NOWHERE, label)]
         pieces: list[Piece] = []
@@ -362,7 +366,7 @@ def _noun(wording: str, label: int, **more: str) -> str:
 
 
 def _look_for(v: View, groups: Sequence[tuple[int, Sequence[int]]], colour: str = "") -> tuple[Piece, ...]:
-    """ "I look for dogs: (84,60), (120,70). 2 dogs. And cats: nothing."; the number follows from the list."""
+    """ "I look for dogs: (98,70), (126,70). 2 dogs. And cats: nothing."; the number follows from the list."""
     pieces = []
     for i, (label, members) in enumerate(groups):
         noun = f"{colour + ' ' if colour else ''}{CLASSES[label].plural}"
