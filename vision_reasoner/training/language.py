@@ -5,10 +5,11 @@
 
 The loss on the reply's tokens alone teaches the format and then, for thousands of steps, nothing of the picture. What
 makes the model look is being taught every part of the way from question to answer where it should arise: the class
-asked and which object is due (hidden state TELL), each cell's class, place and box (hidden state SEE), where two heads
-of layer LOOK look (at the object that is written, or that comes next, and at the first token where no further one
-comes), and what they bring from there. Two heads of the layer before look at what leads there: the object's place as
-the thinking has said it, or another object ("what is left of the dog?"). The teaching heads are dropped afterwards.
+asked and which object is due (hidden state TELL); each cell's class, place and box, whether it is a home, and of which
+number among those of its class (hidden state SEE); where two heads of layer LOOK look: at the object that is written,
+or that comes next, and at the first token where no further one comes; and what they bring from there. Two heads of the
+layer before look at what leads there: the object's place as the thinking has said it, or another object ("what is left
+of the dog?"). The teaching heads are dropped afterwards.
 
 Several requests share one picture: each sees the picture and itself, at the positions it would have alone.
 """
@@ -229,7 +230,7 @@ class Heads(nn.Module):
         self.seen_none, self.seen_home = nn.Linear(WIDTH, 1), nn.Linear(WIDTH, 1)
         self.seen_class, self.seen_numbers = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 8 * WIDTH)
         self.said_class, self.said_nth = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
-        self.read = nn.Linear(WIDTH, WIDTH)
+        self.read, self.seen_nth = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
 
 
 def soft_number_loss(logp: Tensor, truth: Tensor, sigma: float = 1.5) -> Tensor:
@@ -328,7 +329,7 @@ class Language:
         return loss, seen
 
     def _cells(self, words: Tensor, cells: Tensor, truth: CellTruth) -> tuple[Tensor, dict[str, Tensor]]:
-        """A middle layer knows each cell's class and place, its object's box and point, and whether it is its home."""
+        """A middle layer knows each cell's class and place, its object's box and point, whether it is home, and whose."""
         there = truth.label < NONE
         step = torch.arange(GRID) * CELL + CELL / 2
         centre = torch.stack([step[None].expand(GRID, GRID), step[:, None].expand(GRID, GRID)], -1).view(1, -1, 2)
@@ -344,6 +345,8 @@ class Language:
         homes = self.heads.seen_home(h)[:, 0]
         loss = loss + 10.0 * F.binary_cross_entropy_with_logits(homes, truth.home.float())  # few cells are one
         seen = {"home": 2 * ((homes > 0) & truth.home).sum() / ((homes > 0).sum() + truth.home.sum())}
+        told, seen["seen nth"] = self._number(words, self.heads.seen_nth(h[truth.home]), truth.nth())
+        loss = loss + told
         if there.any():
             boxes, mine = guess[there[some]][:, :6], where[there]
             loss = loss + soft_number_loss(boxes, mine)
@@ -357,10 +360,16 @@ class Language:
             return hidden.new_zeros(()), {}
         said = self.heads.said_class(self._norm(hidden[about])) @ self.code.classes.T * 6
         loss = F.cross_entropy(said, batch.asked[about])
+        seen = {"asked": (said.argmax(1) == batch.asked[about]).float().mean()}
         if writing.any():
-            upto = self._unit(words, slice(self.teacher.count, self.teacher.count + MOST))
-            loss = loss + F.cross_entropy(self.heads.said_nth(self._norm(hidden[writing])) @ upto, batch.nth[writing])
-        return loss, {"asked": (said.argmax(1) == batch.asked[about]).float().mean()}
+            told, right = self._number(words, self.heads.said_nth(self._norm(hidden[writing])), batch.nth[writing])
+            loss, seen = loss + told, {**seen, "said nth": right}
+        return loss, seen
+
+    def _number(self, words: Tensor, said: Tensor, nth: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss and accuracy of saying which of the objects of a class it is."""
+        logits = said @ self._unit(words, slice(self.teacher.count, self.teacher.count + MOST + 1))
+        return F.cross_entropy(logits, nth), (logits.argmax(1) == nth).float().mean()
 
     def _look(self, layer: int, places: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Two heads of a layer look at the place in the row that is due, (scenes, length); at the first if NOWHERE."""

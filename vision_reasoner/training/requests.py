@@ -25,7 +25,8 @@ class Piece:
         look: the object (index into the scene's) that one looks at to write it; NOWHERE where one sees that there is
             no further one, None where the picture does not matter.
         about: the class (index into CLASSES) it is about, None where that follows from `look`, or it is about none.
-        nth: number of the object among those that are being listed, None outside lists.
+        nth: number among those that are being listed of the object that is due, be there one or not; None outside
+            lists.
         via: the object that one must find first to know where to look, None where the words say it.
     """
 
@@ -335,7 +336,7 @@ class View:
         for n, i in enumerate(members):
             pieces += [Piece("),", i, label, n)] if n else []
             pieces += [replace(self.at(i), nth=n)]
-        return [*pieces, Piece(f"){end}", NOWHERE, label, len(members) - 1)]
+        return [*pieces, Piece(f"){end}", NOWHERE, label, len(members))]
 
     def label(self, unique: bool = False, several: bool = False) -> int | None:
         """A random class of the scene; `unique`: with one object, `several`: with more."""

@@ -151,6 +151,12 @@ class CellTruth:
         self.home = torch.zeros_like(self.near)
         self.home[first[first < len(self.owner)]] = True
 
+    def nth(self) -> Tensor:
+        """Of each home, in the order of the cells: how many of its class its scene has before it."""
+        cells = self.home.nonzero()[:, 0]
+        kind = cells // CELLS * (NONE + 1) + self.label[cells]
+        return torch.tril(kind[:, None] == kind, -1).sum(1)
+
     def settled(self, scenes: Sequence[Scene]) -> list[Scene]:
         """The scenes that this is the truth of, their objects at these homes and in the order of these."""
         at = {int(self.owner[cell]): int(cell) % CELLS for cell in self.home.nonzero()[:, 0]}
