@@ -329,7 +329,7 @@ class Language:
         return loss, seen
 
     def _cells(self, words: Tensor, cells: Tensor, truth: CellTruth) -> tuple[Tensor, dict[str, Tensor]]:
-        """A middle layer knows each cell's class and place, its object's box and point, whether it is home, and whose."""
+        """A middle layer knows each cell's class, place, box and point, and if it is a home, which one."""
         there = truth.label < NONE
         step = torch.arange(GRID) * CELL + CELL / 2
         centre = torch.stack([step[None].expand(GRID, GRID), step[:, None].expand(GRID, GRID)], -1).view(1, -1, 2)
