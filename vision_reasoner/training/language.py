@@ -5,11 +5,11 @@
 
 The loss on the reply's tokens alone teaches the format and then, for thousands of steps, nothing of the picture. What
 makes the model look is being taught every part of the way from question to answer where it should arise: the class
-asked and which object is due (hidden state TELL); each cell's class, place and box, whether it is a home, and of which
-number among those of its class (hidden state SEE); where two heads of layer LOOK look: at the object that is written,
-or that comes next, and at the first token where no further one comes; and what they bring from there. Two heads of the
-layer before look at what leads there: the object's place as the thinking has said it, or another object ("what is left
-of the dog?"). The teaching heads are dropped afterwards.
+asked and which object is due (hidden state TELL); each cell's class, place and box (SEE), whether it is a home (HOMES),
+and of which number among those of its class (NUMBERED); where two heads of the layers LOOKS look: at the object that is
+written, or that comes next, and at the first token where no further one comes; and what they bring from there. Two
+heads of the layer before look at what leads there: the object's place as the thinking has said it, or another object
+("what is left of the dog?"). The teaching heads are dropped afterwards.
 
 Several requests share one picture: each sees the picture and itself, at the positions it would have alone.
 """
@@ -47,7 +47,9 @@ from vision_reasoner.training.tokenizer import (
     coordinates,
 )
 
-SEE, TELL, LOOK = 3, 2, 3  # hidden states taught about cells, about the text; the layer whose attention is taught
+TELL, SEE = 2, 3  # hidden states taught about the text, about cells
+HOMES, NUMBERED = (2, 3), (3, 4)  # about which cells are homes; with these known, about how many came before
+LOOKS = (3, 4)  # layers whose attention is taught; the second one sees what the first may have come too early for
 TAUGHT_HEADS = 2
 IGNORE = -100
 SIGNS = 0.25  # share of scenes with a company's sign, for names are the hardest to read
@@ -227,10 +229,12 @@ class Heads(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.seen_none, self.seen_home = nn.Linear(WIDTH, 1), nn.Linear(WIDTH, 1)
+        self.seen_none = nn.Linear(WIDTH, 1)
         self.seen_class, self.seen_numbers = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 8 * WIDTH)
         self.said_class, self.said_nth = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
-        self.read, self.seen_nth = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.homes = nn.ModuleList(nn.Linear(WIDTH, 1) for _ in HOMES)
+        self.numbered = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in NUMBERED)
+        self.read = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in LOOKS)
 
 
 def soft_number_loss(logp: Tensor, truth: Tensor, sigma: float = 1.5) -> Tensor:
@@ -245,7 +249,7 @@ class Language:
     def __init__(self, model: Any, heads: Heads, teacher: Teacher, code: Code) -> None:
         self.model, self.heads, self.teacher, self.code = model, heads, teacher, code
         self.projected: dict[tuple[int, str], Tensor] = {}
-        for layer in (LOOK - 1, LOOK):
+        for layer in (LOOKS[0] - 1, *LOOKS):
             attention = model.model.language_model.layers[layer].self_attn
             for name in ("q", "k"):
                 hook = partial(self._keep, (layer, name))
@@ -279,14 +283,20 @@ class Language:
                 use_cache=False,
             )
         h = [state.float() for state in out.hidden_states]
-        cells = h[SEE][:, batch.start : batch.start + CELLS].reshape(-1, WIDTH)
+        cells = [state[:, batch.start : batch.start + CELLS].reshape(-1, WIDTH) for state in h]
+        look = torch.where(batch.look >= 0, batch.start + batch.look, batch.look)
         parts = [
             self._reply(out.last_hidden_state.float(), batch),
-            self._cells(words, cells, truth),
+            self._cells(words, cells[SEE], truth),
+            *(self._homes(cells[i], head, truth) for i, head in zip(HOMES, self.heads.homes, strict=True)),
+            *(
+                self._numbered(words, cells[i], head, truth)
+                for i, head in zip(NUMBERED, self.heads.numbered, strict=True)
+            ),
             self._text(words, h[TELL], batch),
-            self._look(LOOK, torch.where(batch.look >= 0, batch.start + batch.look, batch.look), batch),
-            self._look(LOOK - 1, batch.via, batch),
-            self._read(h[LOOK + 1], batch, truth),
+            self._look(LOOKS[0] - 1, batch.via, batch),
+            *(self._look(layer, look, batch) for layer in LOOKS),
+            *(self._read(h[i + 1], head, batch, truth) for i, head in zip(LOOKS, self.heads.read, strict=True)),
         ]
         seen = {k: v.item() for _, values in parts for k, v in values.items()}
         loss = torch.stack([p[0] for p in parts]).sum()
@@ -329,7 +339,7 @@ class Language:
         return loss, seen
 
     def _cells(self, words: Tensor, cells: Tensor, truth: CellTruth) -> tuple[Tensor, dict[str, Tensor]]:
-        """A middle layer knows each cell's class, place, box and point, and if it is a home, which one."""
+        """A middle layer knows each cell's class and place, and its object's box and point."""
         there = truth.label < NONE
         step = torch.arange(GRID) * CELL + CELL / 2
         centre = torch.stack([step[None].expand(GRID, GRID), step[:, None].expand(GRID, GRID)], -1).view(1, -1, 2)
@@ -342,16 +352,25 @@ class Language:
         guess = self.heads.seen_numbers(h[some]).view(-1, 8, WIDTH) @ self._unit(words, self.teacher.inner)
         guess = guess.log_softmax(-1)
         loss = F.cross_entropy(logits, truth.label) + soft_number_loss(guess[:, 6:], centre[some])
-        homes = self.heads.seen_home(h)[:, 0]
-        loss = loss + 10.0 * F.binary_cross_entropy_with_logits(homes, truth.home.float())  # few cells are one
-        seen = {"home": 2 * ((homes > 0) & truth.home).sum() / ((homes > 0).sum() + truth.home.sum())}
-        told, seen["seen nth"] = self._number(words, self.heads.seen_nth(h[truth.home]), truth.nth())
-        loss = loss + told
+        seen = {}
         if there.any():
             boxes, mine = guess[there[some]][:, :6], where[there]
             loss = loss + soft_number_loss(boxes, mine)
             seen["box px"] = (boxes[:, :4].argmax(-1) - mine[:, :4]).abs().median()
         return loss, seen
+
+    def _homes(self, cells: Tensor, head: nn.Module, truth: CellTruth) -> tuple[Tensor, dict[str, Tensor]]:
+        """Each cell knows whether it is where its object is listed."""
+        homes = head(self._norm(cells))[:, 0]
+        loss = 10.0 * F.binary_cross_entropy_with_logits(homes, truth.home.float())  # few cells are one
+        return loss, {"home": 2 * ((homes > 0) & truth.home).sum() / ((homes > 0).sum() + truth.home.sum())}
+
+    def _numbered(
+        self, words: Tensor, cells: Tensor, head: nn.Module, truth: CellTruth
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Each home knows which of its class it is."""
+        loss, right = self._number(words, head(self._norm(cells[truth.home])), truth.nth())
+        return loss, {"seen nth": right}
 
     def _text(self, words: Tensor, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Every token of a reply knows which class it is about, and the number of the object it writes."""
@@ -385,17 +404,19 @@ class Language:
         place = places[rows, at]
         target = place.clamp(min=0)
         right = logp[:, 0].argmax(-1) == target
-        name = "look" if layer == LOOK else "via"
+        name = f"look{layer}" if layer in LOOKS else "via"
         seen = {name: right[place >= 0].float().mean()} if (place >= 0).any() else {}
         if (place == NOWHERE).any():
             seen["nowhere"] = right[place == NOWHERE].float().mean()
         return -logp.gather(2, target[:, None, None].expand(-1, TAUGHT_HEADS, 1)).mean(), seen
 
-    def _read(self, hidden: Tensor, batch: Batch, truth: CellTruth) -> tuple[Tensor, dict[str, Tensor]]:
+    def _read(
+        self, hidden: Tensor, head: nn.Module, batch: Batch, truth: CellTruth
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Every token of a reply that looks at a cell knows the class, colour and company there."""
         rows, at = (batch.look >= 0).nonzero(as_tuple=True)
         cells = rows * CELLS + batch.look[rows, at]
-        said = self.heads.read(self._norm(hidden[rows, at]))
+        said = head(self._norm(hidden[rows, at]))
         loss, seen = hidden.new_zeros(()), {}
         groups = (
             ("class", truth.label, self.code.classes),
