@@ -206,5 +206,5 @@ def test_every_loss_has_a_gradient(teacher: Teacher, processor: Any) -> None:
     loss, seen = Language(model, heads, teacher, code).losses(scenes, requests, code.tokens(truth), truth)
     loss.backward()
     assert np.isfinite(loss.item())
-    assert {"home", "look3", "nowhere", "px", "word", "next", "asked"} <= set(seen)
+    assert {"home", "look3", "look3 nowhere", "follow", "before", "after", "px", "word", "next", "asked"} <= set(seen)
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in heads.parameters())

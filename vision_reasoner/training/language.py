@@ -5,11 +5,12 @@
 
 The loss on the reply's tokens alone teaches the format and then, for thousands of steps, nothing of the picture. What
 makes the model look is being taught every part of the way from question to answer where it should arise: the class
-asked and which object is due (hidden state TELL); each cell's class, place and box (SEE), whether it is a home (HOMES),
-and of which number among those of its class (NUMBERED); where two heads of the layers LOOKS look: at the object that is
-written, or that comes next, and at the first token where no further one comes; and what they bring from there. Two
-heads of the layer before look at what leads there: the object's place as the thinking has said it, or another object
-("what is left of the dog?"). The teaching heads are dropped afterwards.
+asked and which object is due (hidden state TELL); each cell's class, place and box (SEE) and whether it is a home
+(HOMES). Two heads of layer FIND look at the object that is written, or that comes next, and at the first token where no
+further one comes; two others, from each home to the one before it of its class. So what comes next in a list is known
+by what it comes after, and layer FIND + 1 looks again; what both bring is taught too. Two heads of the layer before
+look at what leads there: the object's place as the thinking has said it, or another object ("what is left of the
+dog?"). The teaching heads are dropped afterwards.
 
 Several requests share one picture: each sees the picture and itself, at the positions it would have alone.
 """
@@ -48,8 +49,8 @@ from vision_reasoner.training.tokenizer import (
 )
 
 TELL, SEE = 2, 3  # hidden states taught about the text, about cells
-HOMES, NUMBERED = (2, 3), (3, 4)  # about which cells are homes; with these known, about how many came before
-LOOKS = (3, 4)  # layers whose attention is taught; the second one sees what the first may have come too early for
+HOMES = (2, 3)  # about which cells are homes
+FIND = 3  # the first of two layers whose attention is taught
 TAUGHT_HEADS = 2
 IGNORE = -100
 SIGNS = 0.25  # share of scenes with a company's sign, for names are the hardest to read
@@ -67,6 +68,7 @@ class Lesson:
         asked: class it is about, -1 for none.
         nth: number of the object being written among those of its list, -1 outside objects.
         via: where to look first: a cell, or CELLS and more for a token of prompt and reply; -1 for none.
+        after: cell of the object before it in its list, CELLS for the first one, -1 outside the lists of the thinking.
     """
 
     prompt: list[int]
@@ -75,14 +77,18 @@ class Lesson:
     asked: list[int] = field(default_factory=list)
     nth: list[int] = field(default_factory=list)
     via: list[int] = field(default_factory=list)
+    after: list[int] = field(default_factory=list)
 
-    def add(self, ids: Sequence[int], look: int = -1, asked: int = -1, nth: int = -1, via: int = -1) -> None:
+    def add(
+        self, ids: Sequence[int], look: int = -1, asked: int = -1, nth: int = -1, via: int = -1, after: int = -1
+    ) -> None:
         for i in ids:
             self.reply.append(i)
             self.look.append(look)
             self.asked.append(asked)
             self.nth.append(nth)
             self.via.append(via)
+            self.after.append(after)
 
 
 class Teacher:
@@ -129,13 +135,18 @@ class Teacher:
         if request.task is not Task.VQA:
             lesson.add(self.encode(THINK))
         said: dict[int, int] = {}  # the token with which the place of an object was said
+        listed: dict[int, int] = {}  # cells of the list's objects by number
         for piece in pieces:
-            look, about = piece.look, piece.about
+            look, about, after = piece.look, piece.about, None
+            if piece.nth is not None and look is not None:
+                after = listed[piece.nth - 1] if piece.nth else CELLS
+                listed[piece.nth] = cell[look] if look != NOWHERE else CELLS
             if look is not None and look != NOWHERE:
                 about = objects[look].label if about is None else about
                 look = cell[look]
             via = None if piece.via is None else cell[piece.via]
-            lesson.add(self.encode(piece.text), *(-1 if v is None else v for v in (look, about, piece.nth, via)))
+            told = (-1 if v is None else v for v in (look, about, piece.nth, via, after))
+            lesson.add(self.encode(piece.text), *told)
             if piece.look is not None and lesson.reply[-1] in self.places:
                 said[piece.look] = CELLS + len(lesson.prompt) + len(lesson.reply) - 1
         if request.task is not Task.VQA:
@@ -178,8 +189,8 @@ class Batch:
 
     Attributes:
         ids, positions (3, scenes, length), mask (scenes, 1, length, length).
-        labels: at each token, the one that follows it in a reply; IGNORE elsewhere. look, asked, nth and via go with
-            labels; look is a cell, via a place in the row.
+        labels: at each token, the one that follows it in a reply; IGNORE elsewhere. look, asked, nth, via and after go
+            with labels; look and after are cells, via is a place in the row.
     """
 
     def __init__(self, teacher: Teacher, lessons: Sequence[Sequence[Lesson]]) -> None:
@@ -189,7 +200,7 @@ class Batch:
         self.start = head
         self.ids = torch.zeros(shape, dtype=torch.long)
         self.labels = torch.full(shape, IGNORE)
-        self.look, self.asked, self.nth, self.via = (torch.full(shape, -1) for _ in range(4))
+        self.look, self.asked, self.nth, self.via, self.after = (torch.full(shape, -1) for _ in range(5))
         part = torch.zeros(shape, dtype=torch.long)
         place = torch.zeros(shape, dtype=torch.long)
         for b, row in enumerate(lessons):
@@ -208,6 +219,7 @@ class Batch:
                     (self.asked, x.asked),
                     (self.nth, x.nth),
                     (self.via, x.via),
+                    (self.after, x.after),
                 ):
                     target[b, first:end] = torch.tensor(source)
                 via = self.via[b, first:end]
@@ -233,8 +245,8 @@ class Heads(nn.Module):
         self.seen_class, self.seen_numbers = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 8 * WIDTH)
         self.said_class, self.said_nth = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
         self.homes = nn.ModuleList(nn.Linear(WIDTH, 1) for _ in HOMES)
-        self.numbered = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in NUMBERED)
-        self.read = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in LOOKS)
+        self.read = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(2))
+        self.before, self.after = nn.Linear(WIDTH, CELLS + 1), nn.Linear(WIDTH, CELLS + 1)
 
 
 def soft_number_loss(logp: Tensor, truth: Tensor, sigma: float = 1.5) -> Tensor:
@@ -249,7 +261,7 @@ class Language:
     def __init__(self, model: Any, heads: Heads, teacher: Teacher, code: Code) -> None:
         self.model, self.heads, self.teacher, self.code = model, heads, teacher, code
         self.projected: dict[tuple[int, str], Tensor] = {}
-        for layer in (LOOKS[0] - 1, *LOOKS):
+        for layer in (FIND - 1, FIND, FIND + 1):
             attention = model.model.language_model.layers[layer].self_attn
             for name in ("q", "k"):
                 hook = partial(self._keep, (layer, name))
@@ -285,18 +297,21 @@ class Language:
         h = [state.float() for state in out.hidden_states]
         cells = [state[:, batch.start : batch.start + CELLS].reshape(-1, WIDTH) for state in h]
         look = torch.where(batch.look >= 0, batch.start + batch.look, batch.look)
+        before, listed = truth.before(), batch.after >= 0
+        place, follow = torch.full_like(truth.label, -1), torch.full_like(look, -1)
+        place[truth.home] = torch.where(before < CELLS, batch.start + before, NOWHERE)
+        follow[:, batch.start : batch.start + CELLS] = place.view(-1, CELLS)
         parts = [
             self._reply(out.last_hidden_state.float(), batch),
             self._cells(words, cells[SEE], truth),
             *(self._homes(cells[i], head, truth) for i, head in zip(HOMES, self.heads.homes, strict=True)),
-            *(
-                self._numbered(words, cells[i], head, truth)
-                for i, head in zip(NUMBERED, self.heads.numbered, strict=True)
-            ),
+            self._order("before", self.heads.before(self._norm(cells[FIND + 1][truth.home])), before),
+            self._order("after", self.heads.after(self._norm(h[FIND][listed])), batch.after[listed]),
             self._text(words, h[TELL], batch),
-            self._look(LOOKS[0] - 1, batch.via, batch),
-            *(self._look(layer, look, batch) for layer in LOOKS),
-            *(self._read(h[i + 1], head, batch, truth) for i, head in zip(LOOKS, self.heads.read, strict=True)),
+            self._look("via", FIND - 1, batch.via, batch),
+            self._look("follow", FIND, follow, batch, slice(TAUGHT_HEADS, 2 * TAUGHT_HEADS)),
+            *(self._look(f"look{i}", i, look, batch) for i in (FIND, FIND + 1)),
+            *(self._read(h[FIND + 1 + i], head, batch, truth) for i, head in enumerate(self.heads.read)),
         ]
         seen = {k: v.item() for _, values in parts for k, v in values.items()}
         loss = torch.stack([p[0] for p in parts]).sum()
@@ -365,12 +380,11 @@ class Language:
         loss = 10.0 * F.binary_cross_entropy_with_logits(homes, truth.home.float())  # few cells are one
         return loss, {"home": 2 * ((homes > 0) & truth.home).sum() / ((homes > 0).sum() + truth.home.sum())}
 
-    def _numbered(
-        self, words: Tensor, cells: Tensor, head: nn.Module, truth: CellTruth
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Each home knows which of its class it is."""
-        loss, right = self._number(words, head(self._norm(cells[truth.home])), truth.nth())
-        return loss, {"seen nth": right}
+    def _order(self, name: str, logits: Tensor, cells: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Homes know which one of their class is before them, and a list's tokens after which one they are."""
+        if not len(cells):
+            return logits.sum(), {}
+        return F.cross_entropy(logits, cells), {name: (logits.argmax(1) == cells).float().mean()}
 
     def _text(self, words: Tensor, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Every token of a reply knows which class it is about, and the number of the object it writes."""
@@ -390,24 +404,24 @@ class Language:
         logits = said @ self._unit(words, slice(self.teacher.count, self.teacher.count + MOST + 1))
         return F.cross_entropy(logits, nth), (logits.argmax(1) == nth).float().mean()
 
-    def _look(self, layer: int, places: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Two heads of a layer look at the place in the row that is due, (scenes, length); at the first if NOWHERE."""
-        q, k = (self.projected[layer, name].view(*batch.ids.shape, -1, HEAD).transpose(1, 2) for name in "qk")
+    def _look(
+        self, name: str, layer: int, places: Tensor, batch: Batch, heads: slice = slice(TAUGHT_HEADS)
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Heads of a layer look at the place in the row that is due, (scenes, length); at the first if NOWHERE."""
+        q, k = (self.projected[layer, side].view(*batch.ids.shape, -1, HEAD).transpose(1, 2) for side in "qk")
         q, k = apply_rotary_pos_emb(q, k, *self.model.model.language_model.rotary_emb(q, batch.positions))
         rows, at = (places != -1).nonzero(as_tuple=True)
         if not len(rows):
             return q.new_zeros(()), {}
         keep = torch.randperm(len(rows))[:400]  # a sample is enough, and attention over every token is dear
         rows, at = rows[keep], at[keep]
-        z = torch.einsum("nhd,nhld->nhl", q[rows, :TAUGHT_HEADS, at], k[rows, :TAUGHT_HEADS]) / HEAD**0.5
+        z = torch.einsum("nhd,nhld->nhl", q[rows, heads, at], k[rows, heads]) / HEAD**0.5
         logp = z.masked_fill(~batch.mask[rows, 0, at][:, None], -1e9).log_softmax(-1)
-        place = places[rows, at]
-        target = place.clamp(min=0)
+        target = places[rows, at].clamp(min=0)
         right = logp[:, 0].argmax(-1) == target
-        name = f"look{layer}" if layer in LOOKS else "via"
-        seen = {name: right[place >= 0].float().mean()} if (place >= 0).any() else {}
-        if (place == NOWHERE).any():
-            seen["nowhere"] = right[place == NOWHERE].float().mean()
+        seen = {f"{name} nowhere": right[target == 0].float().mean()} if (target == 0).any() else {}
+        if (target > 0).any():
+            seen[name] = right[target > 0].float().mean()
         return -logp.gather(2, target[:, None, None].expand(-1, TAUGHT_HEADS, 1)).mean(), seen
 
     def _read(

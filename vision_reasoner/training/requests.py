@@ -331,7 +331,7 @@ class View:
     def listed(self, members: Sequence[int], label: int, end: str) -> list[Piece]:
         """ " (98,70), (126,70)": where they are, one by one, then `end`; or that there are none."""
         if not members:
-            return [Piece(f" nothing{end}", NOWHERE, label)]
+            return [Piece(f" nothing{end}", NOWHERE, label, 0)]
         pieces: list[Piece] = []
         for n, i in enumerate(members):
             pieces += [Piece("),", i, label, n)] if n else []

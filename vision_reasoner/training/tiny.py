@@ -151,11 +151,13 @@ class CellTruth:
         self.home = torch.zeros_like(self.near)
         self.home[first[first < len(self.owner)]] = True
 
-    def nth(self) -> Tensor:
-        """Of each home, in the order of the cells: how many of its class its scene has before it."""
+    def before(self) -> Tensor:
+        """Of each home, in the order of the cells: the home before it of its class and scene, CELLS for the first."""
         cells = self.home.nonzero()[:, 0]
         kind = cells // CELLS * (NONE + 1) + self.label[cells]
-        return torch.tril(kind[:, None] == kind, -1).sum(1)
+        same = torch.tril(kind[:, None] == kind, -1)
+        last = (same * torch.arange(1, len(cells) + 1)).amax(1) - 1
+        return torch.where(last < 0, CELLS, cells[last] % CELLS)
 
     def settled(self, scenes: Sequence[Scene]) -> list[Scene]:
         """The scenes that this is the truth of, their objects at these homes and in the order of these."""
