@@ -17,7 +17,7 @@ from vision_reasoner.training import loop
 from vision_reasoner.training.language import IGNORE, ROOM, Batch, Heads, Language, Teacher
 from vision_reasoner.training.requests import View, ask_side, random_requests
 from vision_reasoner.training.scenes import Scene, random_scene
-from vision_reasoner.training.tiny import CELL, CELLS, NEAR, SIDE, CellTruth, Code, make_reasoner, pixel_values, see
+from vision_reasoner.training.tiny import CELL, CELLS, CLOSE, SIDE, CellTruth, Code, make_reasoner, pixel_values, see
 from vision_reasoner.training.tokenizer import build_processor
 
 
@@ -171,7 +171,7 @@ def test_ideal_tokens_tell_everything_back() -> None:
     assert int(truth.home.sum()) == sum(map(len, scenes))
 
 
-def test_an_object_settles_in_the_first_cell_near_its_centre_that_claims_it() -> None:
+def test_an_object_settles_in_the_first_cell_close_to_its_centre_that_claims_it() -> None:
     rng = random.Random(3)
     scenes = [random_scene(sprites(), rng, (SIDE, SIDE), min_objects=8) for _ in range(12)]
     truth = CellTruth([s.objects for s in scenes])
@@ -183,16 +183,16 @@ def test_an_object_settles_in_the_first_cell_near_its_centre_that_claims_it() ->
         homes = truth.home.nonzero()[:, 0]
         assert sorted(truth.owner[homes].tolist()) == list(range(sum(len(s.objects) for s in scenes)))
         for cell in homes.tolist():
-            near = (truth.near & (truth.owner == truth.owner[cell])).nonzero()[:, 0]
-            claiming = near if case == "as it is" else near[claims[near] > 0.5]
-            assert cell == (claiming[0] if len(claiming) else near[claims[near].argmax()])
+            close = (truth.close & (truth.owner == truth.owner[cell])).nonzero()[:, 0]
+            claiming = close[truth.near[close]] if case == "as it is" else close[claims[close] > 0.5]
+            assert cell == (claiming[0] if len(claiming) else close[claims[close].argmax()])
         for before, after in zip(scenes, truth.settled(scenes), strict=True):
             at = [o.home for o in after.objects]
             assert at == sorted(set(at)), "two objects in one cell, or out of order"
             assert {id(o.mask) for o in before.objects} == {id(o.mask) for o in after.objects}
             for o in after.objects:
                 centre = (o.box.y1 + o.box.y2 + 1) / 2 / CELL, (o.box.x1 + o.box.x2 + 1) / 2 / CELL
-                assert all(abs(c - (h + 0.5)) <= NEAR for c, h in zip(centre, o.home, strict=True))
+                assert all(abs(c - (h + 0.5)) <= CLOSE for c, h in zip(centre, o.home, strict=True))
 
 
 def test_every_loss_has_a_gradient(teacher: Teacher, processor: Any) -> None:

@@ -28,6 +28,7 @@ HEAD = 64
 NUMBERS = 7  # x1 y1 x2 y2 and the point's x y, in cells from the cell's centre; 1 where the object's centre is near
 NONE = len(CLASSES)
 NEAR = 0.75  # cells, in x and in y: what is near; the cells near an object's centre are one, two or four
+CLOSE = 1.0  # within this a tower may err about what is near: the cells know the object, and one may be its home
 
 VISION_CONFIG: dict[str, Any] = {
     "depth": 6,
@@ -90,15 +91,15 @@ class CellTruth:
         colour, company: index, -1 where none.
         numbers: (cells, NUMBERS), see NUMBERS.
         owner: number of the object in the whole batch, -1 where none.
-        near: whether the owner's centre is near.
-        home: whether the cell is where its owner is listed and looked at: one of the near ones.
+        near, close: whether the owner's centre is.
+        home: whether the cell is where its owner is listed and looked at: one of the close ones.
     """
 
     def __init__(self, scenes: Sequence[Sequence[SceneObject]], grid: int = GRID) -> None:
         """Of scenes painted at CELL pixels a cell, `grid` x `grid` cells each; objects may stick out."""
         shape = (len(scenes), grid, grid)
         label, colour, company, owner = (np.full(shape, v) for v in (NONE, -1, -1, -1))
-        numbers, near = np.zeros((*shape, NUMBERS), np.float32), np.zeros(shape, bool)
+        numbers, near, close = np.zeros((*shape, NUMBERS), np.float32), np.zeros(shape, bool), np.zeros(shape, bool)
         mid = np.arange(grid) * CELL + CELL / 2
         first = 0
         for b, objects in enumerate(scenes):
@@ -112,12 +113,14 @@ class CellTruth:
                     if part == "centre":
                         rows, columns = np.array([row]), np.array([column])
                     else:
-                        reach = NEAR * CELL
+                        reach = (CLOSE if part == "body" else NEAR) * CELL
                         across, down = ((x2 - x1) / 4, (y2 - y1) / 4) if part == "body" else (0, 0)
                         near_x = np.abs(mid - (x1 + x2 + 1) / 2) <= max(reach, across)
                         near_y = np.abs(mid - (y1 + y2 + 1) / 2) <= max(reach, down)
                         rows, columns = np.where(near_y[:, None] & near_x[None])
                     x, y = mid[columns], mid[rows]
+                    off = np.maximum(np.abs(x - (x1 + x2 + 1) / 2), np.abs(y - (y1 + y2 + 1) / 2))
+                    close[b, rows, columns] = off <= CLOSE * CELL
                     away = np.stack([x1 - x, y1 - y, x2 - x, y2 - y, o.point.x - x, o.point.y - y], 1) / CELL
                     numbers[b, rows, columns] = np.concatenate([away, np.full((len(rows), 1), part != "body")], 1)
                     label[b, rows, columns] = o.label
@@ -129,11 +132,12 @@ class CellTruth:
         self.label, self.colour, self.company, self.owner = (
             torch.from_numpy(v).flatten().long() for v in (label, colour, company, owner)
         )
-        self.numbers, self.near = torch.from_numpy(numbers).view(-1, NUMBERS), torch.from_numpy(near).flatten()
+        self.numbers = torch.from_numpy(numbers).view(-1, NUMBERS)
+        self.near, self.close = torch.from_numpy(near).flatten(), torch.from_numpy(close).flatten()
         self.settle(self.numbers[:, -1])
 
     def settle(self, claims: Tensor) -> None:
-        """Each object's home becomes the first of the near cells that claim it, in reading order.
+        """Each object's home becomes the first of the close cells that claim it, in reading order.
 
         Were it the cell that holds the centre, then a centre on a border would be a coin's toss, and the object listed
         twice or never. Some cell always claims with certainty, and each can see whether one before it does.
@@ -142,13 +146,13 @@ class CellTruth:
             claims: (cells,), about 1 where the tokens say that an object's centre is near, about 0 elsewhere. Where
                 none of an object's cells reaches 0.5, the highest counts.
         """
-        cells = self.near.nonzero()[:, 0]
+        cells = self.close.nonzero()[:, 0]
         owner, value = self.owner[cells], claims[cells].clamp(max=0.5)
         objects = int(self.owner.max()) + 1
         most = value.new_full((objects,), -torch.inf).scatter_reduce(0, owner, value, "amax")
         best = value == most[owner]
         first = cells.new_full((objects,), len(self.owner)).scatter_reduce(0, owner[best], cells[best], "amin")
-        self.home = torch.zeros_like(self.near)
+        self.home = torch.zeros_like(self.close)
         self.home[first[first < len(self.owner)]] = True
 
     def before(self) -> Tensor:
