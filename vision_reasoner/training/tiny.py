@@ -28,7 +28,7 @@ HEAD = 64
 NUMBERS = 7  # x1 y1 x2 y2 and the point's x y, in cells from the cell's centre; 1 where the object's centre is near
 NONE = len(CLASSES)
 NEAR = 0.75  # cells, in x and in y: what is near; the cells near an object's centre are one, two or four
-CLOSE = 1.0  # within this a tower may err about what is near: the cells know the object, and one may be its home
+SURE, CLOSE = 0.55, 1.0  # within these the tower itself decides what is near: cells between know the object in any case
 
 VISION_CONFIG: dict[str, Any] = {
     "depth": 6,
@@ -92,6 +92,7 @@ class CellTruth:
         numbers: (cells, NUMBERS), see NUMBERS.
         owner: number of the object in the whole batch, -1 where none.
         near, close: whether the owner's centre is.
+        open: whether the tower decides if it is near: for where it is just so, one pixel would decide.
         home: whether the cell is where its owner is listed and looked at: one of the close ones.
     """
 
@@ -100,6 +101,7 @@ class CellTruth:
         shape = (len(scenes), grid, grid)
         label, colour, company, owner = (np.full(shape, v) for v in (NONE, -1, -1, -1))
         numbers, near, close = np.zeros((*shape, NUMBERS), np.float32), np.zeros(shape, bool), np.zeros(shape, bool)
+        unsure = np.zeros(shape, bool)
         mid = np.arange(grid) * CELL + CELL / 2
         first = 0
         for b, objects in enumerate(scenes):
@@ -121,6 +123,7 @@ class CellTruth:
                     x, y = mid[columns], mid[rows]
                     off = np.maximum(np.abs(x - (x1 + x2 + 1) / 2), np.abs(y - (y1 + y2 + 1) / 2))
                     close[b, rows, columns] = off <= CLOSE * CELL
+                    unsure[b, rows, columns] = (off > SURE * CELL) & (off <= CLOSE * CELL)
                     away = np.stack([x1 - x, y1 - y, x2 - x, y2 - y, o.point.x - x, o.point.y - y], 1) / CELL
                     numbers[b, rows, columns] = np.concatenate([away, np.full((len(rows), 1), part != "body")], 1)
                     label[b, rows, columns] = o.label
@@ -133,7 +136,7 @@ class CellTruth:
             torch.from_numpy(v).flatten().long() for v in (label, colour, company, owner)
         )
         self.numbers = torch.from_numpy(numbers).view(-1, NUMBERS)
-        self.near, self.close = torch.from_numpy(near).flatten(), torch.from_numpy(close).flatten()
+        self.near, self.close, self.open = (torch.from_numpy(v).flatten() for v in (near, close, unsure))
         self.settle(self.numbers[:, -1])
 
     def settle(self, claims: Tensor) -> None:

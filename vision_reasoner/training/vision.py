@@ -63,7 +63,9 @@ def vision_loss(tokens: Tensor, truth: CellTruth, code: Code) -> loop.Losses:
     wrong = F.cross_entropy(logits, truth.label, reduction="none")
     off = (numbers - truth.numbers)[there, :-1]
     claims = (numbers[:, -1] - 0.5) * SHARPNESS
-    claimed = F.binary_cross_entropy_with_logits(claims, near.float())
+    # where what is near is open, the tower is held to what it says: a claim in between could be read either way
+    claiming = torch.where(truth.open, claims.detach() > 0, near)
+    claimed = F.binary_cross_entropy_with_logits(claims, claiming.float())
     # weighed so that none drowns the others: what things are is by far the slowest to learn, then where they end
     parts = [(1.0, wrong[near]), (0.3, wrong[there & ~near]), (0.2, wrong[~there])]
     loss = torch.stack([weight * part.mean() for weight, part in parts if len(part)]).sum() + 4.0 * claimed
@@ -72,7 +74,8 @@ def vision_loss(tokens: Tensor, truth: CellTruth, code: Code) -> loop.Losses:
     seen = {
         "class": (logits[near][:, :NONE].argmax(1) == truth.label[near]).float().mean().item(),
         "sides": off.abs()[near[there]].mean().item() * CELL,
-        "near": (2 * ((claims > 0) & near).sum() / ((claims > 0).sum() + near.sum())).item(),
+        "near": (2 * ((claims > 0) & claiming).sum() / ((claims > 0).sum() + claiming.sum())).item(),
+        "torn": (claims[truth.close].abs() < SHARPNESS / 4).float().mean().item(),
     }
     for name, index, vectors in (("colour", truth.colour, code.colours), ("company", truth.company, code.companies)):
         where = (index >= 0) & near
