@@ -27,6 +27,7 @@ EXAMPLES = re.findall(
     README,
     re.S,
 )
+pytestmark = pytest.mark.skipif(not (BUNDLE / "bundle.json").exists(), reason="the bundled checkpoint is not finished")
 NUMBER = re.compile(r"\d+(?=[,)])")  # of a coordinate: another processor may round one otherwise
 
 
