@@ -50,7 +50,8 @@ from vision_reasoner.training.tokenizer import (
 
 TELL, SEE = 2, 3  # hidden states taught about the text, about cells
 HOMES = (2, 3)  # about which cells are homes
-FIND = 3  # the first of two layers whose attention is taught
+FIND = 3  # the layer that looks; the one before finds the way there, the one after looks again
+ATTENDING = (FIND - 1, FIND, FIND + 1)
 TAUGHT_HEADS = 2
 IGNORE = -100
 SIGNS = 0.25  # share of scenes with a company's sign, for names are the hardest to read
@@ -140,10 +141,11 @@ class Teacher:
             look, about, after = piece.look, piece.about, None
             if piece.nth is not None and look is not None:
                 after = listed[piece.nth - 1] if piece.nth else CELLS
-                listed[piece.nth] = cell[look] if look != NOWHERE else CELLS
             if look is not None and look != NOWHERE:
                 about = objects[look].label if about is None else about
                 look = cell[look]
+                if piece.nth is not None:
+                    listed[piece.nth] = look
             via = None if piece.via is None else cell[piece.via]
             told = (-1 if v is None else v for v in (look, about, piece.nth, via, after))
             lesson.add(self.encode(piece.text), *told)
@@ -261,7 +263,7 @@ class Language:
     def __init__(self, model: Any, heads: Heads, teacher: Teacher, code: Code) -> None:
         self.model, self.heads, self.teacher, self.code = model, heads, teacher, code
         self.projected: dict[tuple[int, str], Tensor] = {}
-        for layer in (FIND - 1, FIND, FIND + 1):
+        for layer in ATTENDING:
             attention = model.model.language_model.layers[layer].self_attn
             for name in ("q", "k"):
                 hook = partial(self._keep, (layer, name))
@@ -296,6 +298,8 @@ class Language:
             )
         h = [state.float() for state in out.hidden_states]
         cells = [state[:, batch.start : batch.start + CELLS].reshape(-1, WIDTH) for state in h]
+        turns = self.model.model.language_model.rotary_emb(embedded, batch.positions)
+        turned = {layer: self._turned(layer, turns) for layer in ATTENDING}
         look = torch.where(batch.look >= 0, batch.start + batch.look, batch.look)
         before, listed = truth.before(), batch.after >= 0
         place, follow = torch.full_like(truth.label, -1), torch.full_like(look, -1)
@@ -308,9 +312,9 @@ class Language:
             self._order("before", self.heads.before(self._norm(cells[FIND + 1][truth.home])), before),
             self._order("after", self.heads.after(self._norm(h[FIND][listed])), batch.after[listed]),
             self._text(words, h[TELL], batch),
-            self._look("via", FIND - 1, batch.via, batch),
-            self._look("follow", FIND, follow, batch, slice(TAUGHT_HEADS, 2 * TAUGHT_HEADS)),
-            *(self._look(f"look{i}", i, look, batch) for i in (FIND, FIND + 1)),
+            self._look("via", turned[FIND - 1], batch.via, batch),
+            self._look("follow", turned[FIND], follow, batch, slice(TAUGHT_HEADS, 2 * TAUGHT_HEADS)),
+            *(self._look(f"look{i}", turned[i], look, batch) for i in (FIND, FIND + 1)),
             *(self._read(h[FIND + 1 + i], head, batch, truth) for i, head in enumerate(self.heads.read)),
         ]
         seen = {k: v.item() for _, values in parts for k, v in values.items()}
@@ -404,12 +408,22 @@ class Language:
         logits = said @ self._unit(words, slice(self.teacher.count, self.teacher.count + MOST + 1))
         return F.cross_entropy(logits, nth), (logits.argmax(1) == nth).float().mean()
 
+    def _turned(self, layer: int, turns: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """A layer's queries and keys, (scenes, heads, length, HEAD) each, turned by their positions."""
+        q, k = (self.projected[layer, side].unflatten(-1, (-1, HEAD)).transpose(1, 2) for side in "qk")
+        q, k = apply_rotary_pos_emb(q, k, *turns)
+        return q, k
+
     def _look(
-        self, name: str, layer: int, places: Tensor, batch: Batch, heads: slice = slice(TAUGHT_HEADS)
+        self,
+        name: str,
+        turned: tuple[Tensor, Tensor],
+        places: Tensor,
+        batch: Batch,
+        heads: slice = slice(TAUGHT_HEADS),
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Heads of a layer look at the place in the row that is due, (scenes, length); at the first if NOWHERE."""
-        q, k = (self.projected[layer, side].view(*batch.ids.shape, -1, HEAD).transpose(1, 2) for side in "qk")
-        q, k = apply_rotary_pos_emb(q, k, *self.model.model.language_model.rotary_emb(q, batch.positions))
+        q, k = turned
         rows, at = (places != -1).nonzero(as_tuple=True)
         if not len(rows):
             return q.new_zeros(()), {}
@@ -439,7 +453,7 @@ class Language:
         )
         for name, index, vectors in groups:
             due = index[cells]
-            known = (due >= 0) & (due < len(vectors))
+            known = due >= 0
             if known.any():
                 guess = said[known] @ vectors.T * 6
                 loss = loss + F.cross_entropy(guess, due[known])

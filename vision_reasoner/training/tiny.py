@@ -28,7 +28,7 @@ HEAD = 64
 NUMBERS = 7  # x1 y1 x2 y2 and the point's x y, in cells from the cell's centre; 1 where the object's centre is near
 NONE = len(CLASSES)
 NEAR = 0.75  # cells, in x and in y: what is near; the cells near an object's centre are one, two or four
-SURE, CLOSE = 0.55, 1.0  # within these the tower itself decides what is near: cells between know the object in any case
+SURE, CLOSE = 0.55, 1.0  # cells between these know the object in any case; the tower itself decides if it is near
 
 VISION_CONFIG: dict[str, Any] = {
     "depth": 6,
@@ -92,7 +92,7 @@ class CellTruth:
         numbers: (cells, NUMBERS), see NUMBERS.
         owner: number of the object in the whole batch, -1 where none.
         near, close: whether the owner's centre is.
-        open: whether the tower decides if it is near: for where it is just so, one pixel would decide.
+        unsure: whether the tower decides if it is near: for where it is just so, one pixel would decide.
         home: whether the cell is where its owner is listed and looked at: one of the close ones.
     """
 
@@ -136,7 +136,7 @@ class CellTruth:
             torch.from_numpy(v).flatten().long() for v in (label, colour, company, owner)
         )
         self.numbers = torch.from_numpy(numbers).view(-1, NUMBERS)
-        self.near, self.close, self.open = (torch.from_numpy(v).flatten() for v in (near, close, unsure))
+        self.near, self.close, self.unsure = (torch.from_numpy(v).flatten() for v in (near, close, unsure))
         self.settle(self.numbers[:, -1])
 
     def settle(self, claims: Tensor) -> None:

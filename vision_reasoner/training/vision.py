@@ -41,7 +41,7 @@ from vision_reasoner.training.tiny import (
 FRESH = 16  # new scenes per step; with fewer, the tower learns them by heart
 SIGNS = 0.4  # share of scenes with a company's sign: the names are many, and small
 PAINTED = 0.6  # share of classes painted where they can be: else what things are is told by their colour alone
-PAINTABLE = 0.25  # share of scenes with none but such classes: painted, things are three times as hard to recognise
+PAINTABLE = 0.25  # share of scenes with none but such classes: painted, things are the hardest to recognise
 SIGN_CELLS = 5  # a detail that holds a whole sign
 POOL = 320  # scenes to draw from, so that what a step sees is mixed
 ASKED_BLOCK = 3  # whose patches are asked
@@ -63,8 +63,8 @@ def vision_loss(tokens: Tensor, truth: CellTruth, code: Code) -> loop.Losses:
     wrong = F.cross_entropy(logits, truth.label, reduction="none")
     off = (numbers - truth.numbers)[there, :-1]
     claims = (numbers[:, -1] - 0.5) * SHARPNESS
-    # where what is near is open, the tower is held to what it says: a claim in between could be read either way
-    claiming = torch.where(truth.open, claims.detach() > 0, near)
+    # where it is unsure what is near, the tower is held to what it says: a claim in between could be read either way
+    claiming = torch.where(truth.unsure, claims.detach() > 0, near)
     claimed = F.binary_cross_entropy_with_logits(claims, claiming.float())
     # weighed so that none drowns the others: what things are is by far the slowest to learn, then where they end
     parts = [(1.0, wrong[near]), (0.3, wrong[there & ~near]), (0.2, wrong[~there])]
