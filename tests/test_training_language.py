@@ -1,7 +1,9 @@
 """The tokenizer, the lessons and the batches: what is taught is what the checkpoint will be asked."""
 
 import random
+import re
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -128,6 +130,28 @@ def test_labels_are_the_replies_one_token_ahead(teacher: Teacher, scene: Scene) 
     assert set(looked[looked >= 0].tolist()) <= homes
 
 
+def test_a_slip_is_read_back_and_not_taught(teacher: Teacher, processor: Any) -> None:
+    torch.manual_seed(0)
+    scene = random_scene(sprites(), random.Random(3), (SIDE, SIDE), min_objects=6)
+    slipping, at = Teacher(processor.tokenizer, slips=1.0), re.compile(r"\((\d+),(\d+)\)")
+    listing = [r for r in random_requests(scene, random.Random(4), 12) if r.kind in ("name", "count") and r.targets]
+    assert listing
+    for request in listing:
+        plain, lesson = teacher.lesson(scene, request), slipping.lesson(scene, request)
+        assert replace(lesson, read=plain.read) == plain
+        written, read = (at.findall(processor.tokenizer.decode(i)) for i in (lesson.reply, lesson.read))
+        assert len(written) == len(read) == len(request.targets)
+        for k, (right, wrong) in enumerate(zip(written, read, strict=True)):
+            box = scene.objects[request.targets[k]].box
+            assert right != wrong
+            assert abs(int(wrong[0]) - (box.x1 + box.x2 + 1) / 2) <= CLOSE * CELL
+            assert abs(int(wrong[1]) - (box.y1 + box.y2 + 1) / 2) <= CLOSE * CELL
+        batch = Batch(slipping, [[lesson]])
+        tokens = batch.ids[0, batch.start + CELLS :].tolist()
+        assert tokens[len(lesson.prompt) :] == lesson.read[:-1]
+        assert batch.labels[0][batch.labels[0] != IGNORE].tolist() == lesson.reply
+
+
 def test_what_is_read_and_the_way_there_are_taught(teacher: Teacher, model: Any) -> None:
     code, rng, request = Code(), random.Random(6), None
     while request is None:
@@ -169,6 +193,23 @@ def test_ideal_tokens_tell_everything_back() -> None:
     there = truth.label < len(code.classes) - 1
     assert torch.allclose((tokens @ code.numbers.T)[there], truth.numbers[there], atol=1e-4)
     assert int(truth.home.sum()) == sum(map(len, scenes))
+
+
+def test_blurred_tokens_leave_open_which_cell_is_home_until_the_cells_before_are_seen() -> None:
+    torch.manual_seed(0)
+    scenes = [random_scene(sprites(), random.Random(i), (SIDE, SIDE)).objects for i in range(40)]
+    truth, code = CellTruth(scenes), Code()
+    exact = truth.home.clone()
+    tokens = code.blurred(truth)
+    assert torch.equal((tokens @ code.classes.T).argmax(1), truth.label)
+    claims = tokens @ code.numbers[-1]
+    assert not claims[truth.label == len(code.classes) - 1].abs().gt(1e-4).any()
+    sure = truth.close & ~truth.unsure
+    assert ((claims > 0.5) == truth.near)[sure].float().mean() > 0.99
+    assert 0.4 < (claims > 0.5)[truth.unsure].float().mean() < 0.6
+    truth.settle(claims)
+    assert int(truth.home.sum()) == sum(map(len, scenes))
+    assert 0.5 < (truth.home & exact).sum() / exact.sum() < 0.9  # a cell's own place does not tell any more
 
 
 def test_an_object_settles_in_the_first_cell_close_to_its_centre_that_claims_it() -> None:

@@ -33,9 +33,21 @@ from vision_reasoner.prompts import VISION_REASONER
 from vision_reasoner.results import Task
 from vision_reasoner.training import loop
 from vision_reasoner.training.art import load_sprites
-from vision_reasoner.training.requests import NOWHERE, Piece, Request, random_requests
-from vision_reasoner.training.scenes import GRID, Scene, random_scene
-from vision_reasoner.training.tiny import CELL, CELLS, HEAD, NONE, SIDE, WIDTH, CellTruth, Code, make_reasoner, see
+from vision_reasoner.training.requests import NOWHERE, Piece, Request, place, random_requests
+from vision_reasoner.training.scenes import GRID, Scene, SceneObject, random_scene
+from vision_reasoner.training.tiny import (
+    CELL,
+    CELLS,
+    CLOSE,
+    HEAD,
+    NONE,
+    SIDE,
+    WIDTH,
+    CellTruth,
+    Code,
+    make_reasoner,
+    see,
+)
 from vision_reasoner.training.tokenizer import (
     FIRST,
     LAST,
@@ -54,6 +66,7 @@ FIND = 3  # the layer that looks; the one before finds the way there, the one af
 ATTENDING = (FIND - 1, FIND, FIND + 1)
 TAUGHT_HEADS = 2
 IGNORE = -100
+SLIPS = 0.1  # of the places that a training lesson lists
 SIGNS = 0.25  # share of scenes with a company's sign, for names are the hardest to read
 ROOM = 300  # tokens for the requests of one picture: the longest row of a batch decides what a step costs
 
@@ -65,6 +78,7 @@ class Lesson:
     Attributes:
         prompt: token ids up to the reply.
         reply: token ids, the end included.
+        read: what is read back as the reply so far; differs from `reply` where a slip of the pen is.
         look: cell to look at when the token is written, NOWHERE for the first token, -1 for none.
         asked: class it is about, -1 for none.
         nth: number of the object being written among those of its list, -1 outside objects.
@@ -74,6 +88,7 @@ class Lesson:
 
     prompt: list[int]
     reply: list[int] = field(default_factory=list)
+    read: list[int] = field(default_factory=list)
     look: list[int] = field(default_factory=list)
     asked: list[int] = field(default_factory=list)
     nth: list[int] = field(default_factory=list)
@@ -85,6 +100,7 @@ class Lesson:
     ) -> None:
         for i in ids:
             self.reply.append(i)
+            self.read.append(i)
             self.look.append(look)
             self.asked.append(asked)
             self.nth.append(nth)
@@ -93,10 +109,16 @@ class Lesson:
 
 
 class Teacher:
-    """Turns scenes and requests into lessons and batches of tensors; holds the tokenizer's ids."""
+    """Turns scenes and requests into lessons and batches of tensors; holds the tokenizer's ids.
 
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer = tokenizer
+    Args:
+        tokenizer: of the reasoner.
+        slips: share of the places in a list that are read back as a cell next to the object's home. Whoever has never
+            seen a mistake is lost after the first of his own: an object is listed twice, or those after it never.
+    """
+
+    def __init__(self, tokenizer: Any, slips: float = 0.0) -> None:
+        self.tokenizer, self.slips = tokenizer, slips
         self.known: dict[str, list[int]] = {}
         self.head = self.encode(
             "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|>"
@@ -149,12 +171,23 @@ class Teacher:
             via = None if piece.via is None else cell[piece.via]
             told = (-1 if v is None else v for v in (look, about, piece.nth, via, after))
             lesson.add(self.encode(piece.text), *told)
+            if piece.nth is not None and lesson.reply[-1] in self.places and torch.rand(()) < self.slips:
+                assert piece.look is not None
+                slip = self.encode(self._beside(objects[piece.look]))
+                lesson.read[-len(slip) :] = slip
             if piece.look is not None and lesson.reply[-1] in self.places:
                 said[piece.look] = CELLS + len(lesson.prompt) + len(lesson.reply) - 1
         if request.task is not Task.VQA:
             self._answer(lesson, scene, request.targets, cell, said)
         lesson.add([self.tokenizer.eos_token_id])
         return lesson
+
+    def _beside(self, o: SceneObject) -> str:
+        """The place of another cell that is close to the object's centre, if there is one."""
+        across, down = (o.box.x1 + o.box.x2 + 1) / 2 / CELL, (o.box.y1 + o.box.y2 + 1) / 2 / CELL
+        rows, columns = ([k for k in range(GRID) if abs(k + 0.5 - centre) <= CLOSE] for centre in (down, across))
+        cells = [(r, c) for r in rows for c in columns if (r, c) != o.home] or [o.home]
+        return place(cells[int(torch.randint(len(cells), ()))], SIDE)
 
     def lessons(self, scene: Scene, requests: Sequence[Request]) -> list[Lesson]:
         """As many of the requests as there is ROOM for, the first in any case."""
@@ -210,7 +243,7 @@ class Batch:
             self.ids[b, head : head + CELLS] = teacher.image
             at = head + CELLS
             for k, x in enumerate(row, 1):
-                tokens = x.prompt + x.reply[:-1]
+                tokens = x.prompt + x.read[:-1]
                 end, first = at + len(tokens), at + len(x.prompt) - 1
                 self.ids[b, at:end] = torch.tensor(tokens)
                 part[b, at:end] = k
@@ -472,7 +505,7 @@ def main(argv: list[str] | None = None) -> int:
     tokenizer, code, sprites = build_tokenizer(), Code(), load_sprites()
     model, heads = make_reasoner(tokenizer, code), Heads()
     model.model.visual.requires_grad_(False)
-    language = Language(model, heads, Teacher(tokenizer), code)
+    language = Language(model, heads, Teacher(tokenizer, SLIPS), code)
     if args.seen and not loop.resume(args.output_dir / "vision.pt", {"tower": model.model.visual}):
         raise VisionReasonerError(
             f"no vision tower in {args.output_dir}: run `python -m vision_reasoner.training.vision` first"
@@ -486,10 +519,10 @@ def main(argv: list[str] | None = None) -> int:
         if args.seen:
             with torch.no_grad():
                 tokens = see(model.model.visual, [s.picture for s in scenes])
-            truth.settle(tokens @ code.numbers[-1])
         else:
-            tokens = code.tokens(truth)
+            tokens = code.blurred(truth)
             tokens = tokens + 0.02 * torch.randn_like(tokens)
+        truth.settle(tokens @ code.numbers[-1])
         scenes = truth.settled(scenes)
         requests = [random_requests(s, rng, args.requests) for s in scenes]
         return language.losses(scenes, requests, tokens, truth)

@@ -37,6 +37,13 @@ class Piece:
     via: int | None = None
 
 
+def place(cell: tuple[int, int], side: int) -> str:
+    """ " (98,70": x and y of the cell's middle in the frame; the closing bracket belongs to what follows."""
+    row, column = cell
+    x, y = ((2 * k + 1) * side // (2 * GRID) for k in (column, row))
+    return f" ({x},{y}"
+
+
 @dataclass(frozen=True)
 class Request:
     """One request and its right answer.
@@ -320,13 +327,11 @@ class View:
         return (b.x2 - b.x1 + 1) * (b.y2 - b.y1 + 1) / w / h * self.side**2
 
     def at(self, i: int) -> Piece:
-        """ " (98,70": the middle of the object's home cell; the closing bracket belongs to what follows.
+        """Where the object is said to be: its home cell.
 
         Not the object's own middle: which cell is next in reading order must follow from what is written.
         """
-        row, column = self.objects[i].home
-        x, y = ((2 * k + 1) * self.side // (2 * GRID) for k in (column, row))
-        return Piece(f" ({x},{y}", i)
+        return Piece(place(self.objects[i].home, self.side), i)
 
     def listed(self, members: Sequence[int], label: int, end: str) -> list[Piece]:
         """ " (98,70), (126,70)": where they are, one by one, then `end`; or that there are none."""

@@ -28,6 +28,7 @@ HEAD = 64
 NUMBERS = 7  # x1 y1 x2 y2 and the point's x y, in cells from the cell's centre; 1 where the object's centre is near
 NONE = len(CLASSES)
 NEAR = 0.75  # cells, in x and in y: what is near; the cells near an object's centre are one, two or four
+BLUR = 0.15  # in numbers: about as far as a tower's are off
 SURE, CLOSE = 0.55, 1.0  # cells between these know the object in any case; the tower itself decides if it is near
 
 VISION_CONFIG: dict[str, Any] = {
@@ -73,14 +74,25 @@ class Code:
             c: self.companies[i] for i, c in enumerate(COMPANIES)
         }
 
-    def tokens(self, truth: "CellTruth") -> Tensor:
-        """The ideal tokens, (cells, WIDTH)."""
+    def tokens(self, truth: "CellTruth", numbers: Tensor | None = None) -> Tensor:
+        """The ideal tokens, (cells, WIDTH); or with other numbers than the truth's."""
         there = (truth.label < NONE).float()[:, None]
-        out = self.classes[truth.label] + there * (truth.numbers @ self.numbers)
+        out = self.classes[truth.label] + there * ((truth.numbers if numbers is None else numbers) @ self.numbers)
         painted, written = truth.colour >= 0, truth.company >= 0
         out[painted] += self.colours[truth.colour[painted]]
         out[written] += self.companies[truth.company[written]]
         return out
+
+    def blurred(self, truth: "CellTruth") -> Tensor:
+        """Tokens as uncertain as a tower's: numbers are off, and where it is unsure what is near, chance decides.
+
+        With ideal ones each cell could tell from its own offset whether it is a home. A language model that has learned
+        that fails with a tower that errs; it must see whether a cell before it claims the same object.
+        """
+        numbers = truth.numbers.clone()
+        tossed = torch.rand(len(numbers)) < 0.5
+        numbers[:, -1] = torch.where(truth.unsure, tossed, truth.near)
+        return self.tokens(truth, numbers + BLUR * torch.randn_like(numbers))
 
 
 class CellTruth:
