@@ -152,6 +152,23 @@ def test_a_slip_is_read_back_and_not_taught(teacher: Teacher, processor: Any) ->
         assert batch.labels[0][batch.labels[0] != IGNORE].tolist() == lesson.reply
 
 
+def test_a_strange_word_leaves_the_request_and_its_names_whole(processor: Any) -> None:
+    torch.manual_seed(0)
+    strange = Teacher(processor.tokenizer, strange=1.0)
+    at = set()
+    for query in ["how many computer mice are there?", "find the light bulb", "dogs"] * 40:
+        words, longer = query.split(" "), strange._with_strange_word(query)
+        assert len(longer.split(" ")) == len(words) + 1
+        k = next(
+            k for k in range(len(words) + 1) if [*words[:k], longer.split(" ")[k], *words[k:]] == longer.split(" ")
+        )
+        assert "computer mice" not in query or "computer mice" in longer
+        assert "light bulb" not in query or "light bulb" in longer
+        at.add(k)
+    assert at == {0, 1, 2, 4}
+    assert Teacher(processor.tokenizer).strange == 0
+
+
 def test_what_is_read_and_the_way_there_are_taught(teacher: Teacher, model: Any) -> None:
     code, rng, request = Code(), random.Random(6), None
     while request is None:

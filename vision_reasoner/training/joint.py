@@ -15,7 +15,7 @@ import torch
 
 from vision_reasoner.training import loop
 from vision_reasoner.training.art import load_sprites
-from vision_reasoner.training.language import SIGNS, SLIPS, Heads, Language, Teacher
+from vision_reasoner.training.language import SIGNS, SLIPS, STRANGE, Heads, Language, Teacher
 from vision_reasoner.training.requests import random_requests
 from vision_reasoner.training.scenes import random_scene
 from vision_reasoner.training.tiny import SIDE, CellTruth, Code, make_reasoner, see
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     for stage in ("vision", "language", "joint"):
         loop.resume(args.output_dir / f"{stage}.pt", modules)
     if not args.export_only:
-        language, sprites = Language(model, heads, Teacher(processor.tokenizer, SLIPS), code), load_sprites()
+        language, sprites = Language(model, heads, Teacher(processor.tokenizer, SLIPS, STRANGE), code), load_sprites()
 
         def step_losses(step: int) -> loop.Losses:
             rng = random.Random(args.seed * 4_000_037 + step)

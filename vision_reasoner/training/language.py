@@ -67,6 +67,8 @@ ATTENDING = (FIND - 1, FIND, FIND + 1)
 TAUGHT_HEADS = 2
 IGNORE = -100
 SLIPS = 0.1  # of the places that a training lesson lists
+STRANGE = 0.2  # of the requests
+LETTERS = "eeettaaooiinnsshhrrddlluucmwfgypbvkjxqz"
 SIGNS = 0.25  # share of scenes with a company's sign, for names are the hardest to read
 ROOM = 300  # tokens for the requests of one picture: the longest row of a batch decides what a step costs
 
@@ -115,10 +117,11 @@ class Teacher:
         tokenizer: of the reasoner.
         slips: share of the places in a list that are read back as a cell next to the object's home. Whoever has never
             seen a mistake is lost after the first of his own: an object is listed twice, or those after it never.
+        strange: share of the requests with a word that means nothing: people say more than the wordings here do.
     """
 
-    def __init__(self, tokenizer: Any, slips: float = 0.0) -> None:
-        self.tokenizer, self.slips = tokenizer, slips
+    def __init__(self, tokenizer: Any, slips: float = 0.0, strange: float = 0.0) -> None:
+        self.tokenizer, self.slips, self.strange = tokenizer, slips, strange
         self.known: dict[str, list[int]] = {}
         self.head = self.encode(
             "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|>"
@@ -136,6 +139,7 @@ class Teacher:
         self.words = torch.tensor([text.isalpha() for text in texts])
         names = Code().names
         self.names = torch.tensor([text in names for text in texts])
+        self.compounds = {name for name in names if " " in name}
 
     def encode(self, text: str) -> list[int]:
         if text not in self.known:
@@ -148,12 +152,13 @@ class Teacher:
     def lesson(self, scene: Scene, request: Request) -> Lesson:
         objects = scene.objects
         cell = [o.home[0] * GRID + o.home[1] for o in objects]
+        query = self._with_strange_word(request.query) if torch.rand(()) < self.strange else request.query
         if request.task is Task.VQA:
             assert request.answer is not None
             pieces: tuple[Piece, ...] = (request.answer,)
-            text = request.query
+            text = query
         else:
-            pieces, text = request.thinking, VISION_REASONER.text_for(request.query)
+            pieces, text = request.thinking, VISION_REASONER.text_for(query)
         lesson = Lesson(self.encode("<|vision_end|>") + self.encode(text) + self.tail)
         if request.task is not Task.VQA:
             lesson.add(self.encode(THINK))
@@ -181,6 +186,15 @@ class Teacher:
             self._answer(lesson, scene, request.targets, cell, said)
         lesson.add([self.tokenizer.eos_token_id])
         return lesson
+
+    def _with_strange_word(self, query: str) -> str:
+        """The query with random letters among its first words; names of two words stay together."""
+        words = query.split(" ")
+        strange = "".join(LETTERS[k] for k in torch.randint(len(LETTERS), (int(torch.randint(2, 10, ())),)))
+        at = int(torch.randint(min(4, len(words)) + 1, ()))
+        while 0 < at < len(words) and f"{words[at - 1]} {words[at]}".strip("?.,") in self.compounds:
+            at -= 1
+        return " ".join([*words[:at], strange, *words[at:]])
 
     def _beside(self, o: SceneObject) -> str:
         """The place of another cell that is close to the object's centre, if there is one."""
@@ -505,7 +519,7 @@ def main(argv: list[str] | None = None) -> int:
     tokenizer, code, sprites = build_tokenizer(), Code(), load_sprites()
     model, heads = make_reasoner(tokenizer, code), Heads()
     model.model.visual.requires_grad_(False)
-    language = Language(model, heads, Teacher(tokenizer, SLIPS), code)
+    language = Language(model, heads, Teacher(tokenizer, SLIPS, STRANGE), code)
     if args.seen and not loop.resume(args.output_dir / "vision.pt", {"tower": model.model.visual}):
         raise VisionReasonerError(
             f"no vision tower in {args.output_dir}: run `python -m vision_reasoner.training.vision` first"

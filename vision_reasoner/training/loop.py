@@ -65,7 +65,7 @@ def train(
     *,
     save_every: float = 240.0,
 ) -> None:
-    """Train until the time is over; the last quarter of it lowers the learning rate. SIGTERM ends it early, and saves.
+    """Train until the time is over; the second half of it lowers the learning rate. SIGTERM ends it early, and saves.
 
     Args:
         name: of the stage; `args.output_dir/<name>.pt` is its checkpoint, `<name>.jsonl` its log.
@@ -103,7 +103,7 @@ def train(
                 optimizer.zero_grad(set_to_none=True)
             loss.backward()
             done, stop = agree(parameters, (time.time() - start) / 60 / args.minutes, float(bool(interrupted)))
-            pace = min(1.0, (step - first + 1) / 60) * min(1.0, max(0.02, (1 - done) / 0.25))
+            pace = min(1.0, (step - first + 1) / 60) * min(1.0, max(0.02, (1 - done) / 0.5))
             for optimizer, peak in zip(optimizers, peaks, strict=True):
                 optimizer.param_groups[0]["lr"] = pace * peak
             norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
