@@ -1,4 +1,4 @@
-"""Stage 2: the language model alone, on ideal vision tokens; and the losses that the joint stage shares with it.
+"""Stage 2: the language model alone, on vision tokens made from the truth; and the losses shared with the joint stage.
 
     python -m vision_reasoner.training.language --minutes 60
     python -m vision_reasoner.training.language --minutes 60 --seen   # then: on what the trained vision tower sees
@@ -33,7 +33,7 @@ from vision_reasoner.prompts import VISION_REASONER
 from vision_reasoner.results import Task
 from vision_reasoner.training import loop
 from vision_reasoner.training.art import load_sprites
-from vision_reasoner.training.requests import NOWHERE, Piece, Request, place, random_requests
+from vision_reasoner.training.requests import NOWHERE, Piece, Request, place_of, random_requests
 from vision_reasoner.training.scenes import GRID, Scene, SceneObject, random_scene
 from vision_reasoner.training.tiny import (
     CELL,
@@ -67,8 +67,8 @@ ATTENDING = (FIND - 1, FIND, FIND + 1)
 TAUGHT_HEADS = 2
 IGNORE = -100
 SLIPS = 0.1  # of the places that a training lesson lists
-STRANGE = 0.2  # of the requests
-LETTERS = "eeettaaooiinnsshhrrddlluucmwfgypbvkjxqz"
+STRANGE = 0.2  # of the requests, with a word that means nothing
+LETTERS = "eeettaaooiinnsshhrrddlluucmwfgypbvkjxqz"  # of such a word; the common ones more often
 SIGNS = 0.25  # share of scenes with a company's sign, for names are the hardest to read
 ROOM = 300  # tokens for the requests of one picture: the longest row of a batch decides what a step costs
 
@@ -201,7 +201,7 @@ class Teacher:
         across, down = (o.box.x1 + o.box.x2 + 1) / 2 / CELL, (o.box.y1 + o.box.y2 + 1) / 2 / CELL
         rows, columns = ([k for k in range(GRID) if abs(k + 0.5 - centre) <= CLOSE] for centre in (down, across))
         cells = [(r, c) for r in rows for c in columns if (r, c) != o.home] or [o.home]
-        return place(cells[int(torch.randint(len(cells), ()))], SIDE)
+        return place_of(cells[int(torch.randint(len(cells), ()))], SIDE)
 
     def lessons(self, scene: Scene, requests: Sequence[Request]) -> list[Lesson]:
         """As many of the requests as there is ROOM for, the first in any case."""
@@ -328,7 +328,7 @@ class Language:
         Args:
             scenes: settled as the truth is.
             requests: of each scene.
-            tokens: (scenes * CELLS, WIDTH), seen or ideal.
+            tokens: (scenes * CELLS, WIDTH), seen or made from the truth.
             truth: of these cells.
         """
         batch = Batch(self.teacher, [self.teacher.lessons(s, row) for s, row in zip(scenes, requests, strict=True)])
@@ -512,7 +512,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     loop.add_arguments(parser, minutes=60)
     parser.add_argument("--requests", type=int, default=10, help="requests per picture, at most (%(default)s)")
-    parser.add_argument("--seen", action="store_true", help="tokens of stage 1's vision tower, not ideal ones")
+    parser.add_argument("--seen", action="store_true", help="tokens of stage 1's vision tower, not made from the truth")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)

@@ -37,7 +37,7 @@ class Piece:
     via: int | None = None
 
 
-def place(cell: tuple[int, int], side: int) -> str:
+def place_of(cell: tuple[int, int], side: int) -> str:
     """ " (98,70": x and y of the cell's middle in the frame; the closing bracket belongs to what follows."""
     row, column = cell
     x, y = ((2 * k + 1) * side // (2 * GRID) for k in (column, row))
@@ -331,7 +331,7 @@ class View:
 
         Not the object's own middle: which cell is next in reading order must follow from what is written.
         """
-        return Piece(place(self.objects[i].home, self.side), i)
+        return Piece(place_of(self.objects[i].home, self.side), i)
 
     def listed(self, members: Sequence[int], label: int, end: str) -> list[Piece]:
         """ " (98,70), (126,70)": where they are, one by one, then `end`; or that there are none."""
