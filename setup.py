@@ -32,6 +32,7 @@ TRAIN = [
     "trl==1.16.*",  # grpo_trainer changes parts of it that another version may have moved
     "peft>=0.21",
     "tensorboard>=2.21",
+    "matplotlib>=3.10",
 ]
 RAY = ["ray>=2.60"]  # evaluation on several devices
 TEST = ["pytest>=9", "hypothesis>=6.100", "ruff>=0.17", "mypy>=2"]

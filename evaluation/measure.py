@@ -32,7 +32,7 @@ from vision_reasoner.training.art import load_sprites
 from vision_reasoner.training.requests import Maker, Request, View
 from vision_reasoner.training.scenes import Scene, random_scene
 
-SEED = 9_000_000_000  # far from every stage's
+SEED = 9_100_000_000  # far from every stage's
 
 REFERRING: tuple[Maker, ...] = (
     asking.by_colour,

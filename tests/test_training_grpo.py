@@ -62,6 +62,12 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
+@pytest.fixture
+def full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No bfloat16, so that what should be equal is equal but for rounding."""
+    monkeypatch.setattr(grpo_trainer, "has_bfloat16", lambda: False)
+
+
 def write_rows(folder: Path, n: int = 10, **changes: Any) -> Path:
     """A table of rows in the tiny frame; `changes` are made to the second."""
     rows = []
@@ -236,6 +242,7 @@ def test_training_sees_what_inference_sees(settings: argparse.Namespace, monkeyp
     assert torch.equal(scored["pixel_values"][: len(seen["pixel_values"])], seen["pixel_values"])
 
 
+@pytest.mark.usefixtures("full_precision")
 def test_sharing_the_prompt_changes_no_reply_no_likelihood_and_no_gradient(settings: argparse.Namespace) -> None:
     settings.batch_size = settings.micro_batch = 4
     settings.max_new_tokens = 12
@@ -426,6 +433,7 @@ def test_the_reward_rises(settings: argparse.Namespace) -> None:
 
 
 @pytest.mark.usefixtures("with_vowels")
+@pytest.mark.usefixtures("full_precision")
 def test_adapters_leave_a_whole_checkpoint_and_go_on(bundle: Path, tmp_path: Path) -> None:
     rows = write_rows(tmp_path / "rows")
     settings = settings_for(bundle, tmp_path, "--data", rows, "--lora", 4, "--max_steps", 1, "--lr", 0.1)

@@ -40,7 +40,7 @@ from vision_reasoner import window_attention
 from vision_reasoner.errors import UsageError
 from vision_reasoner.files import add_lines, keep_lines, write_whole
 from vision_reasoner.training.grpo_subjects import Row, Rows, Subject, load_subject
-from vision_reasoner.training.loop import denormals_flushed
+from vision_reasoner.training.loop import denormals_flushed, has_bfloat16
 
 logger = logging.getLogger(__name__)
 
@@ -456,7 +456,7 @@ def trl_config(settings: argparse.Namespace, *, first: bool) -> GRPOConfig:
         num_train_epochs=settings.epochs,
         max_steps=settings.max_steps,
         use_cpu=not on_gpu,
-        bf16=on_gpu,
+        bf16=on_gpu or has_bfloat16(),
         gradient_checkpointing=on_gpu,
         eval_strategy="steps",
         eval_steps=settings.eval_every,

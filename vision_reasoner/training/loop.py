@@ -176,10 +176,14 @@ def denormals_flushed() -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
+def has_bfloat16() -> bool:
+    """Whether the processor has instructions for bfloat16; elsewhere it is the slower one."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
 def mixed_precision() -> torch.autocast:
-    """bfloat16 for matrix products, where the processor has instructions for them; elsewhere it is the slower one."""
-    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.autocast("cpu", torch.bfloat16, enabled=fast)
+    """bfloat16 for matrix products, where that is faster."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16())
 
 
 def save(path: Path, modules: dict[str, nn.Module], optimizers: list[torch.optim.Optimizer], step: int) -> None:
