@@ -3,15 +3,18 @@
     python -m vision_reasoner.training.joint --minutes 120
 
 Begins with the weights of stages 1 and 2 in `--output_dir`; `--export_only` writes the checkpoint of what is there.
+With `--average` of other runs that went on from the same weights, it is the mean of all, which is better than each.
 """
 
 import argparse
 import random
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from vision_reasoner.training import loop
 from vision_reasoner.training.art import load_sprites
@@ -21,6 +24,22 @@ from vision_reasoner.training.scenes import random_scene
 from vision_reasoner.training.tiny import SIDE, CellTruth, Code, make_reasoner, see
 from vision_reasoner.training.tokenizer import build_processor
 from vision_reasoner.training.vision import vision_loss
+
+
+def load_weights(modules: dict[str, torch.nn.Module], folders: Sequence[Path]) -> None:
+    """Give each module the mean of its weights in these folders, in each of the last stage that trained it."""
+    found: dict[str, list[dict[str, Tensor]]] = {name: [] for name in modules}
+    for folder in folders:
+        last: dict[str, dict[str, Tensor]] = {}
+        for stage in ("vision", "language", "joint"):
+            path = folder / f"{stage}.pt"
+            if path.exists():
+                last |= torch.load(path, weights_only=True, map_location="cpu")["modules"]
+        for name in modules.keys() & last.keys():
+            found[name].append(last[name])
+    for name, states in found.items():
+        if states:
+            modules[name].load_state_dict({key: torch.stack([s[key] for s in states]).mean(0) for key in states[0]})
 
 
 def export(model: Any, processor: Any, folder: Path) -> None:
@@ -36,15 +55,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.set_defaults(batch_size=8, lr=5e-4)
     parser.add_argument("--requests", type=int, default=10, help="requests per picture, at most (%(default)s)")
     parser.add_argument("--export_only", action="store_true", help="write the checkpoint of the weights there are")
+    parser.add_argument("--average", type=Path, nargs="+", default=[], metavar="DIR", help="--output_dir of other runs")
     args = parser.parse_args(argv)
+    if args.average and not args.export_only:
+        parser.error("--average goes with --export_only")
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     processor, code = build_processor(), Code()
     model, heads = make_reasoner(processor.tokenizer, code), Heads()
     tower = model.model.visual
     modules: dict[str, torch.nn.Module] = {"tower": tower, "language": model.model.language_model, "heads": heads}
-    for stage in ("vision", "language", "joint"):
-        loop.resume(args.output_dir / f"{stage}.pt", modules)
+    load_weights(modules, [args.output_dir, *args.average])
     if not args.export_only:
         language, sprites = Language(model, heads, Teacher(processor.tokenizer, SLIPS, STRANGE), code), load_sprites()
 
