@@ -12,9 +12,9 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from evaluation.metrics import boxes
-from vision_reasoner import VisionReasoner
+from vision_reasoner import Instance, VisionReasoner, load_image
 from vision_reasoner.checkpoints import BUNDLED, summary_of
-from vision_reasoner.geometry import Box
+from vision_reasoner.geometry import Box, Point
 from vision_reasoner.inference import main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -64,13 +64,20 @@ def test_ten_airplanes_are_counted_and_each_is_found(model: VisionReasoner) -> N
     assert len(boxes.match([i.box for i in found.instances], truth)) == 10
 
 
-# between the ladder's rungs the segmenter itself goes astray: given the true box and point it reaches 0.72
-@pytest.mark.parametrize(("name", "least"), [("donuts.png", 0.75), ("stand_higher.png", 0.65)])
-def test_masks_lie_on_what_was_asked_for(model: VisionReasoner, name: str, least: float) -> None:
+def iou(found: np.ndarray, truth: np.ndarray) -> float:
+    return float((found & truth).sum() / (found | truth).sum())
+
+
+@pytest.mark.parametrize("name", ["donuts.png", "stand_higher.png"])
+def test_masks_lie_on_what_was_asked_for(model: VisionReasoner, name: str) -> None:
     found = model.predict(ROOT / "assets" / name, TRUTH[name]["query"])
     truth = np.any([coco_mask.decode(o["mask"]) for o in wanted(name)], axis=0)
     assert found.mask is not None
-    assert (found.mask & truth).sum() / (found.mask | truth).sum() > least
+    # between a ladder's rungs the segmenter goes astray even if told the true box and point: nearly as good as that
+    objects = [Instance(Box(*o["bbox_2d"]), Point(*o["point_2d"])) for o in wanted(name)]
+    told = model.segment(load_image(ROOT / "assets" / name), objects)
+    best = iou(np.any([i.mask for i in told if i.mask is not None], axis=0), truth)
+    assert iou(found.mask, truth) > min(0.75, 0.95 * best)
     assert len(found.instances) == len(wanted(name))
 
 

@@ -10,7 +10,7 @@ pytest.importorskip("matplotlib", reason="curves need the extra .[train]")
 
 from PIL import Image
 
-from vision_reasoner.training.curves import PANELS, draw, main, moving_mean, read_curve
+from vision_reasoner.training.curves import PANELS, curve, draw, main, moving_mean, read_log
 
 
 def a_run(folder: Path, rise: float) -> Path:
@@ -27,12 +27,12 @@ def a_run(folder: Path, rise: float) -> Path:
 
 
 def test_a_figure_is_read_where_it_was_logged(tmp_path: Path) -> None:
-    folder = a_run(tmp_path / "one", 0.1)
-    steps, values = read_curve(folder, "eval_reward")
+    records = read_log(a_run(tmp_path / "one", 0.1))
+    steps, values = curve(records, "eval_reward")
     assert steps.tolist() == [10, 20, 30]
     np.testing.assert_allclose(values, [6, 7, 8])
-    assert 3 not in read_curve(folder, "kl")[0]
-    assert len(read_curve(folder, "entropy")[0]) == 0
+    assert 3 not in curve(records, "kl")[0]
+    assert len(curve(records, "entropy")[0]) == 0
 
 
 def test_a_moving_mean_is_of_what_came_before() -> None:

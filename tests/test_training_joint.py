@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from vision_reasoner.errors import VisionReasonerError
 from vision_reasoner.training import joint, loop
 from vision_reasoner.training.joint import load_weights
 
@@ -34,6 +35,12 @@ def test_a_module_has_the_mean_of_the_runs_that_trained_it_each_at_its_last_stag
         "language": 3.0,
         "heads": -1.0,
     }
+
+
+def test_a_folder_without_weights_is_not_passed_over(tmp_path: Path) -> None:
+    one = write(tmp_path / "one", "vision", tower=1.0)
+    with pytest.raises(VisionReasonerError, match=r"no weights in .*mistyped"):
+        load_weights({"tower": filled(0.0)}, [one, tmp_path / "mistyped"])
 
 
 def test_a_mean_is_not_trained_further(capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,8 +32,8 @@ WINDOW = 10  # steps of the moving mean
 COLUMNS = 3
 
 
-def read_curve(folder: Path, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """A figure of a run: (N,) steps and (N,) values, both empty where it was not logged.
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run's log, but for one that is torn.
 
     Raises:
         DataError: the folder holds no run.
@@ -42,7 +42,11 @@ def read_curve(folder: Path, name: str) -> tuple[NDArray[np.float64], NDArray[np
         lines = (folder / "log.jsonl").read_bytes().splitlines()
     except OSError as error:
         raise DataError(f"{folder}: holds no run of GRPO (no log.jsonl); give its --output_dir") from error
-    records = [record for record in map(parse_line, lines) if record is not None]
+    return [record for record in map(parse_line, lines) if record is not None]
+
+
+def curve(records: Sequence[dict[str, Any]], name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """A figure of a run: (N,) steps and (N,) values, both empty where it was not logged."""
     found = [(record["step"], record[name]) for record in records if record.get(name) is not None]
     steps, values = np.array(found, float).reshape(-1, 2).T
     return steps, values
@@ -57,15 +61,16 @@ def moving_mean(values: NDArray[np.float64], window: int = WINDOW) -> NDArray[np
 
 
 def draw(folders: Sequence[Path]) -> Figure:
-    """The picture of these runs. Raises DataError as `read_curve`."""
+    """The picture of these runs. Raises DataError as `read_log`."""
+    logs = [read_log(folder) for folder in folders]
     rows = -(-len(PANELS) // COLUMNS)
     figure = Figure(figsize=(4 * COLUMNS, 2.8 * rows), layout="constrained")
     for place, (name, title) in enumerate(PANELS.items(), start=1):
         axes = figure.add_subplot(rows, COLUMNS, place)
         axes.set_title(title, fontsize=10)
         axes.grid(alpha=0.3)
-        for number, folder in enumerate(folders):
-            steps, values = read_curve(folder, name)
+        for number, (folder, records) in enumerate(zip(folders, logs, strict=True)):
+            steps, values = curve(records, name)
             colour = f"C{number % 10}"
             if name.startswith("eval_"):
                 axes.plot(steps, values, color=colour, marker="o", markersize=3, label=folder.name)

@@ -3,7 +3,7 @@
     python -m vision_reasoner.training.joint --minutes 120
 
 Begins with the weights of stages 1 and 2 in `--output_dir`; `--export_only` writes the checkpoint of what is there.
-With `--average` of other runs that went on from the same weights, it is the mean of all, which is better than each.
+With `--average` of other runs that went on from the same weights, it is the mean of all, often better than each.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vision_reasoner.errors import VisionReasonerError
 from vision_reasoner.training import loop
 from vision_reasoner.training.art import load_sprites
 from vision_reasoner.training.language import SIGNS, SLIPS, STRANGE, Heads, Language, Teacher
@@ -27,14 +28,20 @@ from vision_reasoner.training.vision import vision_loss
 
 
 def load_weights(modules: dict[str, torch.nn.Module], folders: Sequence[Path]) -> None:
-    """Give each module the mean of its weights in these folders, in each of the last stage that trained it."""
+    """Give each module the mean of its weights in these folders, in each of the last stage that trained it.
+
+    Raises:
+        VisionReasonerError: a folder has none.
+    """
     found: dict[str, list[dict[str, Tensor]]] = {name: [] for name in modules}
     for folder in folders:
         last: dict[str, dict[str, Tensor]] = {}
         for stage in ("vision", "language", "joint"):
             path = folder / f"{stage}.pt"
             if path.exists():
-                last |= torch.load(path, weights_only=True, map_location="cpu")["modules"]
+                last |= loop.read(path)["modules"]
+        if not last:
+            raise VisionReasonerError(f"no weights in {folder}: run the stages vision and language first")
         for name in modules.keys() & last.keys():
             found[name].append(last[name])
     for name, states in found.items():

@@ -194,11 +194,17 @@ def save(path: Path, modules: dict[str, nn.Module], optimizers: list[torch.optim
     scratch.replace(path)
 
 
+def read(path: Path) -> dict[str, Any]:
+    """What `save` wrote."""
+    state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    return state
+
+
 def resume(path: Path, modules: dict[str, nn.Module], optimizers: list[torch.optim.Optimizer] | None = None) -> int:
     """Load a checkpoint if there is one; returns the number of steps done."""
     if not path.exists():
         return 0
-    state = torch.load(path, weights_only=True, map_location="cpu")
+    state = read(path)
     for name, module in modules.items():
         if name in state["modules"]:
             module.load_state_dict(state["modules"][name])
