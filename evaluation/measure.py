@@ -2,9 +2,12 @@
 
     python -m evaluation.measure --n 500                     # the bundled checkpoint
     python -m evaluation.measure --n 500 --split unseen_style
+    python -m evaluation.measure --output before.jsonl
+    python -m evaluation.measure --model_path runs/mine --against before.jsonl   # what was gained, scene by scene
 
 Scenes come from seeds that training does not use, requests from the held-out wordings. Figures and their 95 % intervals
-are those of `metrics`, means over scenes. Needs the `train` extra and the drawings.
+are those of `metrics`, means over scenes; a difference is the mean of the scenes' differences. Needs the `train` extra
+and the drawings.
 """
 
 import argparse
@@ -22,6 +25,7 @@ from tqdm import tqdm
 
 from evaluation.metrics import boxes, segmentation, text
 from evaluation.metrics.bootstrap import interval
+from vision_reasoner.errors import DataError
 from vision_reasoner.geometry import Box
 from vision_reasoner.inference import add_output_options, run_command
 from vision_reasoner.model import VisionReasoner
@@ -31,6 +35,9 @@ from vision_reasoner.training import requests as asking
 from vision_reasoner.training.art import load_sprites
 from vision_reasoner.training.requests import Maker, Request, View
 from vision_reasoner.training.scenes import Scene, random_scene
+
+Figure = dict[str, Any]
+"""A line of the table: what it is of (see `what`), "mean", "low" and "high", and the scenes' "values"."""
 
 SEED = 9_100_000_000  # far from every stage's
 
@@ -142,18 +149,44 @@ def make_requests(row: Row, n: int, split: str, seed: int = SEED, pixels: int = 
             yield Asked(scene, request)
 
 
-def figure(row: str, split: str, metric: str, values: Sequence[float]) -> dict[str, Any]:
+def figure(row: str, split: str, metric: str, seed: int, values: Sequence[float]) -> Figure:
     """A line of the table: the mean of independent values, and its 95 % interval."""
     mean, low, high = (round(v, 4) for v in interval(values, range(len(values))))
-    return {"row": row, "split": split, "metric": metric, "n": len(values), "mean": mean, "low": low, "high": high}
+    of = {"row": row, "split": split, "metric": metric, "seed": seed, "n": len(values)}
+    return {**of, "mean": mean, "low": low, "high": high, "values": [round(float(v), 4) for v in values]}
 
 
-def measure(model: VisionReasoner, row: Row, n: int, split: str, batch_size: int) -> list[dict[str, Any]]:
+def read_figures(file: Path) -> dict[tuple[Any, ...], Figure]:
+    """What `--output` wrote, by what it is of.
+
+    Raises:
+        DataError: the file cannot be read, or holds something else.
+    """
+    try:
+        found = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        return {what(f): f for f in found if len(f["values"]) == f["n"]}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{file}: no figures that `python -m evaluation.measure --output` wrote ({error!r})") from error
+
+
+def what(f: Figure) -> tuple[Any, ...]:
+    """What a figure is of: figures that agree in it were measured on the same scenes."""
+    return tuple(f[name] for name in ("row", "split", "metric", "seed", "n"))
+
+
+def difference(before: Figure, after: Figure) -> str:
+    """The mean gain of a scene with its 95 % interval."""
+    gains = np.subtract(after["values"], before["values"])
+    mean, low, high = interval(gains, range(len(gains)))
+    return f"{mean:+.3f} ({low:+.3f} – {high:+.3f})"
+
+
+def measure(model: VisionReasoner, row: Row, n: int, split: str, seed: int, batch_size: int) -> list[Figure]:
     """The figures of one row."""
     scores: dict[str, list[float]] = {}
     batch: list[Asked] = []
     bar = tqdm(total=n, desc=row.name)
-    for k, asked in enumerate(make_requests(row, n, split), 1):
+    for k, asked in enumerate(make_requests(row, n, split, seed), 1):
         batch.append(asked)
         if len(batch) == batch_size or k == n:
             pairs = [(Image.fromarray(a.scene.picture), a.request.query) for a in batch]
@@ -164,7 +197,7 @@ def measure(model: VisionReasoner, row: Row, n: int, split: str, batch_size: int
             bar.update(len(batch))
             batch = []
     bar.close()
-    return [figure(row.name, split, name, values) for name, values in scores.items()]
+    return [figure(row.name, split, name, seed, values) for name, values in scores.items()]
 
 
 def _task_for(row: Row, request: Request) -> Task:
@@ -174,27 +207,27 @@ def _task_for(row: Row, request: Request) -> Task:
     return Task.DETECTION if request.task is Task.SEGMENTATION else request.task
 
 
-def segmenter_given_truth(model: VisionReasoner, n: int, split: str) -> dict[str, Any]:
+def segmenter_given_truth(model: VisionReasoner, n: int, split: str, seed: int) -> Figure:
     """Mean mask IoU per object where the segmenter is given the true boxes and points."""
     sprites, values = load_sprites(split), []
     for i in tqdm(range(n), desc="segmenter"):
-        scene = random_scene(sprites, random.Random(SEED - i), max_objects=12)
+        scene = random_scene(sprites, random.Random(seed - i), max_objects=12)
         model.segmenter.set_image(Image.fromarray(scene.picture))
         prompts = [(o.box.x1, o.box.y1, o.box.x2 + 1, o.box.y2 + 1) for o in scene.objects]
         masks = [m for m, _ in model.segmenter.iter_masks(prompts, [o.point for o in scene.objects])]
         found = zip(masks, scene.objects, strict=True)
         values.append(float(np.mean([segmentation.score([m], [o.mask])["iou"] for m, o in found])))
-    return figure("segmenter, true boxes and points", split, "iou", values)
+    return figure("segmenter, true boxes and points", split, "iou", seed, values)
 
 
-def router_alone(model: VisionReasoner, n: int, split: str) -> dict[str, Any]:
+def router_alone(model: VisionReasoner, n: int, split: str, seed: int) -> Figure:
     """The share of requests that the router gives the right category."""
     from vision_reasoner.training.router import CATEGORY_OF, held_out_requests
 
-    asked = held_out_requests(n, SEED)
+    asked = held_out_requests(n, seed)
     routes = model.router.route_batch([request.query for request in asked])
     right = [read_category(route.reply) == CATEGORY_OF[r.task] for route, r in zip(routes, asked, strict=True)]
-    return figure("router, held-out wordings", split, "right", right)
+    return figure("router, held-out wordings", split, "right", seed, right)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -215,26 +248,33 @@ def build_parser() -> argparse.ArgumentParser:
         help="drawings: those trained on, others of the same styles, or another style",
     )
     add("--rows", nargs="*", choices=[r.name for r in ROWS] + ["segmenter", "router"], help="only these rows")
+    add("--seed", type=int, default=SEED, help="of the scenes (%(default)s, the model card's)")
     add("--batch_size", type=int, default=16)
     add("--output", type=Path, help="append the figures to this JSONL file")
+    add("--against", type=Path, metavar="FILE", help="figures of another checkpoint (--output) to compare with")
     add_output_options(parser)
     return parser
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure and print."""
+    known = {} if arguments.against is None else read_figures(arguments.against)
     model = VisionReasoner.from_pretrained(arguments.model_path, batch_size=arguments.batch_size)
-    n, split, wanted = arguments.n, arguments.split, arguments.rows
+    n, split, seed, wanted = arguments.n, arguments.split, arguments.seed, arguments.rows
     figures = []
     for row in ROWS:
         if not wanted or row.name in wanted:
-            figures += measure(model, row, n, split, arguments.batch_size)
+            figures += measure(model, row, n, split, seed, arguments.batch_size)
     for name, part in (("segmenter", segmenter_given_truth), ("router", router_alone)):
         if not wanted or name in wanted:
-            figures.append(part(model, n, split))
-    print("| | n | mean | 95 % interval |\n| --- | --- | --- | --- |")
+            figures.append(part(model, n, split, seed))
+    gained = "gained (95 %) | " if known else ""
+    print(f"| | n | mean | 95 % interval | {gained}\n| --- | --- | --- | --- | {'--- | ' if known else ''}".rstrip())
     for f in figures:
-        print(f"| {f['row']}, {f['metric']} | {f['n']} | {f['mean']:.3f} | {f['low']:.3f} – {f['high']:.3f} |")
+        line = f"| {f['row']}, {f['metric']} | {f['n']} | {f['mean']:.3f} | {f['low']:.3f} – {f['high']:.3f} |"
+        if known:
+            line += f" {difference(known[what(f)], f)} |" if what(f) in known else " not in --against |"
+        print(line)
     if arguments.output:
         with arguments.output.open("a") as file:
             file.writelines(json.dumps(f) + "\n" for f in figures)

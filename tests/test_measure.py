@@ -1,12 +1,15 @@
 """The model card's scores, on predictions whose score is known."""
 
+import json
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from evaluation import measure
 from tests.drawings import sprites
+from vision_reasoner.errors import DataError
 from vision_reasoner.results import Instance, Prediction, Status, Task
 from vision_reasoner.training.requests import Request
 from vision_reasoner.training.scenes import Scene, random_scene
@@ -57,10 +60,29 @@ def test_intervals_hold_the_mean_and_narrow_with_more_samples() -> None:
     widths = []
     for n in (50, 800):
         values = (rng.random(n) < 0.8).astype(float).tolist()
-        mean, low, high = (measure.figure("row", "train", "exact", values)[key] for key in ("mean", "low", "high"))
+        mean, low, high = (measure.figure("row", "train", "exact", 0, values)[key] for key in ("mean", "low", "high"))
         assert low < mean < high
         widths.append(high - low)
     assert widths[1] < widths[0] / 2
+
+
+def test_a_difference_is_of_the_same_scenes_and_narrower_than_either_figure(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    before = rng.random(200).round(4)
+    figures = [measure.figure("row", "train", "exact", 0, values.tolist()) for values in (before, before + 0.1)]
+    file = tmp_path / "before.jsonl"
+    file.write_text(json.dumps(figures[0]) + "\n", encoding="utf-8")
+    known = measure.read_figures(file)
+    assert measure.difference(known[measure.what(figures[1])], figures[1]) == "+0.100 (+0.100 – +0.100)"
+    other_scenes = measure.figure("row", "train", "exact", 1, before.tolist())
+    assert measure.what(other_scenes) not in known
+
+
+def test_a_file_without_the_scenes_values_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "old.jsonl"
+    file.write_text('{"row": "counting", "mean": 0.5}\n', encoding="utf-8")
+    with pytest.raises(DataError, match=r"old\.jsonl: no figures"):
+        measure.read_figures(file)
 
 
 @pytest.mark.parametrize("row", measure.ROWS, ids=lambda row: row.name)

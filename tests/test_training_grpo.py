@@ -17,6 +17,7 @@ pytest.importorskip("trl", reason="GRPO needs the extra .[train]")
 import datasets
 import torch
 from safetensors.torch import load_file
+from transformers.cache_utils import DynamicLayer
 from trl import GRPOTrainer
 from trl.data_utils import prepare_multimodal_messages
 
@@ -42,7 +43,15 @@ from vision_reasoner.training.grpo_subjects import (
     scene_row,
     table_rows,
 )
-from vision_reasoner.training.grpo_trainer import Trainer, as_dataset, last_checkpoint, read_best, train, trl_config
+from vision_reasoner.training.grpo_trainer import (
+    RoomyLayer,
+    Trainer,
+    as_dataset,
+    last_checkpoint,
+    read_best,
+    train,
+    trl_config,
+)
 from vision_reasoner.training.rows import Target, columns_of, make_row, write_table
 
 SIDE = tiny.FRAME_SIDE
@@ -282,6 +291,51 @@ def test_sharing_the_prompt_changes_no_reply_no_likelihood_and_no_gradient(setti
     assert len(ours) == len(theirs) > 40
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, atol=1e-3 * float(b.abs().max()) + 1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("beta", "left_out"), [(0, True), (0.01, False)])
+def test_only_rollouts_without_a_gradient_are_left_out(
+    settings: argparse.Namespace, beta: float, left_out: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.beta = beta
+    trainer = make_trainer(settings)
+    trainer.model.train()
+    trainer.current_gradient_accumulation_steps = 1
+    out = trainer._generate_and_score_completions(next(iter(trainer.get_train_dataloader())))
+    asked: list[float] = []
+    passed = Trainer._packed
+    monkeypatch.setattr(Trainer, "_packed", lambda *args: asked.append(0) or passed(*args))  # type: ignore[func-returns-value]
+
+    with torch.no_grad():
+        next(trainer.model.parameters()).mul_(1.5)  # away from where it began
+    out["advantages"] = torch.zeros_like(out["advantages"])
+    theirs = GRPOTrainer._compute_loss(trainer, trainer.model, out)
+    theirs.backward()
+    grads = [float(p.grad.abs().max()) for p in trainer.model.parameters() if p.grad is not None]
+    assert grads, "what is left out has been through the model"
+    assert (max(grads) == 0) == left_out
+    asked.clear()
+    ours = trainer._compute_loss(trainer.model, out)
+    ours.backward()
+    assert ours.item() == pytest.approx(theirs.item(), abs=1e-6)
+    assert bool(asked) != left_out
+    out["advantages"][0] = 1
+    trainer._compute_loss(trainer.model, out)
+    assert asked
+
+
+def test_a_cache_with_room_holds_what_one_without_holds() -> None:
+    torch.manual_seed(0)
+    roomy, plain = RoomyLayer(), DynamicLayer()
+    for step in range(40):
+        rows = 3 if step < 25 else 2
+        keys, values = torch.randn(2, rows, 2, 7 if step == 0 else 3, 4)
+        if step == 25:  # one row's replies have ended
+            for layer in (roomy, plain):
+                layer.batch_select_indices(torch.tensor([0, 2]))
+        for ours, theirs in zip(roomy.update(keys, values), plain.update(keys, values), strict=True):
+            assert torch.equal(ours, theirs)
+    assert roomy.get_seq_length() == plain.get_seq_length()
 
 
 def test_what_no_reply_consists_of_is_never_sampled(settings: argparse.Namespace) -> None:

@@ -1,8 +1,9 @@
 """The drawings that scenes are made of: fetched from the npm registry, turned into RGBA pictures, split for training.
 
-    python -m vision_reasoner.training.art          # fetch and rasterise into .art/ (about 35 MB, needs npm)
+    python -m vision_reasoner.training.art          # fetch and rasterise into .art/ (about 38 MB, needs npm)
 
-Three styles are trained on, a fourth never. Of the three, one drawing in ten is never trained on either.
+Three styles are what the supervised stages see, two others what reinforcement learning sees, and one is never trained
+on. Of the styles that are, one drawing in ten is never trained on either.
 """
 
 import argparse
@@ -30,9 +31,12 @@ PACKAGES = {
     "fluent": "@lobehub/fluent-emoji-3d@1.1.0",
     "noto": "@iconify-json/noto@1.2.9",
     "twemoji": "@iconify-json/twemoji@1.2.5",
+    "noto-v1": "@iconify-json/noto-v1@1.2.5",
+    "fxemoji": "@iconify-json/fxemoji@1.2.2",
     "emojione": "@iconify-json/emojione@1.2.3",
 }
 TRAINED_STYLES = ("fluent", "noto", "twemoji")
+REWARDED_STYLES = ("noto-v1", "fxemoji")
 UNSEEN_STYLE = "emojione"
 
 
@@ -100,7 +104,7 @@ def _read_svg(package: Path, target: Path) -> None:
     import resvg_py
 
     icons: dict[str, Any] = json.loads((package / "icons.json").read_text())
-    # emojione's own table of characters is empty; all these packages name a drawing alike
+    # some packages' tables of characters are empty; all name a drawing alike, but for fxemoji's missing hyphens
     names: dict[str, str] = json.loads((package / "chars.json").read_text()) or json.loads(
         (target.parent / "names.json").read_text()
     )
@@ -108,7 +112,7 @@ def _read_svg(package: Path, target: Path) -> None:
     for code in _codes():
         name = names.get(code) or names.get(code.replace("-fe0f", ""))
         name = icons.get("aliases", {}).get(name, {}).get("parent", name)
-        icon = icons["icons"].get(name) if name else None
+        icon = icons["icons"].get(name) or icons["icons"].get(name.replace("-", "")) if name else None
         if icon is None:
             continue
         width, height = (icon.get(k, icons.get(k, 16)) for k in ("width", "height"))
@@ -118,33 +122,44 @@ def _read_svg(package: Path, target: Path) -> None:
 
 
 def is_held_out(style: str, code: str) -> bool:
-    """Whether this drawing is never trained on; its class is, through the other styles' drawings."""
-    return hashlib.sha256(f"{style}/{code}".encode()).digest()[0] < 26 and style != "fluent"
+    """Whether this drawing is never trained on; its class is, through the other styles' drawings.
+
+    What is held out of a style is held out of its variants, too: they can be alike.
+    """
+    family = style.partition("-")[0]
+    return hashlib.sha256(f"{family}/{code}".encode()).digest()[0] < 26 and family != "fluent"
 
 
 def load_sprites(split: str = "train", folder: Path = ART_FOLDER) -> list[list[Sprite]]:
     """Drawings by class, in the order of CLASSES.
 
     Args:
-        split: "train", "held_out" (drawings never trained on, of styles that are) or "unseen_style".
+        split: "train", "rewarded" (for reinforcement learning: of other styles; of a class that these lack, those of
+            "train"), "held_out" (drawings never trained on, of the styles of "train") or "unseen_style".
         folder: where `fetch` has put them.
 
     Raises:
         VisionReasonerError: the drawings are not there.
     """
-    styles = (UNSEEN_STYLE,) if split == "unseen_style" else TRAINED_STYLES
-    sprites: list[list[Sprite]] = []
-    for label, object_class in enumerate(CLASSES):
-        found = []
-        for style in styles:
-            for code in object_class.drawings:
-                path = folder / style / f"{code}.png"
-                if path.exists() and (split == "unseen_style" or is_held_out(style, code) == (split == "held_out")):
-                    found.append(Sprite(label, style, code, np.asarray(Image.open(path, formats=["PNG"]))))
-        sprites.append(found)
-    if split == "train" and not all(found for found, c in zip(sprites, CLASSES, strict=True) if c.drawings):
+    sprites = [_drawn(label, split, folder) for label in range(len(CLASSES))]
+    if split == "rewarded":
+        sprites = [found or _drawn(label, "train", folder) for label, found in enumerate(sprites)]
+    whole = all(found for found, c in zip(sprites, CLASSES, strict=True) if c.drawings)
+    if split in ("train", "rewarded") and not whole:
         raise VisionReasonerError(f"no drawings in {folder}: run `python -m vision_reasoner.training.art` first")
     return sprites
+
+
+def _drawn(label: int, split: str, folder: Path) -> list[Sprite]:
+    """The drawings of one class that lie in the folder."""
+    styles = {"unseen_style": (UNSEEN_STYLE,), "rewarded": REWARDED_STYLES}.get(split, TRAINED_STYLES)
+    return [
+        Sprite(label, style, code, np.asarray(Image.open(path, formats=["PNG"])))
+        for style in styles
+        for code in CLASSES[label].drawings
+        if (path := folder / style / f"{code}.png").exists()
+        and (split == "unseen_style" or is_held_out(style, code) == (split == "held_out"))
+    ]
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -40,6 +40,7 @@ ENDLESS = 1_000_000  # rows of a source that makes them as they are asked for
 HELD_OUT_SEED = -1  # of scenes and requests made up for evaluation; training's seeds are not negative
 FIRST_SCENE_SEED = 5_000_000  # so that scenes which `prepare` made to evaluate on are none that are trained on
 SCENE_OBJECTS = 12  # at most in a scene, as in the model card's figures
+ABSENT = 0.3  # share of requests for what is not there, besides those of other kinds; else it is worth less to say so
 VISION_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>")
 
 
@@ -179,14 +180,19 @@ def reasoner_row(id: str, kind: str, problem: str, solution: str, image: Image.I
 
 
 def scene_row(seed: int, number: int, size: Size) -> Row:
-    """A request to find, segment or count in a scene that is made up for it, in a wording that is trained on."""
+    """A request to find, segment or count in a scene that is made up for it, in a wording that is trained on.
+
+    The drawings are those that the supervised stages leave to reinforcement learning.
+    """
     from vision_reasoner.training.prepare import ScenePicture
-    from vision_reasoner.training.requests import random_requests
+    from vision_reasoner.training.requests import View, absent, random_requests
 
     for attempt in itertools.count(number, ENDLESS):  # nearly always the first
-        scene = ScenePicture(FIRST_SCENE_SEED + seed, attempt, "train", SCENE_OBJECTS).scene()
-        for request in random_requests(scene, Random(f"grpo {seed} {attempt}"), 4):
-            if request.task is Task.VQA:
+        scene = ScenePicture(FIRST_SCENE_SEED + seed, attempt, "rewarded", SCENE_OBJECTS).scene()
+        rng = Random(f"grpo {seed} {attempt}")
+        nothing = [absent(View(scene, rng))] if rng.random() < ABSENT else []
+        for request in nothing or random_requests(scene, rng, 4):
+            if request is None or request.task is Task.VQA:
                 continue
             targets = [target_of(scene.objects[i].mask, size) for i in request.targets]
             seen = [target for target in targets if target is not None]

@@ -4,7 +4,8 @@ Departures from TRL's GRPOTrainer, none of which changes a figure but by roundin
 
 - picture and prompt go through the model once for all their rollouts, both when these are sampled and when their
   likelihood is computed; TRL does so once for each. Replies are not padded;
-- the rollouts of a prompt stay together in a forward pass, where TRL shuffles them;
+- the rollouts of a prompt stay together in a forward pass, where TRL shuffles them. Without a KL term, those that are
+  all worth the same have no gradient and are left out of it (and of the logged entropy), in one process;
 - evaluation asks greedily, as the model is used, and the best checkpoint so far is written as `--model_path` takes it;
 - no telemetry is sent, and no model card written.
 
@@ -31,6 +32,7 @@ from safetensors import safe_open
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PrinterCallback
+from transformers.cache_utils import Cache, DynamicLayer
 from transformers.integrations import TensorBoardCallback
 from trl import GRPOConfig, GRPOTrainer
 from trl.models import unwrap_model_for_generation
@@ -48,6 +50,30 @@ LORA_TARGETS = r"(?!.*visual).*\.(q|k|v|o|gate|up|down)_proj"  # the vision towe
 SAMPLES = 4  # replies that are logged at a time
 # What a run that goes on may have changed; every other setting decides what is learnt.
 FREE_SETTINGS = {"max_steps", "eval_every", "save_every", "sample_every", "threads", "verbose", "quiet", "output_dir"}
+
+
+class RoomyLayer(DynamicLayer):
+    """Keys and values of one layer with room to grow: DynamicLayer copies all that it holds for every new token."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Add (batch, heads, new, width) keys and values; returns all there are."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self.keys, self.values = key_states[:, :, :0], value_states[:, :, :0]
+            self.rooms = (self.keys, self.values)
+        old, new = self.keys.shape[2], self.keys.shape[2] + key_states.shape[2]
+        held = (self.keys, self.values)
+        rooms = [
+            room
+            if kept.data_ptr() == room.data_ptr() and new <= room.shape[2]  # not after rows were left out
+            else torch.cat([kept, kept.new_empty(*kept.shape[:2], 2 * new - old, kept.shape[3])], dim=2)
+            for kept, room in zip(held, self.rooms, strict=True)
+        ]
+        for room, states in zip(rooms, (key_states, value_states), strict=True):
+            room[:, :, old:new] = states
+        self.rooms = (rooms[0], rooms[1])
+        self.keys, self.values = (room[:, :, :new] for room in rooms)
+        return self.keys, self.values
 
 
 class Trainer(GRPOTrainer):
@@ -118,6 +144,7 @@ class Trainer(GRPOTrainer):
         drawn = ids.new_full((len(ids), n, self.max_completion_length), self._tokenizer.pad_token_id)
         with (
             torch.no_grad(),
+            self.accelerator.autocast(),  # of all steps together, so that weights are brought to bfloat16 once
             unwrap_model_for_generation(
                 self.model_wrapped,
                 self.accelerator,
@@ -130,6 +157,7 @@ class Trainer(GRPOTrainer):
                 position_ids=places[:, :, :-1],
                 pixel_values=pixels,
                 image_grid_thw=grids,
+                past_key_values=Cache(layer_class_to_replicate=RoomyLayer),
                 use_cache=True,
                 logits_to_keep=1,
             ).past_key_values
@@ -169,6 +197,13 @@ class Trainer(GRPOTrainer):
             batch = split_pixel_values_by_grid(self._generate_and_score_completions(generation_batch))
             self._buffered_inputs = [unsplit_pixel_values_by_grid(part) for part in split_tensor_dict(batch, steps)]
         return self._buffered_inputs[self._step % steps]
+
+    def _compute_loss(self, model: Any, inputs: Any) -> Tensor:
+        """As TRL's, without the pass through the model for rollouts from which nothing is to be learnt."""
+        if self.beta == 0 and self.accelerator.num_processes == 1 and not inputs["advantages"].any():
+            return torch.zeros((), device=self.accelerator.device, requires_grad=True)
+        loss: Tensor = super()._compute_loss(model, inputs)
+        return loss
 
     def _get_per_token_logps_and_entropies(
         self,
