@@ -1,0 +1,65 @@
+"""The drawings' splits: what is measured on is never trained on, and reinforcement learning lacks no class."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from vision_reasoner.errors import VisionReasonerError
+from vision_reasoner.training.art import (
+    PACKAGES,
+    REWARDED_STYLES,
+    TRAINED_STYLES,
+    UNSEEN_STYLE,
+    Sprite,
+    is_held_out,
+    load_sprites,
+)
+from vision_reasoner.training.classes import CLASSES
+
+DRAWN = [label for label, c in enumerate(CLASSES) if c.drawings]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Every drawing of every style, but for one class that the rewarded styles lack."""
+    for style in PACKAGES:
+        (tmp_path / style).mkdir()
+        for label in DRAWN[1:] if style in REWARDED_STYLES else DRAWN:
+            for code in CLASSES[label].drawings:
+                Image.new("RGBA", (2, 2), (*style.encode()[:3], 255)).save(tmp_path / style / f"{code}.png")
+    return tmp_path
+
+
+def drawings(sprites: list[list[Sprite]]) -> set[tuple[str, str]]:
+    return {(sprite.style, sprite.code) for found in sprites for sprite in found}
+
+
+def test_no_drawing_is_in_two_splits_but_those_of_classes_that_the_rewarded_styles_lack(folder: Path) -> None:
+    splits = {name: load_sprites(name, folder) for name in ("train", "rewarded", "held_out", "unseen_style")}
+    lacking = DRAWN[0]
+    assert splits["rewarded"][lacking]
+    assert drawings([splits["rewarded"][lacking]]) <= drawings(splits["train"])
+    splits["rewarded"][lacking] = []
+    seen: set[tuple[str, str]] = set()
+    for sprites in splits.values():
+        assert not seen & drawings(sprites)
+        seen |= drawings(sprites)
+    styles = {name: {style for style, _ in drawings(sprites)} for name, sprites in splits.items()}
+    assert styles["train"] == set(TRAINED_STYLES)
+    assert styles["rewarded"] == set(REWARDED_STYLES)
+    assert styles["held_out"] < set(TRAINED_STYLES)
+    assert styles["unseen_style"] == {UNSEEN_STYLE}
+
+
+def test_what_is_held_out_of_a_style_is_held_out_of_its_older_designs() -> None:
+    codes = [code for c in CLASSES for code in c.drawings]
+    held = {code for code in codes if is_held_out("noto", code)}
+    assert held
+    assert held == {code for code in codes if is_held_out("noto-v1", code)}
+
+
+@pytest.mark.parametrize("split", ["train", "rewarded"])
+def test_drawings_that_are_not_there_are_one_line(split: str, tmp_path: Path) -> None:
+    with pytest.raises(VisionReasonerError, match=r"run `python -m vision_reasoner\.training\.art` first"):
+        load_sprites(split, tmp_path)
