@@ -10,6 +10,7 @@ pytest.importorskip("matplotlib", reason="curves need the extra .[train]")
 
 from PIL import Image
 
+from vision_reasoner.errors import DataError
 from vision_reasoner.training.curves import PANELS, curve, draw, main, moving_mean, read_log
 
 
@@ -43,11 +44,18 @@ def test_a_moving_mean_is_of_what_came_before() -> None:
 
 def test_every_run_is_in_every_panel(tmp_path: Path) -> None:
     figure = draw([a_run(tmp_path / "one", 0.1), a_run(tmp_path / "two", 0.2)])
-    assert [axes.get_title() for axes in figure.axes] == list(PANELS.values())
+    shown = [PANELS[name] for name in ("reward", "eval_reward", "kl")]
+    assert [axes.get_title() for axes in figure.axes] == shown, "what was not logged has no panel"
     for axes in figure.axes:
         assert {line.get_label() for line in axes.lines} >= {"one", "two"}
     (first,) = [line for line in figure.axes[1].lines if line.get_label() == "two"]
     np.testing.assert_allclose(np.asarray(first.get_ydata(), float), [7, 9, 11])
+
+
+def test_a_run_without_a_figure_is_said(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").touch()
+    with pytest.raises(DataError, match="nothing is logged yet"):
+        draw([tmp_path])
 
 
 def test_the_picture_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

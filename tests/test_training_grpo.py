@@ -91,7 +91,7 @@ def settings_for(bundle: Path, tmp_path: Path, *flags: object) -> argparse.Names
     """Of two steps with two prompts and two rollouts each, short replies, and figures after every step."""
     small = {"model_path": bundle, "output_dir": tmp_path / "run", "max_steps": 2, "batch_size": 2, "threads": 1}
     small |= {"num_generations": 2, "micro_batch": 1, "max_new_tokens": 6, "eval_every": 1, "eval_n": 2, "lr": 1e-3}
-    small |= {"save_every": 1, "sample_every": 1}
+    small |= {"save_every": 1, "sample_every": 1, "beta": 0.01, "temperature": 1.0}
     given = [str(flag) for flag in flags]
     arguments = [
         part for name, value in small.items() for part in (f"--{name}", str(value)) if f"--{name}" not in given

@@ -3,7 +3,8 @@
     python -m vision_reasoner.training.curves runs/grpo
     python -m vision_reasoner.training.curves runs/seed1 runs/seed2 runs/seed3 --output curves.png
 
-What is measured at every step is drawn as a moving mean; held-out figures are drawn as they are.
+What is measured at every step is drawn as a moving mean; held-out figures are drawn as they are. What no run has logged
+(KL where --beta is 0) has no panel.
 """
 
 import argparse
@@ -24,6 +25,7 @@ PANELS = {  # name in log.jsonl: title
     "reward": "reward of rollouts",
     "eval_reward": "reward, held out, greedy",
     "eval_f1": "F1 of boxes, held out",
+    "eval_count": "right number of objects, held out",
     "kl": "KL from the beginning",
     "entropy": "entropy of a token",
     "completions/mean_length": "tokens of a reply",
@@ -63,9 +65,10 @@ def moving_mean(values: NDArray[np.float64], window: int = WINDOW) -> NDArray[np
 def draw(folders: Sequence[Path]) -> Figure:
     """The picture of these runs. Raises DataError as `read_log`."""
     logs = [read_log(folder) for folder in folders]
-    rows = -(-len(PANELS) // COLUMNS)
+    logged = {name: title for name, title in PANELS.items() if any(len(curve(log, name)[0]) for log in logs)}
+    rows = max(1, -(-len(logged) // COLUMNS))
     figure = Figure(figsize=(4 * COLUMNS, 2.8 * rows), layout="constrained")
-    for place, (name, title) in enumerate(PANELS.items(), start=1):
+    for place, (name, title) in enumerate(logged.items(), start=1):
         axes = figure.add_subplot(rows, COLUMNS, place)
         axes.set_title(title, fontsize=10)
         axes.grid(alpha=0.3)
@@ -77,8 +80,10 @@ def draw(folders: Sequence[Path]) -> Figure:
             else:
                 axes.plot(steps, values, color=colour, alpha=0.2, linewidth=0.8)
                 axes.plot(steps, moving_mean(values), color=colour, label=folder.name)
-        if place > (rows - 1) * COLUMNS:
+        if place > len(logged) - COLUMNS:
             axes.set_xlabel("step")
+    if not figure.axes:
+        raise DataError(f"{folders[0]}: nothing is logged yet; wait for the first evaluation")
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(folders)), frameon=False)
     return figure

@@ -44,7 +44,7 @@ PUBLISHED: dict[str, Any] = {
     "eval_n": 200,
     "save_every": 25,
 }
-TINY: dict[str, Any] = {"lr": 2e-5, "max_new_tokens": 224, "max_steps": 200}
+TINY: dict[str, Any] = {"lr": 3e-5, "beta": 0.0, "temperature": 0.7, "max_new_tokens": 224, "max_steps": 200}
 ROUTER: dict[str, Any] = {"max_new_tokens": 512}
 TINY_ROUTER: dict[str, Any] = {"max_new_tokens": 16, "micro_batch": 16}
 LORA_LR = 10  # adapters want larger steps than the weights themselves

@@ -200,7 +200,7 @@ class Trainer(GRPOTrainer):
 
     def _compute_loss(self, model: Any, inputs: Any) -> Tensor:
         """As TRL's, without the pass through the model for rollouts from which nothing is to be learnt."""
-        if self.beta == 0 and self.accelerator.num_processes == 1 and not inputs["advantages"].any():
+        if self.beta == 0 and self.accelerator.num_processes == 1 and inputs["advantages"].abs().max() < 1e-5:
             return torch.zeros((), device=self.accelerator.device, requires_grad=True)
         loss: Tensor = super()._compute_loss(model, inputs)
         return loss
