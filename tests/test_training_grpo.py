@@ -44,6 +44,7 @@ from vision_reasoner.training.grpo_subjects import (
     table_rows,
 )
 from vision_reasoner.training.grpo_trainer import (
+    Mean,
     RoomyLayer,
     Trainer,
     as_dataset,
@@ -91,7 +92,7 @@ def settings_for(bundle: Path, tmp_path: Path, *flags: object) -> argparse.Names
     """Of two steps with two prompts and two rollouts each, short replies, and figures after every step."""
     small = {"model_path": bundle, "output_dir": tmp_path / "run", "max_steps": 2, "batch_size": 2, "threads": 1}
     small |= {"num_generations": 2, "micro_batch": 1, "max_new_tokens": 6, "eval_every": 1, "eval_n": 2, "lr": 1e-3}
-    small |= {"save_every": 1, "sample_every": 1, "beta": 0.01, "temperature": 1.0}
+    small |= {"save_every": 1, "sample_every": 1, "beta": 0.01, "temperature": 1.0, "average": 0}
     given = [str(flag) for flag in flags]
     arguments = [
         part for name, value in small.items() for part in (f"--{name}", str(value)) if f"--{name}" not in given
@@ -416,6 +417,36 @@ def test_the_best_checkpoint_is_the_one_that_is_kept(settings: argparse.Namespac
 
 
 # --- runs -------------------------------------------------------------------------------------------------------------
+@pytest.mark.usefixtures("with_vowels")
+def test_what_is_evaluated_and_kept_is_the_mean_of_the_weights(
+    settings: argparse.Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.average, settings.num_generations = 0.6, 4
+    kept: list[dict[str, torch.Tensor]] = []
+
+    def keep(subject: Subject, _folder: Path) -> None:
+        kept.append({name: value.detach().clone() for name, value in subject.model.named_parameters()})
+
+    monkeypatch.setattr(grpo_trainer, "export", keep)
+    monkeypatch.setattr(grpo_trainer, "read_best", lambda _folder: None)  # keep every one
+    train(settings)
+    first, second = (
+        {
+            name: value.detach()
+            for name, value in Reasoner.from_pretrained(
+                tmp_path / "run" / f"checkpoint-{step}", device="cpu", dtype="float32"
+            ).model.named_parameters()
+        }
+        for step in (1, 2)
+    )
+    begun, after_first, after_second = kept
+    assert any(not torch.equal(begun[name], first[name]) for name in begun), "a step changed something"
+    for name, start in begun.items():
+        mean = (start + first[name]) / 2  # of all steps so far
+        torch.testing.assert_close(after_first[name], mean, atol=1e-6, rtol=0)
+        torch.testing.assert_close(after_second[name], 0.6 * mean + 0.4 * second[name], atol=1e-6, rtol=0)
+
+
 @pytest.fixture
 def with_vowels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Random models get nothing of the true rewards."""
@@ -434,6 +465,7 @@ def final_weights(folder: Path) -> dict[str, torch.Tensor]:
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     bundle: Path, tmp_path: Path, settings: argparse.Namespace
 ) -> None:
+    settings.average = 0.5
     train(settings)
     whole = tmp_path / "run"
     settings.output_dir, settings.max_steps = str(tmp_path / "killed"), 1
@@ -450,6 +482,10 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
         *map(final_weights, (whole, killed)),
     )
     assert any(not torch.equal(begun[k], expected[k]) for k in expected), "the second step changed something"
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, atol=1e-6, rtol=0)
+    expected, found = (load_file(folder / "checkpoint-2" / Mean.FILE) for folder in (whole, killed))
+    assert len(expected) > 40
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, atol=1e-6, rtol=0)
 

@@ -37,6 +37,7 @@ PUBLISHED: dict[str, Any] = {
     "beta": 0.01,
     "weight_decay": 0.01,
     "temperature": 1.0,
+    "average": 0.0,
     "max_new_tokens": 2000,
     "epochs": 1.0,
     "max_steps": -1,
@@ -44,7 +45,14 @@ PUBLISHED: dict[str, Any] = {
     "eval_n": 200,
     "save_every": 25,
 }
-TINY: dict[str, Any] = {"lr": 3e-5, "beta": 0.0, "temperature": 0.7, "max_new_tokens": 224, "max_steps": 200}
+TINY: dict[str, Any] = {
+    "lr": 5e-5,
+    "beta": 0.0,
+    "temperature": 0.7,
+    "average": 0.98,
+    "max_new_tokens": 224,
+    "max_steps": 200,
+}
 ROUTER: dict[str, Any] = {"max_new_tokens": 512}
 TINY_ROUTER: dict[str, Any] = {"max_new_tokens": 16, "micro_batch": 16}
 LORA_LR = 10  # adapters want larger steps than the weights themselves
@@ -90,6 +98,14 @@ def build_parser() -> argparse.ArgumentParser:
     add("--beta", type=float, help=_help("beta", "weight of the KL divergence from the checkpoint at the beginning"))
     add("--weight_decay", type=float, help=_help("weight_decay", ""))
     add("--temperature", type=float, help=_help("temperature", "of rollouts"))
+    add(
+        "--average",
+        type=float,
+        metavar="DECAY",
+        help=_help(
+            "average", "evaluate and keep the moving mean of the weights, with this decay at each step; 0: none"
+        ),
+    )
     add("--max_new_tokens", type=int, metavar="N", help=_help("max_new_tokens", "limit of a reply"))
     add("--lora", type=int, nargs="?", const=64, default=0, metavar="RANK", help="train adapters; default rank: 64")
     add("--freeze_vision", action="store_true", help="leave the vision tower as it is")
@@ -143,6 +159,8 @@ def complete(settings: argparse.Namespace) -> argparse.Namespace:
         raise UsageError("--without, --freeze_vision and --eval_data are not for a router")
     if settings.num_generations < 2:
         raise UsageError(f"--num_generations {settings.num_generations}: rollouts are compared, so at least 2")
+    if not 0 <= settings.average < 1:
+        raise UsageError(f"--average {settings.average}: must be at least 0 and less than 1")
     for name in ("batch_size", "micro_batch", "max_new_tokens", "eval_every", "eval_n", "save_every"):
         if getattr(settings, name) < 1:
             raise UsageError(f"--{name} {getattr(settings, name)}: must be at least 1")

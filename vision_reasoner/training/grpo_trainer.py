@@ -7,6 +7,7 @@ Departures from TRL's GRPOTrainer, none of which changes a figure but by roundin
 - the rollouts of a prompt stay together in a forward pass, where TRL shuffles them. Without a KL term, those that are
   all worth the same have no gradient and are left out of it (and of the logged entropy), in one process;
 - evaluation asks greedily, as the model is used, and the best checkpoint so far is written as `--model_path` takes it;
+- what is evaluated and written can be the moving mean of the weights: steps are mostly noise, which it averages out;
 - no telemetry is sent, and no model card written.
 
 Importing this needs the extra `.[train]`.
@@ -29,9 +30,10 @@ from accelerate.utils import gather_object
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PrinterCallback
+from transformers import PrinterCallback, TrainerCallback
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.integrations import TensorBoardCallback
 from trl import GRPOConfig, GRPOTrainer
@@ -76,6 +78,40 @@ class RoomyLayer(DynamicLayer):
         return self.keys, self.values
 
 
+class Mean(TrainerCallback):
+    """The moving mean of the weights that are trained.
+
+    Early in a run it is of all steps so far, so that it does not cling to the beginning.
+    """
+
+    FILE = "mean.safetensors"  # of a checkpoint
+
+    def __init__(self, model: torch.nn.Module, decay: float) -> None:
+        self.weights = {name: value for name, value in model.named_parameters() if value.requires_grad}
+        self.means = {name: value.detach().clone() for name, value in self.weights.items()}
+        self.decay = decay
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        """Take the new weights in."""
+        share = max(1 - self.decay, 1 / (state.global_step + 1))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.means.values()), list(self.weights.values()), share)
+
+    def swap(self) -> None:
+        """Put the means where the weights are and the weights where the means are."""
+        for name, value in self.weights.items():
+            self.means[name], value.data = value.data, self.means[name]
+
+    def save(self, folder: Path) -> None:
+        """Write the means into a checkpoint."""
+        save_file(self.means, folder / self.FILE)
+
+    def load(self, folder: Path) -> None:
+        """Read the means of a checkpoint."""
+        for name, value in load_file(folder / self.FILE).items():
+            self.means[name].copy_(value)
+
+
 class Trainer(GRPOTrainer):
     """TRL's trainer for a `Subject`; see the module for what differs."""
 
@@ -103,6 +139,9 @@ class Trainer(GRPOTrainer):
         if self.ref_model is not None and subject.model.config.model_type == "qwen2_5_vl":
             window_attention.install(self.ref_model.model.visual)
         self.remove_callback(PrinterCallback)
+        self.mean = Mean(subject.model, settings.average) if settings.average else None
+        if self.mean is not None:
+            self.add_callback(self.mean)
 
     def _send_telemetry(self) -> None:
         pass
@@ -295,8 +334,16 @@ class Trainer(GRPOTrainer):
 
         return unpacked(output.log_probs), unpacked(output.entropy if output.entropy is not None else output.log_probs)
 
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """As the Trainer's, with the moving mean of the weights."""
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.mean is not None and self.is_world_process_zero():
+            self.mean.save(Path(output_dir))
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """As the Trainer's, which skips most weights of a Qwen2.5-VL: their names in files are not those in memory."""
+        if self.mean is not None:
+            self.mean.load(Path(resume_from_checkpoint))
         if self.settings.lora:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
@@ -351,6 +398,8 @@ class Trainer(GRPOTrainer):
         ]
         was_training = self.model.training
         self.model.eval()
+        if self.mean is not None:
+            self.mean.swap()
         mine = self.subject.score(self.held_out)
         scores: list[dict[str, float]] = gather_object(mine)
         names = dict.fromkeys(name for score in scores for name in score)
@@ -365,6 +414,8 @@ class Trainer(GRPOTrainer):
                 record = {"step": self.state.global_step, **metrics}
                 write_whole(self.folder / "best.json", lambda path: path.write_text(json.dumps(record, indent=1)))
         self.accelerator.wait_for_everyone()
+        if self.mean is not None:
+            self.mean.swap()
         self.model.train(was_training)
         return metrics
 
