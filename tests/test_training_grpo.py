@@ -146,6 +146,8 @@ def test_the_defaults_are_the_published_recipe() -> None:
         (["--preset", "tiny", "--eval_every", "0"], "--eval_every 0: must be at least 1"),
         (["--preset", "tiny", "--max_steps", "-1"], "give --max_steps"),
         (["--preset", "tiny", "--what", "router", "--without", "thinking"], "not for a router"),
+        (["--preset", "tiny", "--lora", "--freeze", "language"], "leaves as it is"),
+        (["--preset", "tiny", "--average", "1"], "less than 1"),
     ],
 )
 def test_settings_that_do_not_go_together_are_one_line(
@@ -337,6 +339,14 @@ def test_a_cache_with_room_holds_what_one_without_holds() -> None:
         for ours, theirs in zip(roomy.update(keys, values), plain.update(keys, values), strict=True):
             assert torch.equal(ours, theirs)
     assert roomy.get_seq_length() == plain.get_seq_length()
+
+
+@pytest.mark.parametrize("frozen", ["vision", "language"])
+def test_what_is_frozen_is_not_trained_and_all_the_rest_is(settings: argparse.Namespace, frozen: str) -> None:
+    settings.freeze = frozen
+    trained = {name: value.requires_grad for name, value in load_subject(settings).model.named_parameters()}
+    assert all(trains == (("visual" in name) == (frozen == "language")) for name, trains in trained.items())
+    assert len(set(trained.values())) == 2
 
 
 def test_what_no_reply_consists_of_is_never_sampled(settings: argparse.Namespace) -> None:

@@ -108,7 +108,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--max_new_tokens", type=int, metavar="N", help=_help("max_new_tokens", "limit of a reply"))
     add("--lora", type=int, nargs="?", const=64, default=0, metavar="RANK", help="train adapters; default rank: 64")
-    add("--freeze_vision", action="store_true", help="leave the vision tower as it is")
+    add("--freeze", choices=("vision", "language"), help="leave the vision tower or the language model as it is")
     add(
         "--without",
         nargs="+",
@@ -155,8 +155,10 @@ def complete(settings: argparse.Namespace) -> argparse.Namespace:
         raise UsageError("which checkpoint? give --model_path, or --preset tiny for the bundled one")
     if not tiny and not router and settings.data is None:
         raise UsageError("which rows? give --data, or --preset tiny for scenes")
-    if router and (settings.without or settings.freeze_vision or settings.eval_data):
-        raise UsageError("--without, --freeze_vision and --eval_data are not for a router")
+    if router and (settings.without or settings.freeze or settings.eval_data):
+        raise UsageError("--without, --freeze and --eval_data are not for a router")
+    if settings.lora and settings.freeze == "language":
+        raise UsageError("--lora adapts the language model, which --freeze language leaves as it is")
     if settings.num_generations < 2:
         raise UsageError(f"--num_generations {settings.num_generations}: rollouts are compared, so at least 2")
     if not 0 <= settings.average < 1:

@@ -120,8 +120,9 @@ def _reasoner(settings: argparse.Namespace) -> Subject:
     processor, model = reasoner.processor, reasoner.model
     processor.image_processor.do_resize = False  # rows come in the frame, as `Reasoner.ask` frames pictures
     processor.tokenizer.padding_side = "left"
-    if settings.freeze_vision:
-        model.model.visual.requires_grad_(False)
+    if settings.freeze:
+        for name, weights in model.named_parameters():
+            weights.requires_grad_((settings.freeze == "vision") != ("visual" in name))
     size = (reasoner.frame_side, reasoner.frame_side)
     if settings.data:
         train, held_out = table_rows(settings.data, settings.eval_data, settings.eval_n, size)
