@@ -1,5 +1,6 @@
 """The drawings' splits: what is measured on is never trained on, and reinforcement learning lacks no class."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,14 @@ def test_what_is_held_out_of_a_style_is_held_out_of_its_older_designs() -> None:
     held = {code for code in codes if is_held_out("noto", code)}
     assert held
     assert held == {code for code in codes if is_held_out("noto-v1", code)}
+
+
+def test_drawings_fetched_before_there_were_rewarded_styles_are_fetched_again(folder: Path) -> None:
+    for style in REWARDED_STYLES:
+        shutil.rmtree(folder / style)
+    load_sprites("train", folder)
+    with pytest.raises(VisionReasonerError, match="no drawings"):
+        load_sprites("rewarded", folder)
 
 
 @pytest.mark.parametrize("split", ["train", "rewarded"])

@@ -142,7 +142,7 @@ def load_sprites(split: str = "train", folder: Path = ART_FOLDER) -> list[list[S
         VisionReasonerError: the drawings are not there.
     """
     sprites = [_drawn(label, split, folder) for label in range(len(CLASSES))]
-    if split == "rewarded":
+    if split == "rewarded" and any(sprites):
         sprites = [found or _drawn(label, "train", folder) for label, found in enumerate(sprites)]
     whole = all(found for found, c in zip(sprites, CLASSES, strict=True) if c.drawings)
     if split in ("train", "rewarded") and not whole:
