@@ -26,6 +26,7 @@ from tqdm import tqdm
 from evaluation.metrics import boxes, segmentation, text
 from evaluation.metrics.bootstrap import interval
 from vision_reasoner.errors import DataError
+from vision_reasoner.files import parse_line
 from vision_reasoner.geometry import Box
 from vision_reasoner.inference import add_output_options, run_command
 from vision_reasoner.model import VisionReasoner
@@ -160,13 +161,18 @@ def read_figures(file: Path) -> dict[tuple[Any, ...], Figure]:
     """What `--output` wrote, by what it is of.
 
     Raises:
-        DataError: the file cannot be read, or holds something else.
+        DataError: the file cannot be read, is empty, or holds something else.
     """
     try:
-        found = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-        return {what(f): f for f in found if len(f["values"]) == f["n"]}
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DataError(f"{file}: no figures that `python -m evaluation.measure --output` wrote ({error!r})") from error
+        records = [record for record in map(parse_line, file.read_bytes().splitlines()) if record is not None]
+        figures = {what(record): record for record in records if len(record["values"]) == record["n"]}
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror}); give what --output wrote") from error
+    except (TypeError, KeyError):
+        figures = {}
+    if not figures:
+        raise DataError(f"{file}: no figures that `python -m evaluation.measure --output` wrote; measure again")
+    return figures
 
 
 def what(f: Figure) -> tuple[Any, ...]:
@@ -268,13 +274,16 @@ def run(arguments: argparse.Namespace) -> int:
     for name, part in (("segmenter", segmenter_given_truth), ("router", router_alone)):
         if not wanted or name in wanted:
             figures.append(part(model, n, split, seed))
-    gained = "gained (95 %) | " if known else ""
-    print(f"| | n | mean | 95 % interval | {gained}\n| --- | --- | --- | --- | {'--- | ' if known else ''}".rstrip())
+    table = [["", "n", "mean", "95 % interval"], ["---"] * 4]
     for f in figures:
-        line = f"| {f['row']}, {f['metric']} | {f['n']} | {f['mean']:.3f} | {f['low']:.3f} – {f['high']:.3f} |"
-        if known:
-            line += f" {difference(known[what(f)], f)} |" if what(f) in known else " not in --against |"
-        print(line)
+        table.append(
+            [f"{f['row']}, {f['metric']}", f"{f['n']}", f"{f['mean']:.3f}", f"{f['low']:.3f} – {f['high']:.3f}"]
+        )
+    if known:
+        gains = [difference(known[what(f)], f) if what(f) in known else "not in --against" for f in figures]
+        table = [[*cells, last] for cells, last in zip(table, ["gained (95 %)", "---", *gains], strict=True)]
+    for cells in table:
+        print("|", " | ".join(cells), "|")
     if arguments.output:
         with arguments.output.open("a") as file:
             file.writelines(json.dumps(f) + "\n" for f in figures)

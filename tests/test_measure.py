@@ -78,9 +78,10 @@ def test_a_difference_is_of_the_same_scenes_and_narrower_than_either_figure(tmp_
     assert measure.what(other_scenes) not in known
 
 
-def test_a_file_without_the_scenes_values_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ['{"row": "counting", "mean": 0.5}\n', "", '{"row": "coun'])
+def test_a_file_without_the_scenes_values_is_refused(tmp_path: Path, text: str) -> None:
     file = tmp_path / "old.jsonl"
-    file.write_text('{"row": "counting", "mean": 0.5}\n', encoding="utf-8")
+    file.write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=r"old\.jsonl: no figures"):
         measure.read_figures(file)
 

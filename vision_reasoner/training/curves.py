@@ -66,7 +66,9 @@ def draw(folders: Sequence[Path]) -> Figure:
     """The picture of these runs. Raises DataError as `read_log`."""
     logs = [read_log(folder) for folder in folders]
     logged = {name: title for name, title in PANELS.items() if any(len(curve(log, name)[0]) for log in logs)}
-    rows = max(1, -(-len(logged) // COLUMNS))
+    if not logged:
+        raise DataError(f"{folders[0]}: nothing is logged yet; wait for the first evaluation")
+    rows = -(-len(logged) // COLUMNS)
     figure = Figure(figsize=(4 * COLUMNS, 2.8 * rows), layout="constrained")
     for place, (name, title) in enumerate(logged.items(), start=1):
         axes = figure.add_subplot(rows, COLUMNS, place)
@@ -82,8 +84,6 @@ def draw(folders: Sequence[Path]) -> Figure:
                 axes.plot(steps, moving_mean(values), color=colour, label=folder.name)
         if place > len(logged) - COLUMNS:
             axes.set_xlabel("step")
-    if not figure.axes:
-        raise DataError(f"{folders[0]}: nothing is logged yet; wait for the first evaluation")
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(folders)), frameon=False)
     return figure

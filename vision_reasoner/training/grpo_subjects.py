@@ -191,8 +191,7 @@ def scene_row(seed: int, number: int, size: Size) -> Row:
     for attempt in itertools.count(number, ENDLESS):  # nearly always the first
         scene = ScenePicture(FIRST_SCENE_SEED + seed, attempt, "rewarded", SCENE_OBJECTS).scene()
         rng = Random(f"grpo {seed} {attempt}")
-        nothing = [absent(View(scene, rng))] if rng.random() < ABSENT else []
-        for request in nothing or random_requests(scene, rng, 4):
+        for request in [absent(View(scene, rng))] if rng.random() < ABSENT else random_requests(scene, rng, 4):
             if request is None or request.task is Task.VQA:
                 continue
             targets = [target_of(scene.objects[i].mask, size) for i in request.targets]

@@ -1,6 +1,6 @@
 """How GRPO goes on: TRL's trainer, with what the rollouts of a prompt have in common computed once.
 
-Departures from TRL's GRPOTrainer, none of which changes a figure but by rounding (the tests compare them):
+Departures from TRL's GRPOTrainer, none of which changes what is learnt but by rounding (the tests compare them):
 
 - picture and prompt go through the model once for all their rollouts, both when these are sampled and when their
   likelihood is computed; TRL does so once for each. Replies are not padded;
