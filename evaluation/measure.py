@@ -33,7 +33,7 @@ from vision_reasoner.model import VisionReasoner
 from vision_reasoner.results import Mask, Prediction, Task
 from vision_reasoner.router import read_category
 from vision_reasoner.training import requests as asking
-from vision_reasoner.training.art import load_sprites
+from vision_reasoner.training.art import SPLITS, load_sprites
 from vision_reasoner.training.requests import Maker, Request, View
 from vision_reasoner.training.scenes import Scene, random_scene
 
@@ -249,9 +249,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--n", type=int, default=500, help="scenes per row (%(default)s)")
     add(
         "--split",
-        choices=("train", "held_out", "unseen_style"),
+        choices=SPLITS,
         default="train",
-        help="drawings: those trained on, others of the same styles, or another style",
+        help="drawings: those trained on, others of the same styles, or other styles; default: %(default)s",
     )
     add("--rows", nargs="*", choices=[r.name for r in ROWS] + ["segmenter", "router"], help="only these rows")
     add("--seed", type=int, default=SEED, help="of the scenes (%(default)s, the model card's)")

@@ -9,9 +9,7 @@ from PIL import Image
 from vision_reasoner.errors import VisionReasonerError
 from vision_reasoner.training.art import (
     PACKAGES,
-    REWARDED_STYLES,
-    TRAINED_STYLES,
-    UNSEEN_STYLE,
+    SPLITS,
     Sprite,
     is_held_out,
     load_sprites,
@@ -26,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
     """Every drawing of every style, but for one class that the rewarded styles lack."""
     for style in PACKAGES:
         (tmp_path / style).mkdir()
-        for label in DRAWN[1:] if style in REWARDED_STYLES else DRAWN:
+        for label in DRAWN[1:] if style in SPLITS["rewarded"] else DRAWN:
             for code in CLASSES[label].drawings:
                 Image.new("RGBA", (2, 2), (*style.encode()[:3], 255)).save(tmp_path / style / f"{code}.png")
     return tmp_path
@@ -37,7 +35,7 @@ def drawings(sprites: list[list[Sprite]]) -> set[tuple[str, str]]:
 
 
 def test_no_drawing_is_in_two_splits_but_those_of_classes_that_the_rewarded_styles_lack(folder: Path) -> None:
-    splits = {name: load_sprites(name, folder) for name in ("train", "rewarded", "held_out", "unseen_style")}
+    splits = {name: load_sprites(name, folder) for name in SPLITS}
     lacking = DRAWN[0]
     assert splits["rewarded"][lacking]
     assert drawings([splits["rewarded"][lacking]]) <= drawings(splits["train"])
@@ -47,10 +45,10 @@ def test_no_drawing_is_in_two_splits_but_those_of_classes_that_the_rewarded_styl
         assert not seen & drawings(sprites)
         seen |= drawings(sprites)
     styles = {name: {style for style, _ in drawings(sprites)} for name, sprites in splits.items()}
-    assert styles["train"] == set(TRAINED_STYLES)
-    assert styles["rewarded"] == set(REWARDED_STYLES)
-    assert styles["held_out"] < set(TRAINED_STYLES)
-    assert styles["unseen_style"] == {UNSEEN_STYLE}
+    assert styles["train"] == set(SPLITS["train"])
+    assert styles["rewarded"] == set(SPLITS["rewarded"])
+    assert styles["held_out"] < set(SPLITS["train"])
+    assert styles["unseen_style"] == set(SPLITS["unseen_style"])
 
 
 def test_what_is_held_out_of_a_style_is_held_out_of_its_older_designs() -> None:
@@ -61,7 +59,7 @@ def test_what_is_held_out_of_a_style_is_held_out_of_its_older_designs() -> None:
 
 
 def test_drawings_fetched_before_there_were_rewarded_styles_are_fetched_again(folder: Path) -> None:
-    for style in REWARDED_STYLES:
+    for style in SPLITS["rewarded"]:
         shutil.rmtree(folder / style)
     load_sprites("train", folder)
     with pytest.raises(VisionReasonerError, match="no drawings"):

@@ -35,9 +35,12 @@ PACKAGES = {
     "fxemoji": "@iconify-json/fxemoji@1.2.2",
     "emojione": "@iconify-json/emojione@1.2.3",
 }
-TRAINED_STYLES = ("fluent", "noto", "twemoji")
-REWARDED_STYLES = ("noto-v1", "fxemoji")
-UNSEEN_STYLE = "emojione"
+SPLITS = {  # the styles of each
+    "train": ("fluent", "noto", "twemoji"),
+    "rewarded": ("noto-v1", "fxemoji"),  # for reinforcement learning
+    "held_out": ("fluent", "noto", "twemoji"),  # drawings never trained on
+    "unseen_style": ("emojione",),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,8 +137,7 @@ def load_sprites(split: str = "train", folder: Path = ART_FOLDER) -> list[list[S
     """Drawings by class, in the order of CLASSES.
 
     Args:
-        split: "train", "rewarded" (for reinforcement learning: of other styles; of a class that these lack, those of
-            "train"), "held_out" (drawings never trained on, of the styles of "train") or "unseen_style".
+        split: one of SPLITS. Of a class that the styles of "rewarded" lack, it has the drawings of "train".
         folder: where `fetch` has put them.
 
     Raises:
@@ -152,10 +154,9 @@ def load_sprites(split: str = "train", folder: Path = ART_FOLDER) -> list[list[S
 
 def _drawn(label: int, split: str, folder: Path) -> list[Sprite]:
     """The drawings of one class that lie in the folder."""
-    styles = {"unseen_style": (UNSEEN_STYLE,), "rewarded": REWARDED_STYLES}.get(split, TRAINED_STYLES)
     return [
         Sprite(label, style, code, np.asarray(Image.open(path, formats=["PNG"])))
-        for style in styles
+        for style in SPLITS[split]
         for code in CLASSES[label].drawings
         if (path := folder / style / f"{code}.png").exists()
         and (split == "unseen_style" or is_held_out(style, code) == (split == "held_out"))

@@ -39,6 +39,7 @@ from vision_reasoner.inference import with_underscores
 from vision_reasoner.reasoner import FRAME_SIDE
 from vision_reasoner.results import Mask, Task
 from vision_reasoner.training.annotations import Annotation, Instances, Reference, read_instances, read_references
+from vision_reasoner.training.art import SPLITS
 from vision_reasoner.training.rows import (
     LAYOUTS,
     Row,
@@ -371,7 +372,7 @@ def add_flags(parser: argparse.ArgumentParser, source: str) -> None:
     if source == "rows":
         add("--data", required=True, help="Hub id, folder of parquet files, save_to_disk folder or parquet file")
     elif source == "scenes":
-        add("--drawings", choices=("train", "held_out", "unseen_style"), default="train", help="default: train")
+        add("--drawings", choices=SPLITS, default="train", help="default: train")
         add("--held_out", action="store_true", help="ask in wordings that are never trained on")
     else:
         add("--annotations", required=True, metavar="JSON", help="instances, as COCO or LVIS has them")
