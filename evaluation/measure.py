@@ -11,7 +11,6 @@ and the drawings.
 """
 
 import argparse
-import json
 import random
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -26,7 +25,7 @@ from tqdm import tqdm
 from evaluation.metrics import boxes, segmentation, text
 from evaluation.metrics.bootstrap import interval
 from vision_reasoner.errors import DataError
-from vision_reasoner.files import parse_line
+from vision_reasoner.files import add_lines, parse_line
 from vision_reasoner.geometry import Box
 from vision_reasoner.inference import add_output_options, run_command
 from vision_reasoner.model import VisionReasoner
@@ -245,13 +244,14 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--model_path", help="folder with reasoner, router and segmenter; the bundled one without it")
+    add("--model_path", help="folder with reasoner, router and segmenter; default: as of inference.py")
     add("--n", type=int, default=500, help="scenes per row (%(default)s)")
     add(
         "--split",
         choices=SPLITS,
         default="train",
-        help="drawings: those trained on, others of the same styles, or other styles; default: %(default)s",
+        help="drawings: those that the supervised stages saw, those for reinforcement learning, others of the first "
+        "styles, or another style; default: %(default)s",
     )
     add("--rows", nargs="*", choices=[r.name for r in ROWS] + ["segmenter", "router"], help="only these rows")
     add("--seed", type=int, default=SEED, help="of the scenes (%(default)s, the model card's)")
@@ -265,15 +265,24 @@ def build_parser() -> argparse.ArgumentParser:
 def run(arguments: argparse.Namespace) -> int:
     """Measure and print."""
     known = {} if arguments.against is None else read_figures(arguments.against)
+    if arguments.output:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
     model = VisionReasoner.from_pretrained(arguments.model_path, batch_size=arguments.batch_size)
     n, split, seed, wanted = arguments.n, arguments.split, arguments.seed, arguments.rows
-    figures = []
+    figures: list[Figure] = []
+
+    def keep(found: list[Figure]) -> None:
+        figures.extend(found)
+        if arguments.output:
+            with arguments.output.open("ab") as stream:
+                add_lines(stream, found)
+
     for row in ROWS:
         if not wanted or row.name in wanted:
-            figures += measure(model, row, n, split, seed, arguments.batch_size)
+            keep(measure(model, row, n, split, seed, arguments.batch_size))
     for name, part in (("segmenter", segmenter_given_truth), ("router", router_alone)):
         if not wanted or name in wanted:
-            figures.append(part(model, n, split, seed))
+            keep([part(model, n, split, seed)])
     table = [["", "n", "mean", "95 % interval"], ["---"] * 4]
     for f in figures:
         table.append(
@@ -284,9 +293,6 @@ def run(arguments: argparse.Namespace) -> int:
         table = [[*cells, last] for cells, last in zip(table, ["gained (95 %)", "---", *gains], strict=True)]
     for cells in table:
         print("|", " | ".join(cells), "|")
-    if arguments.output:
-        with arguments.output.open("a") as file:
-            file.writelines(json.dumps(f) + "\n" for f in figures)
     return 0
 
 

@@ -66,7 +66,7 @@ def test_drawings_fetched_before_there_were_rewarded_styles_are_fetched_again(fo
         load_sprites("rewarded", folder)
 
 
-@pytest.mark.parametrize("split", ["train", "rewarded"])
+@pytest.mark.parametrize("split", SPLITS)
 def test_drawings_that_are_not_there_are_one_line(split: str, tmp_path: Path) -> None:
     with pytest.raises(VisionReasonerError, match=r"run `python -m vision_reasoner\.training\.art` first"):
         load_sprites(split, tmp_path)

@@ -164,6 +164,15 @@ def test_the_script_names_the_step_that_is_missing(tmp_path):
     assert "no parquet file in" in result.stderr
 
 
+def test_the_script_mixes_no_splits(tmp_path):
+    for name in ("train-00000-of-00001.parquet", "val-00000-of-00001.parquet"):
+        (tmp_path / name).touch()
+    environment = str(fake_environment(tmp_path / "environment"))
+    result = cluster("verl", "train", str(tmp_path), str(tmp_path), CLUSTER_ENV=environment)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "more than one split" in result.stderr
+
+
 def test_the_script_hands_veRL_every_table_of_a_folder(tmp_path):  # noqa: N802
     data = tmp_path / "my data"
     data.mkdir()

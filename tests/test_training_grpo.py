@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ from trl.data_utils import prepare_multimodal_messages
 from tests import drawings, tiny
 from tests.conftest import noise
 from vision_reasoner import reasoner as inference
+from vision_reasoner.checkpoints import choose
 from vision_reasoner.errors import DataError, UsageError
 from vision_reasoner.geometry import Box, Point
 from vision_reasoner.reasoner import Reasoner
@@ -148,6 +150,8 @@ def test_the_defaults_are_the_published_recipe() -> None:
         (["--preset", "tiny", "--what", "router", "--without", "thinking"], "not for a router"),
         (["--preset", "tiny", "--lora", "--freeze", "language"], "leaves as it is"),
         (["--preset", "tiny", "--average", "1"], "less than 1"),
+        (["--preset", "tiny", "--eval_data", "rows"], "goes with --data"),
+        (["--preset", "tiny", "--epochs", "2"], "give --max_steps"),
     ],
 )
 def test_settings_that_do_not_go_together_are_one_line(
@@ -193,6 +197,9 @@ def test_a_requests_line_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     file.write_text('{"query": "the dog", "category": 1}\n{"query": "the dog", "category": 5}\n')
     with pytest.raises(DataError, match="line 2"):
         read_requests(file)
+    file.write_text('{"query": "the dog", "category": [1]}\n')
+    with pytest.raises(DataError, match="line 1"):
+        read_requests(file)
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------
@@ -201,6 +208,18 @@ def test_rows_are_divided_and_none_is_both_trained_and_evaluated_on(tmp_path: Pa
     assert (train_rows.n, held_out.n) == (8, 2)
     ids = {rows.at(i)["id"] for rows in (train_rows, held_out) for i in range(rows.n)}
     assert len(ids) == 10
+
+
+def test_rows_of_one_picture_stay_together(tmp_path: Path) -> None:
+    pictures = [noise(90, 70, seed=i) for i in range(4)]
+    rows = [make_row(f"{i % 4} {i}", "the dog", pictures[i % 4], [TARGET], SIDE) for i in range(12)]
+    write_table(tmp_path / "rows", "train", columns_of("hub"), rows)
+    train_rows, held_out = table_rows(str(tmp_path / "rows"), None, 2, SIZE)
+    assert (train_rows.n, held_out.n) == (9, 3)
+    assert len({held_out.at(i)["id"].split()[0] for i in range(3)}) == 1
+    write_table(tmp_path / "one", "train", columns_of("hub"), [row | {"image": rows[0]["image"]} for row in rows])
+    with pytest.raises(DataError, match="too few pictures"):
+        table_rows(str(tmp_path / "one"), None, 2, SIZE)
 
 
 def test_rows_of_another_frame_are_brought_to_the_models(tmp_path: Path) -> None:
@@ -402,9 +421,13 @@ def test_a_perfect_reply_scores_everything_under_its_kind_too() -> None:
 
 def test_no_answer_is_not_the_answer_that_there_is_nothing() -> None:
     row = {"solution": "[]", "kind": "none"}
-    said, silent = (reply_scores(text, row, SIZE) for text in ("<think>No dog.</think><answer>[]</answer>", "no dog"))
+    said = reply_scores("<think>No dog.</think><answer>[]</answer>", row, SIZE)
     assert (said["f1"], said["count"], said["reward"]) == (1, 1, 7)
-    assert (silent["f1"], silent["count"]) == (0, 0)
+    cut_off = '<think>A dog.</think><answer>[{"bbox_2d": [1, 2'
+    broken = '<think>A dog.</think><answer>[{"bbox_2d": [1]}]</answer>'
+    for text in ("no dog", cut_off, broken):
+        scores = reply_scores(text, row, SIZE)
+        assert (scores["f1"], scores["count"]) == (0, 0)
 
 
 def test_the_best_checkpoint_is_the_one_that_is_kept(settings: argparse.Namespace) -> None:
@@ -509,14 +532,25 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     assert {"step", "id", "problem", "solution", "reply", "rewards"} == set(samples[0])
     assert list(killed.glob("runs/*/events*")), "TensorBoard's"
 
+    # what is done is not done again, nor written over
+    assert train(settings) == killed
+    assert len((killed / "log.jsonl").read_text().splitlines()) == len(steps)
     settings.lr = 0.5
     with pytest.raises(UsageError, match=r"holds a run with --lr 0\.001, now it is 0\.5"):
+        train(settings)
+    for checkpoint in killed.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+    best = (killed / "best.json").read_text()
+    if json.loads(best)["step"] == 0:
+        (killed / "best.json").write_text(best.replace('"step": 0', '"step": 1'))
+    with pytest.raises(UsageError, match="steps and no checkpoint to go on from"):
         train(settings)
     # what is left is a checkpoint as it came, but for the weights
     source, left = bundle / "reasoner", killed / "reasoner"
     for file in source.glob("*.json"):
         assert (left / file.name).read_text() == file.read_text()
     assert Reasoner.from_pretrained(left, device="cpu").frame_side == SIDE
+    assert choose(killed).router == str(killed / "router"), "a bundle, as it came"
     dtypes = [{k: v.dtype for k, v in load_file(f / "model.safetensors").items()} for f in (source, left)]
     assert dtypes[0] == dtypes[1]
 
@@ -560,5 +594,5 @@ def test_the_router_is_rewarded_for_the_right_category_and_trained_alike(bundle:
     file = tmp_path / "requests.jsonl"
     file.write_text("".join(f'{{"query": "count the {n} dogs", "category": 2}}\n' for n in range(10)))
     folder = train(settings_for(bundle, tmp_path, "--what", "router", "--data", file, "--max_steps", 1))
-    assert folder == tmp_path / "run" / "router"
-    assert Router.from_pretrained(folder, device="cpu").route("count the dogs").reply is not None
+    assert folder == tmp_path / "run"
+    assert Router.from_pretrained(folder / "router", device="cpu").route("count the dogs").reply is not None

@@ -471,6 +471,18 @@ def test_a_placeholder_in_a_request_is_refused_where_it_would_be_taken_for_a_pic
     assert run("rows", "--data", source, "--format", "verl", "--output_dir", tmp_path / "out") == 3
     assert "row '7': <image> in the problem" in capsys.readouterr().err
     assert run("rows", "--data", source, "--format", "trl", "--output_dir", tmp_path / "out") == 0
+    source = write(tmp_path / "more", published(problem="the <image> sign"), published(id="8"))
+    assert run("rows", "--data", source, "--format", "verl", "--output_dir", tmp_path / "verl", "--skip_bad") == 0
+    (row,) = load_table(tmp_path / "verl", "train")["extra_info"]
+    assert (row["id"], row["index"]) == ("8", 0)
+
+
+def test_rows_can_be_numbered_and_divided(tmp_path: Path) -> None:
+    numbered = columns_of("hub") | {"id": datasets.Value("int64")}
+    write_table(tmp_path / "rows", "train", numbered, [published(id=i) for i in range(3)])
+    for flags, ids in ((["--skip", 2], ["2"]), (["--n", 2], ["0", "1"]), (["--skip", 1, "--n", 1], ["1"])):
+        assert run("rows", "--data", tmp_path / "rows", *flags, "--output_dir", tmp_path / "out", "--overwrite") == 0
+        assert load_table(tmp_path / "out", "train")["id"][:] == ids
 
 
 # --- bad rows and tables ----------------------------------------------------------------------------------------------

@@ -98,7 +98,9 @@ class Annotation:
 
         width, height = self.size
         if not self.outline:
-            raise DataError(f"annotation {self.id}: has a box but no outline, which is needed here")
+            raise DataError(
+                f"annotation {self.id}: has a box but no outline; to train on boxes alone: --boxes_as_masks"
+            )
         if isinstance(self.outline, dict) and list(self.outline.get("size", ())) != [height, width]:
             raise DataError(f"annotation {self.id}: its run lengths are not of its picture's size ({width}x{height})")
         try:

@@ -146,8 +146,8 @@ def load_sprites(split: str = "train", folder: Path = ART_FOLDER) -> list[list[S
     sprites = [_drawn(label, split, folder) for label in range(len(CLASSES))]
     if split == "rewarded" and any(sprites):
         sprites = [found or _drawn(label, "train", folder) for label, found in enumerate(sprites)]
-    whole = all(found for found, c in zip(sprites, CLASSES, strict=True) if c.drawings)
-    if split in ("train", "rewarded") and not whole:
+    there = [bool(found) for found, c in zip(sprites, CLASSES, strict=True) if c.drawings]
+    if not (all(there) if split in ("train", "rewarded") else any(there)):
         raise VisionReasonerError(f"no drawings in {folder}: run `python -m vision_reasoner.training.art` first")
     return sprites
 

@@ -3,9 +3,10 @@
 The command line; `grpo_subjects` has what is trained, `grpo_trainer` how. The defaults are the published recipe of
 VisionReasoner-7B (arXiv 2505.12081); `--preset tiny` is for VisionReasoner-Tiny and two cores.
 
-A run leaves in --output_dir: `reasoner/` (or `router/`), the best checkpoint so far, which `--model_path` takes;
-`best.json`, its figures; `log.jsonl`, every step's and every evaluation's figures; `samples.jsonl`, some of the replies
-with their rewards; `runs/`, the same for TensorBoard; `checkpoint-*`, from which the same command goes on.
+A run leaves in --output_dir: `reasoner/` (or `router/`), the best checkpoint so far, which `--model_path` takes, beside
+the other parts of the bundle that it came from, which make the folder a bundle, too; `best.json`, its figures;
+`log.jsonl`, every step's and every evaluation's figures; `samples.jsonl`, some of the replies with their rewards;
+`runs/`, the same for TensorBoard; `checkpoint-*`, from which the same command goes on.
 """
 
 import argparse
@@ -127,9 +128,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _defaults(name: str) -> list[str]:
-    published = PUBLISHED[name]
-    tiny = TINY.get(name, published)
-    return [f"default: {published}" + (f", tiny: {tiny}" if tiny != published else "")]
+    said, shown = "default", None
+    for preset, defaults in (("", PUBLISHED), ("tiny", TINY), ("router", ROUTER), ("tiny router", TINY_ROUTER)):
+        if name in defaults and defaults[name] != shown:
+            shown = defaults[name]
+            said += f"{', ' if preset else ''}{preset}: {shown}"
+    return [said]
 
 
 def _help(name: str, text: str) -> str:
@@ -148,6 +152,8 @@ def complete(settings: argparse.Namespace) -> argparse.Namespace:
     )
     if settings.lora:
         defaults["lr"] *= LORA_LR
+    if settings.epochs is not None:
+        defaults["max_steps"] = -1
     for name, value in defaults.items():
         if getattr(settings, name) is None:
             setattr(settings, name, value)
@@ -157,6 +163,8 @@ def complete(settings: argparse.Namespace) -> argparse.Namespace:
         raise UsageError("which rows? give --data, or --preset tiny for scenes")
     if router and (settings.without or settings.freeze or settings.eval_data):
         raise UsageError("--without, --freeze and --eval_data are not for a router")
+    if settings.eval_data and not settings.data:
+        raise UsageError("--eval_data goes with --data; without it, scenes that are never trained on are evaluated")
     if settings.lora and settings.freeze == "language":
         raise UsageError("--lora adapts the language model, which --freeze language leaves as it is")
     if settings.num_generations < 2:

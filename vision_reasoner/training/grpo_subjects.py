@@ -4,6 +4,7 @@ Knows nothing of how training goes on; `grpo_trainer` does, for either.
 """
 
 import argparse
+import hashlib
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -208,8 +209,9 @@ def table_rows(source: str, held_out: str | None, n_held_out: int, size: Size) -
 
     Args:
         source: of rows to train on, see `rows.load_rows`; its split "train".
-        held_out: of rows to evaluate on, likewise, of its split "test"; None: some of `source` are left out for it.
-        n_held_out: at most so many to evaluate on.
+        held_out: of rows to evaluate on, likewise, of its split "test"; None: some pictures of `source`, with all
+            their rows, are left out for it.
+        n_held_out: at most so many to evaluate on (or as many more as the last picture has).
         size: (width, height) of the model's frame; rows in another one are brought to it.
 
     Raises:
@@ -222,14 +224,27 @@ def table_rows(source: str, held_out: str | None, n_held_out: int, size: Size) -
     n_held_out = min(n_held_out, len(table) // 5)
     if n_held_out == 0:
         raise DataError(f"{source}: {len(table)} rows are too few to leave some out for evaluation; give --eval_data")
-    order = Random(0).sample(range(len(table)), len(table))
-    return _rows_of(table, order[n_held_out:], size), _rows_of(table, order[:n_held_out], size)
+    of_picture: dict[bytes, list[int]] = {}
+    for i, cell in enumerate(_encoded(table)["image"]):
+        of_picture.setdefault(hashlib.sha256(cell["bytes"] or str(cell["path"]).encode()).digest(), []).append(i)
+    aside: list[int] = []
+    kept: list[int] = []
+    for found in Random(0).sample(list(of_picture.values()), len(of_picture)):
+        (aside if len(aside) < n_held_out else kept).extend(found)
+    if not kept:
+        raise DataError(f"{source}: too few pictures to leave some out for evaluation; give --eval_data")
+    return _rows_of(table, kept, size), _rows_of(table, aside, size)
+
+
+def _encoded(table: "datasets.Dataset") -> "datasets.Dataset":
+    """The table with pictures as in their files, so that `check_row` can name a bad one."""
+    import datasets
+
+    return table.cast_column("image", datasets.Image(decode=False))
 
 
 def _rows_of(table: "datasets.Dataset", order: Sequence[int], size: Size) -> Rows:
-    import datasets
-
-    encoded = table.cast_column("image", datasets.Image(decode=False))  # so that `check_row` can name a bad picture
+    encoded = _encoded(table)
 
     def at(i: int) -> Row:
         row = encoded[order[i]]
@@ -257,7 +272,7 @@ def reply_scores(reply: str, row: Row, size: Size) -> Scores:
     boxes = [instance.box for instance in parsed.instances]
     truth = read_solution(row["solution"], model_size=size).boxes
     f1, count = box_f1(boxes, truth), float(len(boxes) == len(truth))
-    if parsed.status is Status.NO_ANSWER:  # says nothing, not that there is nothing
+    if not boxes and parsed.status is not Status.NONE:  # has not said that there is nothing
         f1 = count = 0.0
     scores = {"reward": reward.total, "f1": f1, "count": count}
     scores |= {f"rewards/{part}": value for part, value in reward._asdict().items()}
@@ -348,9 +363,10 @@ def read_requests(file: Path) -> list[tuple[str, int]]:
     for number, line in enumerate(lines, start=1):
         record = parse_line(line.encode())
         query, category = (None, None) if record is None else (record.get("query"), record.get("category"))
-        if not isinstance(query, str) or not query.strip() or category not in CATEGORY_NAMES:
+        whole = isinstance(category, int) and not isinstance(category, bool)
+        if not isinstance(query, str) or not query.strip() or not whole or category not in CATEGORY_NAMES:
             raise DataError(f'{file}: line {number} is not {{"query": "...", "category": 1 to 4}}; correct it')
-        requests.append((query, int(category)))
+        requests.append((query, category))
     if len(requests) < 10:
         raise DataError(f"{file}: {len(requests)} requests are too few to train on and evaluate")
     return requests

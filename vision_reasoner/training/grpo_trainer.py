@@ -41,6 +41,7 @@ from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import pad, split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
 from vision_reasoner import window_attention
+from vision_reasoner.checkpoints import RELEASED, is_bundle
 from vision_reasoner.errors import UsageError
 from vision_reasoner.files import add_lines, keep_lines, write_whole
 from vision_reasoner.training.grpo_subjects import Row, Rows, Subject, load_subject
@@ -51,7 +52,7 @@ logger = logging.getLogger(__name__)
 LORA_TARGETS = r"(?!.*visual).*\.(q|k|v|o|gate|up|down)_proj"  # the vision tower has some of the same names
 SAMPLES = 4  # replies that are logged at a time
 # What a run that goes on may have changed; every other setting decides what is learnt.
-FREE_SETTINGS = {"max_steps", "eval_every", "save_every", "sample_every", "threads", "verbose", "quiet", "output_dir"}
+FREE_SETTINGS = {"max_steps", "sample_every", "threads", "verbose", "quiet", "output_dir"}
 
 
 class RoomyLayer(DynamicLayer):
@@ -409,8 +410,9 @@ class Trainer(GRPOTrainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         if self.is_world_process_zero():
             best = read_best(self.folder)
-            if best is None or metrics["eval_reward"] > best["eval_reward"]:
-                export(self.subject, self.folder / self.subject.part)
+            result = self.folder / self.subject.part
+            if best is None or metrics["eval_reward"] > best["eval_reward"] or not result.is_dir():
+                export(self.subject, result)
                 record = {"step": self.state.global_step, **metrics}
                 write_whole(self.folder / "best.json", lambda path: path.write_text(json.dumps(record, indent=1)))
         self.accelerator.wait_for_everyone()
@@ -457,8 +459,20 @@ def export(subject: Subject, folder: Path) -> None:
     if subject.answers_at_once:
         generation = scratch / "generation_config.json"
         generation.write_text(json.dumps(json.loads(generation.read_text()) | {"suppress_tokens": subject.suppress}))
-    shutil.rmtree(folder, ignore_errors=True)
+    old = folder.with_name(f"{folder.name}.old")  # so that there is a whole one at any time
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.is_dir():
+        folder.rename(old)
     scratch.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def add_parts(subject: Subject, folder: Path) -> None:
+    """Copy what the checkpoint was bundled with, so that `folder` is a bundle, too, if it came from one."""
+    bundle = subject.folder.parent
+    if is_bundle(bundle):
+        for part in RELEASED.keys() - {subject.part}:
+            shutil.copytree(bundle / part, folder / part, dirs_exist_ok=True)
 
 
 def weights_of(subject: Subject) -> dict[str, Tensor]:
@@ -488,7 +502,7 @@ def train(settings: argparse.Namespace) -> Path:
     """Train as `settings` (see `grpo.build_parser`) say, from the run's last checkpoint if there is one.
 
     Returns:
-        The folder of the best checkpoint.
+        The best checkpoint: the bundle that it is part of, if it began as part of one, or its folder.
 
     Raises:
         VisionReasonerError: something cannot be used; the message says what.
@@ -496,21 +510,27 @@ def train(settings: argparse.Namespace) -> Path:
     folder = Path(settings.output_dir)
     last = last_checkpoint(folder)
     step = 0 if last is None else int(last.name.rpartition("-")[2])
-    if os.environ.get("RANK", "0") == "0":
-        check_settings(settings, folder, goes_on=last is not None)
-        for log in ("log.jsonl", "samples.jsonl"):
-            keep_lines(folder / log, lambda line: last is not None and line["step"] <= step)
     torch.set_num_threads(settings.threads or torch.get_num_threads())
     subject = load_subject(settings)
     config = trl_config(settings, first=last is None)
     if subject.train.n < settings.batch_size:
         raise UsageError(f"{subject.train.n} rows to train on, and a step takes {settings.batch_size}: --batch_size")
+    if os.environ.get("RANK", "0") == "0":
+        check_settings(settings, folder, subject.train.n, goes_on=last is not None)
+        add_parts(subject, folder)
+    result = folder if is_bundle(subject.folder.parent) else folder / subject.part
+    if 0 < settings.max_steps <= step:
+        logger.warning("%s has %d steps already; a higher --max_steps goes on", folder, step)
+        return result
+    if os.environ.get("RANK", "0") == "0":
+        for log in ("log.jsonl", "samples.jsonl"):
+            keep_lines(folder / log, lambda line: last is not None and line["step"] <= step)
     trainer = Trainer(subject, settings, config)
     if last is not None:
         logger.warning("going on from %s", last)
     with denormals_flushed():
         trainer.train(resume_from_checkpoint=str(last) if last else None)
-    return folder / subject.part
+    return result
 
 
 def trl_config(settings: argparse.Namespace, *, first: bool) -> GRPOConfig:
@@ -558,25 +578,33 @@ def trl_config(settings: argparse.Namespace, *, first: bool) -> GRPOConfig:
     )
 
 
-def check_settings(settings: argparse.Namespace, folder: Path, *, goes_on: bool) -> None:
+def check_settings(settings: argparse.Namespace, folder: Path, n_rows: int, *, goes_on: bool) -> None:
     """Write down what a run is made with, or compare it with what was written when it began.
 
     Raises:
-        UsageError: the folder holds a run with other settings.
+        UsageError: the folder holds a run with other settings, or a result that there is no going on from.
     """
     file = folder / "settings.json"
-    now = {name: value for name, value in sorted(vars(settings).items()) if name not in FREE_SETTINGS}
+    now = {f"--{name}": value for name, value in sorted(vars(settings).items()) if name not in FREE_SETTINGS}
+    now["rows to train on:"] = n_rows
     if goes_on and file.is_file():
         before = json.loads(file.read_text())
         for name in now:
             if before.get(name) != now[name]:
                 raise UsageError(
-                    f"{folder}: holds a run with --{name} {before.get(name)}, now it is {now[name]}; "
+                    f"{folder}: holds a run with {name} {before.get(name)}, now it is {now[name]}; "
                     "give another --output_dir"
                 )
         return
+    if not goes_on:
+        best = read_best(folder)
+        if best is not None and best["step"] > 0:
+            raise UsageError(
+                f"{folder}: holds the result of {best['step']} steps and no checkpoint to go on from; "
+                "give another --output_dir, or delete it"
+            )
+        (folder / "best.json").unlink(missing_ok=True)
     write_whole(file, lambda path: path.write_text(json.dumps(now, indent=1)))
-    (folder / "best.json").unlink(missing_ok=True)
 
 
 def last_checkpoint(folder: Path) -> Path | None:

@@ -35,7 +35,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from vision_reasoner.errors import CheckpointError, DataError, ImageError, UsageError, VisionReasonerError
-from vision_reasoner.inference import with_underscores
+from vision_reasoner.inference import add_output_options, run_command
 from vision_reasoner.reasoner import FRAME_SIDE
 from vision_reasoner.results import Mask, Task
 from vision_reasoner.training.annotations import Annotation, Instances, Reference, read_instances, read_references
@@ -430,6 +430,7 @@ def add_flags(parser: argparse.ArgumentParser, source: str) -> None:
         add("--seed", type=int, default=1, help="default: %(default)s")
     else:
         add("--n", type=int, help="rows at most; default: all")
+        add("--skip", type=int, default=0, metavar="N", help="leave out the first N, to evaluate on; default: 0")
     add("--split", default="train", help="name of the split that is written (of `rows`: and read); default: train")
     add("--format", choices=tuple(LAYOUTS), default="hub", help="whose table it is to be; default: hub")
 
@@ -468,14 +469,13 @@ def command(
         add("--skip_bad", action="store_true", help="leave out what cannot be used, and say so, rather than stop")
         add("--output_dir", required=True, metavar="DIR", help="gets parquet files and a README.md")
         add("--overwrite", action="store_true", help="replace the split that lies there")
-    arguments = parser.parse_args(with_underscores(argv))
-    try:
-        n = prepare(arguments)
-    except VisionReasonerError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    print(f"{arguments.output_dir}: {n} rows")
-    return 0
+        add_output_options(sub)
+
+    def run(arguments: argparse.Namespace) -> int:
+        print(f"{arguments.output_dir}: {prepare(arguments)} rows")
+        return 0
+
+    return run_command(parser, run, argv)
 
 
 def prepare(arguments: argparse.Namespace) -> int:
@@ -495,12 +495,22 @@ def prepare(arguments: argparse.Namespace) -> int:
         rows: Iterable[Row] = checked_rows(arguments, left_out)
     else:
         rows = chosen_rows(arguments, taken, left_out)
-    convert = LAYOUTS[arguments.format]
+
+    def converted() -> Iterator[Row]:
+        number = 0
+        for row in rows:
+            try:
+                yield LAYOUTS[arguments.format](row, number, arguments.split)
+            except DataError as error:
+                left_out[_unusable(error, arguments.skip_bad)] += 1
+            else:
+                number += 1
+
     return write_table(
         arguments.output_dir,
         arguments.split,
         columns_of(arguments.format),
-        (convert(row, number, arguments.split) for number, row in enumerate(rows)),
+        converted(),
         about=about,
         overwrite=arguments.overwrite,
     )
@@ -516,14 +526,15 @@ def checked_rows(arguments: argparse.Namespace, left_out: Counter[str]) -> Itera
 
     open_them = open_rows if arguments.skip_bad else load_rows
     table = open_them(arguments.data, arguments.split).cast_column("image", datasets.Image(decode=False))
-    n = len(table) if arguments.n is None else min(arguments.n, len(table))
-    for row in tqdm(table.select(range(n)), desc="rows", unit="row"):
+    first = min(arguments.skip, len(table))
+    last = len(table) if arguments.n is None else min(first + arguments.n, len(table))
+    for row in tqdm(table.select(range(first, last)), desc="rows", unit="row"):
         try:
             check_row(row)
         except DataError as error:
             left_out[_unusable(error, arguments.skip_bad)] += 1
         else:
-            yield row
+            yield row | {"id": str(row["id"])}
 
 
 def _unusable(error: VisionReasonerError, skip_bad: bool) -> str:

@@ -31,6 +31,10 @@ tables() {
   local found=
   [[ -e $1 ]] && found=$(find "$(realpath "$1")" -maxdepth 1 -name '*.parquet' | sort)
   [[ -n $found ]] || { echo "error: no parquet file in $1: prepare the rows first" >&2; return 1; }
+  [[ $(sed 's|.*/||; s|-.*||' <<<"$found" | sort -u | wc -l) -eq 1 ]] || {
+    echo "error: more than one split in $1: prepare each into a folder of its own" >&2
+    return 1
+  }
   echo "$found"
 }
 
