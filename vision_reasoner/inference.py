@@ -162,9 +162,7 @@ def run_command(
     except VisionReasonerError as error:
         return _fail(str(error), error.exit_code, arguments.verbose)
     except KeyboardInterrupt:
-        return _fail(
-            "interrupted; what is finished is kept, the same command does the rest", INTERRUPTED, verbose=False
-        )
+        return _fail("interrupted; the same command does the rest", INTERRUPTED, verbose=False)
     except BrokenPipeError:  # the reader of standard output has gone; nobody is left to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

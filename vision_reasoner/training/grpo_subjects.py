@@ -41,7 +41,7 @@ ENDLESS = 1_000_000  # rows of a source that makes them as they are asked for
 HELD_OUT_SEED = -1  # of scenes and requests made up for evaluation; training's seeds are not negative
 FIRST_SCENE_SEED = 5_000_000  # so that scenes which `prepare` made to evaluate on are none that are trained on
 SCENE_OBJECTS = 12  # at most in a scene, as in the model card's figures
-ABSENT = 0.3  # share of requests for what is not there, besides those that are among the other kinds
+ABSENT = 0.45  # share of requests for what is not there, besides those that are among the other kinds
 VISION_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>")
 
 
