@@ -151,6 +151,8 @@ def test_the_defaults_are_the_published_recipe() -> None:
         (["--preset", "tiny", "--lora", "--freeze", "language"], "leaves as it is"),
         (["--preset", "tiny", "--average", "1"], "less than 1"),
         (["--preset", "tiny", "--eval_data", "rows"], "goes with --data"),
+        (["--preset", "tiny", "--data", "rows", "--no_target_share", "0.5"], "is of scenes"),
+        (["--preset", "tiny", "--no_target_share", "1"], "--no_target_share 1.0: must be"),
         (["--preset", "tiny", "--epochs", "2"], "give --max_steps"),
     ],
 )
@@ -231,7 +233,7 @@ def test_rows_of_another_frame_are_brought_to_the_models(tmp_path: Path) -> None
 
 def test_a_scenes_row_is_a_request_for_objects_and_the_same_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prepare, "_sprites", lambda _drawings: drawings.sprites())
-    row, again, other = (scene_row(seed, 3, (280, 280)) for seed in (1, 1, 2))
+    row, again, other = (scene_row(seed, 3, (280, 280), 0.3) for seed in (1, 1, 2))
     assert row["image"].size == (280, 280)
     assert not row["kind"].startswith("vqa")
     assert (row["problem"], row["solution"]) == (again["problem"], again["solution"])

@@ -52,6 +52,7 @@ TINY: dict[str, Any] = {
     "temperature": 0.7,
     "average": 0.98,
     "max_new_tokens": 224,
+    "no_target_share": 0.3,
     "max_steps": 200,
 }
 ROUTER: dict[str, Any] = {"max_new_tokens": 512}
@@ -108,6 +109,14 @@ def build_parser() -> argparse.ArgumentParser:
         ),
     )
     add("--max_new_tokens", type=int, metavar="N", help=_help("max_new_tokens", "limit of a reply"))
+    add(
+        "--no_target_share",
+        type=float,
+        metavar="SHARE",
+        help=_help(
+            "no_target_share", "of requests with nothing to find, in scenes (of --data it is decided by prepare)"
+        ),
+    )
     add("--lora", type=int, nargs="?", const=64, default=0, metavar="RANK", help="train adapters; default rank: 64")
     add("--freeze", choices=("vision", "language"), help="leave the vision tower or the language model as it is")
     add(
@@ -128,12 +137,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _defaults(name: str) -> list[str]:
-    said, shown = "default", None
-    for preset, defaults in (("", PUBLISHED), ("tiny", TINY), ("router", ROUTER), ("tiny router", TINY_ROUTER)):
-        if name in defaults and defaults[name] != shown:
-            shown = defaults[name]
-            said += f"{', ' if preset else ''}{preset}: {shown}"
-    return [said]
+    said: dict[str, Any] = {}
+    for preset, defaults in (("default", PUBLISHED), ("tiny", TINY), ("router", ROUTER), ("tiny router", TINY_ROUTER)):
+        if name in defaults and defaults[name] not in list(said.values())[-1:]:
+            said[preset] = defaults[name]
+    return [", ".join(f"{preset}: {value}" for preset, value in said.items())]
 
 
 def _help(name: str, text: str) -> str:
@@ -150,6 +158,8 @@ def complete(settings: argparse.Namespace) -> argparse.Namespace:
     defaults = (
         PUBLISHED | (ROUTER if router else {}) | (TINY if tiny else {}) | (TINY_ROUTER if tiny and router else {})
     )
+    if settings.no_target_share is not None and (settings.data or router):
+        raise UsageError("--no_target_share is of scenes; that of --data is decided when it is prepared")
     if settings.lora:
         defaults["lr"] *= LORA_LR
     if settings.epochs is not None:
@@ -169,8 +179,10 @@ def complete(settings: argparse.Namespace) -> argparse.Namespace:
         raise UsageError("--lora adapts the language model, which --freeze language leaves as it is")
     if settings.num_generations < 2:
         raise UsageError(f"--num_generations {settings.num_generations}: rollouts are compared, so at least 2")
-    if not 0 <= settings.average < 1:
-        raise UsageError(f"--average {settings.average}: must be at least 0 and less than 1")
+    for name in ("average", "no_target_share"):
+        value = getattr(settings, name)
+        if value is not None and not 0 <= value < 1:
+            raise UsageError(f"--{name} {value}: must be at least 0 and less than 1")
     for name in ("batch_size", "micro_batch", "max_new_tokens", "eval_every", "eval_n", "save_every"):
         if getattr(settings, name) < 1:
             raise UsageError(f"--{name} {getattr(settings, name)}: must be at least 1")

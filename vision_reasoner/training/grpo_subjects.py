@@ -40,8 +40,8 @@ Scores = dict[str, float]
 ENDLESS = 1_000_000  # rows of a source that makes them as they are asked for
 HELD_OUT_SEED = -1  # of scenes and requests made up for evaluation; training's seeds are not negative
 FIRST_SCENE_SEED = 5_000_000  # so that scenes which `prepare` made to evaluate on are none that are trained on
+NO_TARGET_SHARE = 0.3  # of the scenes that are evaluated on, whatever is trained on
 SCENE_OBJECTS = 12  # at most in a scene, as in the model card's figures
-ABSENT = 0.45  # share of requests for what is not there, besides those that are among the other kinds
 VISION_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>")
 
 
@@ -128,8 +128,8 @@ def _reasoner(settings: argparse.Namespace) -> Subject:
     if settings.data:
         train, held_out = table_rows(settings.data, settings.eval_data, settings.eval_n, size)
     else:
-        train = Rows(ENDLESS, lambda i: scene_row(settings.seed, i, size))
-        held_out = Rows(settings.eval_n, lambda i: scene_row(HELD_OUT_SEED, i, size))
+        train = Rows(ENDLESS, lambda i: scene_row(settings.seed, i, size, settings.no_target_share))
+        held_out = Rows(settings.eval_n, lambda i: scene_row(HELD_OUT_SEED, i, size, NO_TARGET_SHARE))
 
     def score(rows: Sequence[Row]) -> list[Scores]:
         replies = reasoner.ask(
@@ -181,10 +181,16 @@ def reasoner_row(id: str, kind: str, problem: str, solution: str, image: Image.I
     }
 
 
-def scene_row(seed: int, number: int, size: Size) -> Row:
+def scene_row(seed: int, number: int, size: Size, no_target_share: float) -> Row:
     """A request to find, segment or count in a scene that is made up for it, in a wording that is trained on.
 
     The drawings are those that the supervised stages leave to reinforcement learning.
+
+    Args:
+        seed: of the rows.
+        number: of the row among them.
+        size: (width, height) of the model's frame.
+        no_target_share: of requests for what is not there, besides those that are among the other kinds.
     """
     from vision_reasoner.training.prepare import ScenePicture
     from vision_reasoner.training.requests import View, absent, random_requests
@@ -192,7 +198,7 @@ def scene_row(seed: int, number: int, size: Size) -> Row:
     for attempt in itertools.count(number, ENDLESS):  # nearly always the first
         scene = ScenePicture(FIRST_SCENE_SEED + seed, attempt, "rewarded", SCENE_OBJECTS).scene()
         rng = Random(f"grpo {seed} {attempt}")
-        for request in [absent(View(scene, rng))] if rng.random() < ABSENT else random_requests(scene, rng, 4):
+        for request in [absent(View(scene, rng))] if rng.random() < no_target_share else random_requests(scene, rng, 4):
             if request is None or request.task is Task.VQA:
                 continue
             targets = [target_of(scene.objects[i].mask, size) for i in request.targets]
