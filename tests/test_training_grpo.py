@@ -178,6 +178,7 @@ def test_a_step_of_whole_forward_passes_alone(settings: argparse.Namespace) -> N
         ({"solution": ""}, "row '1': .*no JSON list"),
         ({"problem": " "}, "row '1': .*problem is empty"),
         ({"image": {"bytes": b"no picture", "path": None}}, "row '1': "),
+        ({"image": None}, "row '1': it has no picture"),
     ],
 )
 def test_a_row_that_cannot_be_trained_on_is_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

@@ -231,8 +231,10 @@ def table_rows(source: str, held_out: str | None, n_held_out: int, size: Size) -
     if n_held_out == 0:
         raise DataError(f"{source}: {len(table)} rows are too few to leave some out for evaluation; give --eval_data")
     of_picture: dict[bytes, list[int]] = {}
-    for i, cell in enumerate(_encoded(table)["image"]):
-        of_picture.setdefault(hashlib.sha256(cell["bytes"] or str(cell["path"]).encode()).digest(), []).append(i)
+    for i, row in enumerate(_encoded(table).select_columns(["image"])):
+        cell = row["image"] or {}  # `check_row` says so when it is looked at
+        picture = cell.get("bytes") or str(cell.get("path")).encode()
+        of_picture.setdefault(hashlib.sha256(picture).digest(), []).append(i)
     aside: list[int] = []
     kept: list[int] = []
     for found in Random(0).sample(list(of_picture.values()), len(of_picture)):
