@@ -5,7 +5,7 @@ import json
 import pytest
 
 from vision_reasoner.errors import UsageError
-from vision_reasoner.files import add_lines, keep_lines, sha256, write_whole
+from vision_reasoner.files import add_lines, keep_lines, sha256, whole_folder, write_whole
 
 
 def everything(record):
@@ -30,6 +30,31 @@ def test_a_file_that_cannot_be_written_is_a_usage_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="cannot be written"):
         write_whole(tmp_path / "file" / "below", lambda part: part.write_text("x"))
+
+
+def test_a_folder_is_replaced_when_the_new_one_is_filled_and_stays_otherwise(tmp_path):
+    folder = tmp_path / "new" / "folder"
+    with whole_folder(folder) as part:
+        (part / "one").touch()
+    (folder.parent / ".folder.part").mkdir()  # left by a kill
+    with whole_folder(folder) as part:
+        (part / "two").touch()
+        assert (folder / "one").exists()
+
+    def fails():
+        with whole_folder(folder) as part:
+            (part / "three").touch()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fails()
+    assert [file.name for file in folder.iterdir()] == ["two"]
+    assert list(folder.parent.iterdir()) == [folder]
+
+    folder.rename(folder.parent / ".folder.old")  # as a kill between the renames leaves it
+    with pytest.raises(KeyboardInterrupt):
+        fails()
+    assert [file.name for file in folder.iterdir()] == ["two"]
 
 
 def test_lines_are_added_as_ascii_json(tmp_path):

@@ -65,6 +65,7 @@ def test_what_cannot_be_averaged_is_one_line_and_leaves_nothing(
         assert soup(folders, out) == code
         assert message in capsys.readouterr().err
         assert not out.exists()
+        assert not list(tmp_path.glob(".out*"))
     out.mkdir()
     assert soup(runs, out) == 2
     assert "exists already" in capsys.readouterr().err

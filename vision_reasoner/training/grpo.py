@@ -86,7 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="an earlier run there is continued; default: %(default)s",
     )
-    add("--max_steps", type=int, metavar="N", help="; ".join(_defaults("max_steps")) + "; -1: --epochs decides")
+    add("--max_steps", type=int, metavar="N", help=_defaults("max_steps") + "; -1: --epochs decides")
     add("--epochs", type=float, metavar="N", help=_help("epochs", "times that all rows are seen"))
     add("--batch_size", type=int, metavar="N", help=_help("batch_size", "prompts in a step"))
     add("--num_generations", type=int, metavar="N", help=_help("num_generations", "rollouts of each prompt"))
@@ -136,16 +136,13 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _defaults(name: str) -> list[str]:
-    said: dict[str, Any] = {}
-    for preset, defaults in (("default", PUBLISHED), ("tiny", TINY), ("router", ROUTER), ("tiny router", TINY_ROUTER)):
-        if name in defaults and defaults[name] not in list(said.values())[-1:]:
-            said[preset] = defaults[name]
-    return [", ".join(f"{preset}: {value}" for preset, value in said.items())]
+def _defaults(name: str) -> str:
+    presets = {"default": PUBLISHED, "tiny": TINY, "router": ROUTER, "tiny router": TINY_ROUTER}
+    return ", ".join(f"{preset}: {values[name]}" for preset, values in presets.items() if name in values)
 
 
 def _help(name: str, text: str) -> str:
-    return "; ".join([text, *_defaults(name)] if text else _defaults(name))
+    return f"{text}; {_defaults(name)}" if text else _defaults(name)
 
 
 def complete(settings: argparse.Namespace) -> argparse.Namespace:

@@ -29,7 +29,7 @@ from vision_reasoner.reasoner import Reasoner, frame_picture
 from vision_reasoner.results import Status, Task
 from vision_reasoner.router import CATEGORY_NAMES, Router, read_category
 from vision_reasoner.training.rewards import Reward, compute_reward, read_solution, trl_rewards
-from vision_reasoner.training.rows import Target, check_row, load_rows, solution_of, target_of
+from vision_reasoner.training.rows import Target, check_row, encoded, load_rows, solution_of, target_of
 
 if TYPE_CHECKING:
     import datasets
@@ -223,15 +223,15 @@ def table_rows(source: str, held_out: str | None, n_held_out: int, size: Size) -
     Raises:
         DataError: they cannot be trained on, or there are too few.
     """
-    table = load_rows(source)
+    table = encoded(load_rows(source))
     if held_out is not None:
-        other = load_rows(held_out, "test")
+        other = encoded(load_rows(held_out, "test"))
         return _rows_of(table, range(len(table)), size), _rows_of(other, range(min(n_held_out, len(other))), size)
     n_held_out = min(n_held_out, len(table) // 5)
     if n_held_out == 0:
         raise DataError(f"{source}: {len(table)} rows are too few to leave some out for evaluation; give --eval_data")
     of_picture: dict[bytes, list[int]] = {}
-    for i, row in enumerate(_encoded(table).select_columns(["image"])):
+    for i, row in enumerate(table.select_columns(["image"])):
         cell = row["image"] or {}  # `check_row` says so when it is looked at
         picture = cell.get("bytes") or str(cell.get("path")).encode()
         of_picture.setdefault(hashlib.sha256(picture).digest(), []).append(i)
@@ -244,18 +244,9 @@ def table_rows(source: str, held_out: str | None, n_held_out: int, size: Size) -
     return _rows_of(table, kept, size), _rows_of(table, aside, size)
 
 
-def _encoded(table: "datasets.Dataset") -> "datasets.Dataset":
-    """The table with pictures as in their files, so that `check_row` can name a bad one."""
-    import datasets
-
-    return table.cast_column("image", datasets.Image(decode=False))
-
-
 def _rows_of(table: "datasets.Dataset", order: Sequence[int], size: Size) -> Rows:
-    encoded = _encoded(table)
-
     def at(i: int) -> Row:
-        row = encoded[order[i]]
+        row = table[order[i]]
         side = check_row(row)
         image = load_image(row["image"]["bytes"] or row["image"]["path"])
         targets = read_solution(row["solution"], model_size=(side, side))

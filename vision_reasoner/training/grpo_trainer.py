@@ -43,7 +43,7 @@ from trl.trainer.utils import pad, split_pixel_values_by_grid, split_tensor_dict
 from vision_reasoner import window_attention
 from vision_reasoner.checkpoints import RELEASED, is_bundle
 from vision_reasoner.errors import UsageError
-from vision_reasoner.files import add_lines, keep_lines, write_whole
+from vision_reasoner.files import add_lines, keep_lines, whole_folder, write_whole
 from vision_reasoner.training.grpo_subjects import Row, Rows, Subject, load_subject
 from vision_reasoner.training.loop import denormals_flushed, has_bfloat16
 
@@ -450,29 +450,15 @@ def one_line(step: int, figures: dict[str, float | None]) -> str:
 # --- the checkpoint that is left --------------------------------------------------------------------------------------
 def export(subject: Subject, folder: Path) -> None:
     """Write the checkpoint, adapters merged, in the number format and with the files it came with."""
-    scratch = folder.with_name(f"{folder.name}.tmp")
-    shutil.rmtree(scratch, ignore_errors=True)
-    subject.model.save_pretrained(scratch, state_dict=weights_of(subject))
-    for file in subject.folder.iterdir():
-        if file.suffix in (".json", ".jinja", ".txt") and not file.name.endswith(".index.json"):
-            shutil.copy(file, scratch)
-    if subject.answers_at_once:
-        generation = scratch / "generation_config.json"
-        generation.write_text(json.dumps(json.loads(generation.read_text()) | {"suppress_tokens": subject.suppress}))
-    old = folder.with_name(f"{folder.name}.old")  # so that there is a whole one at any time
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.is_dir():
-        folder.rename(old)
-    scratch.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def add_parts(subject: Subject, folder: Path) -> None:
-    """Copy what the checkpoint was bundled with, so that `folder` is a bundle, too, if it came from one."""
-    bundle = subject.folder.parent
-    if is_bundle(bundle):
-        for part in RELEASED.keys() - {subject.part}:
-            shutil.copytree(bundle / part, folder / part, dirs_exist_ok=True)
+    with whole_folder(folder) as scratch:
+        subject.model.save_pretrained(scratch, state_dict=weights_of(subject))
+        for file in subject.folder.iterdir():
+            if file.suffix in (".json", ".jinja", ".txt") and not file.name.endswith(".index.json"):
+                shutil.copy(file, scratch)
+        if subject.answers_at_once:
+            generation = scratch / "generation_config.json"
+            asked = json.loads(generation.read_text()) | {"suppress_tokens": subject.suppress}
+            generation.write_text(json.dumps(asked))
 
 
 def weights_of(subject: Subject) -> dict[str, Tensor]:
@@ -515,16 +501,18 @@ def train(settings: argparse.Namespace) -> Path:
     config = trl_config(settings, first=last is None)
     if subject.train.n < settings.batch_size:
         raise UsageError(f"{subject.train.n} rows to train on, and a step takes {settings.batch_size}: --batch_size")
+    bundle = subject.folder.parent if is_bundle(subject.folder.parent) else None
+    result = folder / subject.part if bundle is None else folder
     if os.environ.get("RANK", "0") == "0":
         check_settings(settings, folder, subject.train.n, goes_on=last is not None)
-        add_parts(subject, folder)
-    result = folder if is_bundle(subject.folder.parent) else folder / subject.part
+        for log in ("log.jsonl", "samples.jsonl"):
+            keep_lines(folder / log, lambda line: last is not None and line["step"] <= step)
+        if bundle is not None:  # what is left is one, too
+            for part in RELEASED.keys() - {subject.part}:
+                shutil.copytree(bundle / part, folder / part, dirs_exist_ok=True)
     if 0 < settings.max_steps <= step:
         logger.warning("%s has %d steps already; a higher --max_steps goes on", folder, step)
         return result
-    if os.environ.get("RANK", "0") == "0":
-        for log in ("log.jsonl", "samples.jsonl"):
-            keep_lines(folder / log, lambda line: last is not None and line["step"] <= step)
     trainer = Trainer(subject, settings, config)
     if last is not None:
         logger.warning("going on from %s", last)

@@ -45,6 +45,7 @@ from vision_reasoner.training.rows import (
     Row,
     check_row,
     columns_of,
+    encoded,
     load_rows,
     make_row,
     open_rows,
@@ -522,10 +523,8 @@ def checked_rows(arguments: argparse.Namespace, left_out: Counter[str]) -> Itera
     Raises:
         DataError: there are none, or one cannot be trained on and may not be left out.
     """
-    import datasets
-
     open_them = open_rows if arguments.skip_bad else load_rows
-    table = open_them(arguments.data, arguments.split).cast_column("image", datasets.Image(decode=False))
+    table = encoded(open_them(arguments.data, arguments.split))
     first = min(arguments.skip, len(table))
     last = len(table) if arguments.n is None else min(first + arguments.n, len(table))
     for row in tqdm(table.select(range(first, last)), desc="rows", unit="row"):

@@ -13,7 +13,6 @@ import json
 import math
 import random
 import re
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vision_reasoner.files import whole_folder
 from vision_reasoner.geometry import Box, Point
 from vision_reasoner.prompts import ROUTER_PROMPT, ROUTER_SYSTEM, router_messages
 from vision_reasoner.results import Task
@@ -248,14 +248,11 @@ def losses(model: Any, lessons: Sequence[Lesson]) -> loop.Losses:
 
 def save(model: Any, tokenizer: Any, folder: Path) -> None:
     """Write the checkpoint in half precision; an earlier one there is replaced once the new one is whole."""
-    scratch = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(scratch, ignore_errors=True)
     half = make_model(tokenizer).half()
     half.load_state_dict(model.state_dict())
-    half.save_pretrained(scratch)
-    tokenizer.save_pretrained(scratch)
-    shutil.rmtree(folder, ignore_errors=True)
-    scratch.rename(folder)
+    with whole_folder(folder) as scratch:
+        half.save_pretrained(scratch)
+        tokenizer.save_pretrained(scratch)
 
 
 # --- figures ---------------------------------------------------------------------------------------------------------

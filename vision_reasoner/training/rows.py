@@ -227,18 +227,23 @@ def load_table(source: str | Path, split: str) -> "datasets.Dataset":
         raise DataError(f"{source}: cannot be read as a data set ({one_line(error)}); check it and --split") from error
 
 
+def encoded(table: "datasets.Dataset") -> "datasets.Dataset":
+    """The table with pictures as in their files, not decoded, so that `check_row` can name a bad one."""
+    import datasets
+
+    return table.cast_column("image", datasets.Image(decode=False))
+
+
 def load_rows(source: str | Path, split: str = "train") -> "datasets.Dataset":
     """A table of rows to train on (see `load_table`); each row's text is looked at, pictures when they are read.
 
     Raises:
         DataError: it is none, or the first row that cannot be trained on.
     """
-    import datasets
-
     from vision_reasoner.training.rewards import read_solution
 
     table = open_rows(source, split)
-    side = check_row(table.cast_column("image", datasets.Image(decode=False))[0])
+    side = check_row(encoded(table)[0])
     for row in table.select_columns(["id", "problem", "solution"]):
         try:
             _check_problem(row["problem"])

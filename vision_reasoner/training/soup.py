@@ -15,6 +15,7 @@ from pathlib import Path
 
 from vision_reasoner.checkpoints import RELEASED, is_bundle
 from vision_reasoner.errors import CheckpointError, UsageError
+from vision_reasoner.files import whole_folder
 from vision_reasoner.inference import add_output_options, run_command
 
 
@@ -27,20 +28,19 @@ def average(folders: Sequence[Path], output: Path) -> None:
     """
     if output.exists():
         raise UsageError(f"{output}: exists already; give another --output_dir")
-    scratch = output.with_name(f"{output.name}.tmp")
-    shutil.rmtree(scratch, ignore_errors=True)
-    for part in RELEASED if is_bundle(folders[0]) else ("",):
-        files = sorted((folders[0] / part).glob("*.safetensors"))
-        if not files:
-            raise CheckpointError(f"{folders[0]}: is neither a checkpoint nor a bundle of them; give its folder")
-        shutil.copytree(folders[0] / part, scratch / part, ignore=shutil.ignore_patterns("*.safetensors"))
-        for file in files:
-            _average_file([folder / part / file.name for folder in folders], scratch / part / file.name)
-    scratch.rename(output)
+    with whole_folder(output) as scratch:
+        for part in RELEASED if is_bundle(folders[0]) else ("",):
+            files = sorted((folders[0] / part).glob("*.safetensors"))
+            if not files:
+                raise CheckpointError(f"{folders[0]}: is neither a checkpoint nor a bundle of them; give its folder")
+            rest = shutil.ignore_patterns("*.safetensors")
+            shutil.copytree(folders[0] / part, scratch / part, ignore=rest, dirs_exist_ok=True)
+            for file in files:
+                _average_file([folder / part / file.name for folder in folders], scratch / part / file.name)
 
 
 def _average_file(files: Sequence[Path], output: Path) -> None:
-    """One file of weights; of the checkpoints, only what is being added lies in memory."""
+    """One file of weights, read weight by weight."""
     import torch
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import save_file
