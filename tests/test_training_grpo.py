@@ -152,6 +152,7 @@ def test_the_defaults_are_the_published_recipe() -> None:
         (["--preset", "tiny", "--average", "1"], "less than 1"),
         (["--preset", "tiny", "--eval_data", "rows"], "goes with --data"),
         (["--preset", "tiny", "--data", "rows", "--no_target_share", "0.5"], "is of scenes"),
+        (["--preset", "tiny", "--data", "rows", "--rehearsed_share", "0.5"], "--rehearsed_share is of scenes"),
         (["--preset", "tiny", "--no_target_share", "1"], "--no_target_share 1.0: must be"),
         (["--preset", "tiny", "--epochs", "2"], "give --max_steps"),
     ],
@@ -239,6 +240,21 @@ def test_a_scenes_row_is_a_request_for_objects_and_the_same_again(monkeypatch: p
     assert not row["kind"].startswith("vqa")
     assert (row["problem"], row["solution"]) == (again["problem"], again["solution"])
     assert row["image"].tobytes() == again["image"].tobytes() != other["image"].tobytes()
+
+
+def test_a_share_of_the_scenes_that_are_trained_on_has_the_supervised_stages_drawings_the_evaluated_ones_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(prepare, "_sprites", lambda split: asked.append(split) or drawings.sprites())  # type: ignore[func-returns-value]
+    for number in range(40):
+        scene_row(1, number, SIZE, 0.3, 0.25)
+    assert 4 <= asked.count("train") <= 16
+    assert set(asked) == {"train", "rewarded"}
+    asked.clear()
+    for number in range(40):
+        scene_row(1, number, SIZE, 0.3)
+    assert set(asked) == {"rewarded"}
 
 
 def test_a_row_is_made_once_for_all_its_rollouts() -> None:

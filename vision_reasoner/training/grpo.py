@@ -53,6 +53,7 @@ TINY: dict[str, Any] = {
     "average": 0.98,
     "max_new_tokens": 224,
     "no_target_share": 0.3,
+    "rehearsed_share": 0.0,
     "max_steps": 200,
 }
 ROUTER: dict[str, Any] = {"max_new_tokens": 512}
@@ -117,6 +118,12 @@ def build_parser() -> argparse.ArgumentParser:
             "no_target_share", "of requests with nothing to find, in scenes (of --data it is decided by prepare)"
         ),
     )
+    add(
+        "--rehearsed_share",
+        type=float,
+        metavar="SHARE",
+        help=_help("rehearsed_share", "of scenes with drawings of the supervised stages"),
+    )
     add("--lora", type=int, nargs="?", const=64, default=0, metavar="RANK", help="train adapters; default rank: 64")
     add("--freeze", choices=("vision", "language"), help="leave the vision tower or the language model as it is")
     add(
@@ -155,8 +162,9 @@ def complete(settings: argparse.Namespace) -> argparse.Namespace:
     defaults = (
         PUBLISHED | (ROUTER if router else {}) | (TINY if tiny else {}) | (TINY_ROUTER if tiny and router else {})
     )
-    if settings.no_target_share is not None and (settings.data or router):
-        raise UsageError("--no_target_share is of scenes; that of --data is decided when it is prepared")
+    for name in ("no_target_share", "rehearsed_share"):
+        if getattr(settings, name) is not None and (settings.data or router):
+            raise UsageError(f"--{name} is of scenes; what --data has is decided when it is prepared")
     if settings.lora:
         defaults["lr"] *= LORA_LR
     if settings.epochs is not None:
@@ -176,7 +184,7 @@ def complete(settings: argparse.Namespace) -> argparse.Namespace:
         raise UsageError("--lora adapts the language model, which --freeze language leaves as it is")
     if settings.num_generations < 2:
         raise UsageError(f"--num_generations {settings.num_generations}: rollouts are compared, so at least 2")
-    for name in ("average", "no_target_share"):
+    for name in ("average", "no_target_share", "rehearsed_share"):
         value = getattr(settings, name)
         if value is not None and not 0 <= value < 1:
             raise UsageError(f"--{name} {value}: must be at least 0 and less than 1")

@@ -128,7 +128,8 @@ def _reasoner(settings: argparse.Namespace) -> Subject:
     if settings.data:
         train, held_out = table_rows(settings.data, settings.eval_data, settings.eval_n, size)
     else:
-        train = Rows(ENDLESS, lambda i: scene_row(settings.seed, i, size, settings.no_target_share))
+        shares = settings.no_target_share, settings.rehearsed_share
+        train = Rows(ENDLESS, lambda i: scene_row(settings.seed, i, size, *shares))
         held_out = Rows(settings.eval_n, lambda i: scene_row(HELD_OUT_SEED, i, size, NO_TARGET_SHARE))
 
     def score(rows: Sequence[Row]) -> list[Scores]:
@@ -181,22 +182,24 @@ def reasoner_row(id: str, kind: str, problem: str, solution: str, image: Image.I
     }
 
 
-def scene_row(seed: int, number: int, size: Size, no_target_share: float) -> Row:
+def scene_row(seed: int, number: int, size: Size, no_target_share: float, rehearsed_share: float = 0.0) -> Row:
     """A request to find, segment or count in a scene that is made up for it, in a wording that is trained on.
 
-    The drawings are those that the supervised stages leave to reinforcement learning.
+    The drawings are those that the supervised stages leave to reinforcement learning, but for a share of the scenes.
 
     Args:
         seed: of the rows.
         number: of the row among them.
         size: (width, height) of the model's frame.
         no_target_share: of requests for what is not there, besides those that are among the other kinds.
+        rehearsed_share: of scenes with the drawings of the supervised stages.
     """
     from vision_reasoner.training.prepare import ScenePicture
     from vision_reasoner.training.requests import View, absent, random_requests
 
     for attempt in itertools.count(number, ENDLESS):  # nearly always the first
-        scene = ScenePicture(FIRST_SCENE_SEED + seed, attempt, "rewarded", SCENE_OBJECTS).scene()
+        drawings = "train" if Random(f"drawings {seed} {attempt}").random() < rehearsed_share else "rewarded"
+        scene = ScenePicture(FIRST_SCENE_SEED + seed, attempt, drawings, SCENE_OBJECTS).scene()
         rng = Random(f"grpo {seed} {attempt}")
         for request in [absent(View(scene, rng))] if rng.random() < no_target_share else random_requests(scene, rng, 4):
             if request is None or request.task is Task.VQA:
