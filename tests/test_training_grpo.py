@@ -243,17 +243,18 @@ def test_a_scenes_row_is_a_request_for_objects_and_the_same_again(monkeypatch: p
 
 
 def test_a_share_of_the_scenes_that_are_trained_on_has_the_supervised_stages_drawings_the_evaluated_ones_none(
-    monkeypatch: pytest.MonkeyPatch,
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
     monkeypatch.setattr(prepare, "_sprites", lambda split: asked.append(split) or drawings.sprites())  # type: ignore[func-returns-value]
+    subject = load_subject(settings_for(bundle, tmp_path, "--rehearsed_share", 0.25, "--eval_n", 20))
     for number in range(40):
-        scene_row(1, number, SIZE, 0.3, 0.25)
+        subject.train.at(number)
     assert 4 <= asked.count("train") <= 16
     assert set(asked) == {"train", "rewarded"}
     asked.clear()
-    for number in range(40):
-        scene_row(1, number, SIZE, 0.3)
+    for number in range(20):
+        subject.held_out.at(number)
     assert set(asked) == {"rewarded"}
 
 

@@ -2,8 +2,8 @@
 
     python -m vision_reasoner.training.art          # fetch and rasterise into .art/ (about 38 MB, needs npm)
 
-Three styles are what the supervised stages see, two others what reinforcement learning sees, and one is never trained
-on. Of the styles that are, one drawing in ten is never trained on either.
+Three styles are what the supervised stages see, two others are for reinforcement learning, which may rehearse the first
+three, and one is never trained on. Of the styles that are, one drawing in ten is never trained on either.
 """
 
 import argparse

@@ -164,7 +164,7 @@ def complete(settings: argparse.Namespace) -> argparse.Namespace:
     )
     for name in ("no_target_share", "rehearsed_share"):
         if getattr(settings, name) is not None and (settings.data or router):
-            raise UsageError(f"--{name} is of scenes; what --data has is decided when it is prepared")
+            raise UsageError(f"--{name} is of scenes, which a reasoner is trained on where there is no --data")
     if settings.lora:
         defaults["lr"] *= LORA_LR
     if settings.epochs is not None:
