@@ -21,7 +21,7 @@ from evaluation.metrics import coco
 from evaluation.metrics.bootstrap import difference
 from evaluation.ranking import NAMES, Annotations, rank
 from evaluation.records import INSTANCES, read_json, read_manifest, read_records
-from evaluation.suites import PROTOCOLS, SUITES, Record, Scores, Suite, table_of
+from evaluation.suites import PROTOCOLS, SUITES, Record, Scores, Suite, scores_of, table_of
 from vision_reasoner.errors import UsageError
 from vision_reasoner.inference import add_output_options, run_command
 
@@ -82,7 +82,7 @@ def compare(first: Path, second: Path) -> dict[str, Any]:
 def _results(suite: Suite, folder: Path) -> dict[int, Result]:
     """Records with their scores, by number."""
     return {
-        record["index"]: (record, None if record["error"] is not None else suite.score(record))
+        record["index"]: (record, None if record["error"] is not None else scores_of(suite, record))
         for record in read_records(folder)
     }
 

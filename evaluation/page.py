@@ -24,11 +24,12 @@ from evaluation.headline import headline
 from evaluation.records import METRICS, PAGE, PLACES, read_json, read_manifest, read_records
 from evaluation.samples import Samples
 from evaluation.sources import PICTURES, open_source
-from evaluation.suites import SUITES, Record, Scores
+from evaluation.suites import SUITES, Record, Scores, scores_of
 from vision_reasoner.errors import DataError, ImageError
 from vision_reasoner.files import write_whole
 from vision_reasoner.images import load_image
-from vision_reasoner.results import Mask, Status, decode_mask, encode_mask
+from vision_reasoner.masks import Mask, RunLengths, decode_mask, encode_mask
+from vision_reasoner.results import Status
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ def write_page(folder: Path, out: Path | None = None, *, most: int = IN_GALLERY)
     manifest, metrics = read_manifest(folder), read_json(folder / METRICS)
     records = sorted(read_records(folder), key=lambda record: record["index"])
     suite = SUITES[manifest["suite"]]
-    scores = [None if record["error"] is not None else suite.score(record) for record in records]
+    scores = [None if record["error"] is not None else scores_of(suite, record) for record in records]
     remarks = []
     try:
         pictures = _open_pictures(manifest)
@@ -218,7 +219,7 @@ def thumbnail(image: Image.Image, pixels: int) -> str:
     return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def small_mask(mask: Mask) -> dict[str, Any] | None:
+def small_mask(mask: Mask) -> RunLengths | None:
     """An (H, W) bool mask as COCO run lengths of at most MASK_SIDE pixels a side; None where it is empty.
 
     What covers a quarter of a small pixel counts, so that thin objects do not fall through.

@@ -16,7 +16,7 @@ from evaluation.page import write_page
 from evaluation.published import published
 from evaluation.ranking import Annotations, measure_ranking
 from evaluation.records import INSTANCES, METRICS, PAGE, read_json, read_manifest, read_records, write_json
-from evaluation.suites import PROTOCOLS, SUITES, Record, Scores, measure
+from evaluation.suites import PROTOCOLS, SUITES, Record, Scores, measure, scores_of
 from vision_reasoner.inference import add_output_options, run_command
 from vision_reasoner.results import Status
 
@@ -25,7 +25,7 @@ def compute_metrics(folder: Path) -> dict[str, Any]:
     """All that metrics.json holds.
 
     Raises:
-        DataError: the run is not finished, a sample is there twice, or the folder holds no run.
+        DataError: the run is not finished, a sample is there twice or has damaged masks, or the folder holds no run.
     """
     manifest = read_manifest(folder)
     suite = SUITES[manifest["suite"]]
@@ -38,7 +38,7 @@ def compute_metrics(folder: Path) -> dict[str, Any]:
             errors += 1
             continue
         statuses[record["status"]] += 1
-        scored.append((record["index"], record["image_id"], suite.score(record)))
+        scored.append((record["index"], record["image_id"], scores_of(suite, record)))
         if suite.ranked:
             ranked.append(record)
     scored.sort(key=lambda one: one[0])  # sums do not depend on the order in which samples were finished

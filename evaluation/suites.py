@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from evaluation.metrics import boxes, counting, segmentation, text
 from evaluation.metrics.bootstrap import Combine, Estimate, Values, interval, ratio
 from evaluation.sources import Row
-from vision_reasoner.errors import UsageError
+from vision_reasoner.errors import DataError, UsageError
 from vision_reasoner.images import load_image
-from vision_reasoner.results import Task, encode_mask
+from vision_reasoner.masks import RunLengths, check_run_lengths, encode_mask
+from vision_reasoner.results import Task
 
 Protocol = Literal["official", "upstream"]
 PROTOCOLS: tuple[Protocol, ...] = ("official", "upstream")
@@ -139,6 +140,18 @@ def table_of(scores: Sequence[Scores]) -> Table:
     return {**columns, "1": np.ones(len(scores))}
 
 
+def scores_of(suite: Suite, record: Record) -> Scores:
+    """The scores of a record without an error.
+
+    Raises:
+        DataError: its masks are damaged.
+    """
+    try:
+        return suite.score(record)
+    except DataError as error:
+        raise DataError(f"sample {record['id']}: {error}") from error
+
+
 def measure(suite: Suite, scores: Sequence[Scores], image_ids: Sequence[str]) -> list[dict[str, Any]]:
     """The figures of N samples with their 95 % intervals, as plain values.
 
@@ -181,11 +194,10 @@ def figure_json(
 
 
 # --- segmentation -----------------------------------------------------------------------------------------------------
-def _mask(value: Any) -> dict[str, Any]:
+def _mask(value: Any) -> RunLengths:
     """A mask, however it is stored, as run lengths: (H, W), COCO's run lengths, or a picture that is not 0 inside."""
     if isinstance(value, Mapping) and "counts" in value:
-        size, counts = value["size"], value["counts"]
-        return {"size": list(size), "counts": counts.decode() if isinstance(counts, bytes) else counts}
+        return check_run_lengths(value)
     if isinstance(value, Mapping):
         return encode_mask(np.asarray(load_image(value["bytes"] or value["path"]).convert("L")) > 0)
     mask = np.asarray(value, dtype=np.bool_)

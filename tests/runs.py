@@ -16,7 +16,8 @@ from evaluation.suites import SUITES
 from evaluation.workers import record_of
 from vision_reasoner.files import add_lines
 from vision_reasoner.geometry import Box, Point
-from vision_reasoner.results import Instance, Mask, Prediction, Status, Task, decode_mask, encode_mask
+from vision_reasoner.masks import Mask, decode_mask, encode_mask
+from vision_reasoner.results import Instance, Prediction, Status, Task
 
 SIZE = (96, 64)  # (width, height) of every picture
 Answer = Callable[[Sample], Prediction | Exception]

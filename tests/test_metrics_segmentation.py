@@ -11,7 +11,7 @@ from pycocotools import mask as coco_mask
 
 from evaluation.metrics.bootstrap import interval, ratio
 from evaluation.metrics.segmentation import iou, overlap, score
-from vision_reasoner.results import encode_mask
+from vision_reasoner.masks import encode_mask
 
 SHAPE = (5, 7)
 masks = hnp.arrays(np.bool_, SHAPE)

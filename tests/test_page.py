@@ -15,7 +15,8 @@ from evaluation.report import write_report
 from tests.browser import CHROMIUM, Browser
 from tests.runs import SIZE, disc, make_data, right, write_run
 from vision_reasoner.errors import ImageError
-from vision_reasoner.results import Status, decode_mask, encode_mask
+from vision_reasoner.masks import decode_mask, encode_mask
+from vision_reasoner.results import Status
 
 HOSTILE = (
     '</script><script>window.harmed = 1</script><img src="x" onerror="window.harmed = 1"><!-- \u2028 \ud800 &lt;b&gt;'

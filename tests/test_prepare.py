@@ -18,7 +18,7 @@ from evaluation.sources import open_source
 from evaluation.suites import SUITES
 from tests import releases
 from tests.conftest import noise
-from vision_reasoner.results import decode_mask
+from vision_reasoner.masks import decode_mask
 from vision_reasoner.training.rows import load_table, write_table
 
 COMMON = ["image", "text", "image_id", "ann_id", "img_height", "img_width"]

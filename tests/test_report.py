@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from evaluation import compare
 from evaluation.records import MANIFEST, METRICS, PAGE, SAMPLES
 from evaluation.report import main, table, write_report
 from tests.runs import make_data, write_run
-from vision_reasoner.results import encode_mask
+from vision_reasoner.masks import encode_mask
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -33,6 +34,18 @@ def test_figures_are_made_anew_without_model_or_data(folder, capsys):
     out = capsys.readouterr().out
     assert "segmentation on toys (test" in out
     assert (folder / PAGE).is_file()
+
+
+@pytest.mark.parametrize("command", [main, lambda folder: compare.main([*folder, *folder])])
+@pytest.mark.parametrize("counts", ["0", "", [], "b'0'"])
+def test_damaged_run_lengths_of_a_record_end_in_one_line(folder, capsys, command, counts):
+    lines = [json.loads(line) for line in (folder / SAMPLES).read_text().splitlines()]
+    lines[3]["truth"]["mask"]["counts"] = counts
+    (folder / SAMPLES).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert command([str(folder)]) == 3
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: sample {lines[3]['id']}: run lengths")
+    assert error.count("\n") == 1
 
 
 def test_the_order_of_lines_changes_no_byte(folder):

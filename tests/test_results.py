@@ -15,7 +15,8 @@ from PIL import Image
 
 from vision_reasoner.errors import UsageError
 from vision_reasoner.geometry import Box, Point
-from vision_reasoner.results import Instance, Prediction, Status, Task, decode_mask, encode_mask
+from vision_reasoner.masks import decode_mask, encode_mask
+from vision_reasoner.results import Instance, Prediction, Status, Task
 
 SIZE = (40, 30)
 

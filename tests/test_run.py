@@ -145,6 +145,19 @@ def test_a_row_that_cannot_be_used_is_an_error_of_its_own(tmp_path, folder):
     assert "row 1" in records(folder)[1]["error"]
 
 
+@pytest.mark.parametrize("counts", ["0", "", [96 * 64 - 1], "b'0'"])
+def test_run_lengths_that_do_not_add_up_are_an_error_of_their_row_before_it_is_asked(tmp_path, folder, counts):
+    data = make_data(tmp_path / "data", "segmentation", 4)
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    rows[2]["mask"]["counts"] = counts
+    data.write_text("\n".join(map(json.dumps, rows)))
+    model = toy_model()
+    assert toy_run(data, "segmentation", folder, model)["errors"] == 1
+    assert 2 not in itertools.chain(*model.reasoner.batches)
+    assert "row 2" in records(folder)[2]["error"]
+    assert "run lengths" in records(folder)[2]["error"]
+
+
 def test_a_mask_of_another_shape_than_its_picture_is_said_and_not_scored(tmp_path, folder):
     data = make_data(tmp_path / "data", "segmentation", 4)
     from PIL import Image

@@ -10,7 +10,8 @@ from PIL import Image
 from evaluation.published import PUBLISHED, published
 from evaluation.suites import SUITES, Figure, choose_suite, measure, plain_name, table_of
 from vision_reasoner.errors import UsageError
-from vision_reasoner.results import Task, decode_mask, encode_mask
+from vision_reasoner.masks import decode_mask, encode_mask
+from vision_reasoner.results import Task
 
 H, W = 20, 30
 SEGMENTATION, DETECTION, COUNTING = (SUITES[name] for name in ("segmentation", "detection", "counting"))

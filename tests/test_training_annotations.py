@@ -75,10 +75,10 @@ def test_a_picture_that_is_not_as_annotated_is_refused(tmp_path: Path) -> None:
         (None, "no outline"),
         ([], "no outline"),
         ([["a", "b"]], "neither polygons nor run lengths"),
-        ({"size": [100, 200]}, "neither polygons nor run lengths"),
+        ({"size": [100, 200]}, "a mask's run lengths must be"),
         ({"size": [200, 100], "counts": [5]}, "not of its picture's size"),
         ({"size": [10**6, 10**6], "counts": "abc"}, "not of its picture's size"),
-        ({"size": [100, 200], "counts": [10**9]}, "neither polygons nor run lengths"),
+        ({"size": [100, 200], "counts": [10**9]}, "run lengths must add up"),
     ],
 )
 def test_an_outline_that_cannot_be_drawn_is_refused(tmp_path: Path, outline: Any, complaint: str) -> None:

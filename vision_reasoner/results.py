@@ -11,15 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from vision_reasoner.errors import UsageError
 from vision_reasoner.files import write_whole
 from vision_reasoner.geometry import Box, Point, Size
-
-Mask = NDArray[np.bool_]
-"""(H, W) bool, True inside the object, in pixels of the original image."""
+from vision_reasoner.images import ImageSource
+from vision_reasoner.masks import Mask, decode_mask, encode_mask
 
 
 class Task(StrEnum):
@@ -187,7 +185,7 @@ class Prediction:
     def to_json(self) -> dict[str, Any]:
         """Plain Python values that `json.dumps` takes; `from_json` is the way back.
 
-        A mask becomes COCO's compressed run lengths: `{"size": [H, W], "counts": str}`.
+        A mask becomes COCO's compressed run lengths, see `masks.RunLengths`.
         """
         return {
             "image_size": [int(side) for side in self.image_size],
@@ -219,6 +217,7 @@ class Prediction:
         Raises:
             KeyError: a key is missing.
             ValueError: a value does not fit (see the class).
+            DataError: a mask's run lengths are damaged.
         """
         instances = [
             Instance(
@@ -244,17 +243,17 @@ class Prediction:
             timings=dict(data["timings"]),
         )
 
-    def plot(self, image: Image.Image) -> Image.Image:
+    def plot(self, image: ImageSource) -> Image.Image:
         """The picture of the result in three panels: the image, boxes and points, masks.
 
         Args:
-            image: the original image, upright (as `load_image` gives it), of `image_size`.
+            image: the original image, as `load_image` takes it; upright, it has `image_size`.
         """
         from vision_reasoner.visualize import draw_prediction
 
         return draw_prediction(image, self)
 
-    def save(self, path: str | Path, image: Image.Image | None = None) -> None:
+    def save(self, path: str | Path, image: ImageSource | None = None) -> None:
         """Write the result to `path`: the numbers if it ends in .json, otherwise the picture that `plot` draws.
 
         Missing folders are made. The file appears whole or not at all.
@@ -276,18 +275,3 @@ class Prediction:
             raise UsageError(f"{path}: a picture of the result needs the original image; call save(path, image)")
         picture = self.plot(image)
         write_whole(path, lambda part: picture.save(part, format=picture_format))
-
-
-def encode_mask(mask: Mask) -> dict[str, Any]:
-    """COCO's compressed run lengths of an (H, W) bool mask: `{"size": [H, W], "counts": str}`."""
-    from pycocotools import mask as coco_mask
-
-    encoded = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
-
-
-def decode_mask(encoded: Mapping[str, Any]) -> Mask:
-    """The (H, W) bool mask of COCO's compressed run lengths."""
-    from pycocotools import mask as coco_mask
-
-    return coco_mask.decode({"size": encoded["size"], "counts": encoded["counts"].encode("ascii")}).astype(np.bool_)

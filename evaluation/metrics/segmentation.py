@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from vision_reasoner.results import Mask, encode_mask
+from vision_reasoner.masks import Mask, RunLengths, check_run_lengths, encode_mask
 
 AnyMask = Mask | Mapping[str, Any]
 """(H, W) bool, or COCO's compressed run lengths `{"size": [H, W], "counts": str or bytes}`; both in image pixels."""
@@ -46,6 +46,7 @@ def overlap(predicted: Sequence[AnyMask], truth: Sequence[AnyMask], *, ignore: S
 
     Raises:
         ValueError: a mask is neither an (H, W) bool array nor run lengths, or two differ in size.
+        DataError: run lengths are damaged.
     """
     sizes: set[tuple[int, int]] = set()
     paint, target, left_out = (_union(masks, sizes) for masks in (predicted, truth, ignore))
@@ -96,11 +97,11 @@ def _union(masks: Sequence[AnyMask], sizes: set[tuple[int, int]]) -> Mapping[str
     return coco_mask.merge(encoded) if len(encoded) > 1 else next(iter(encoded), None)
 
 
-def _encoded(mask: AnyMask) -> Mapping[str, Any]:
+def _encoded(mask: AnyMask) -> RunLengths:
     if isinstance(mask, np.ndarray) and mask.ndim == 2 and mask.dtype == np.bool_:
         return encode_mask(mask)
-    if isinstance(mask, Mapping) and {"size", "counts"} <= mask.keys():
-        return mask
+    if isinstance(mask, Mapping):
+        return check_run_lengths(mask)
     raise ValueError(f"a mask must be (H, W) bool or COCO run lengths, got {_described(mask)}; give masks as a list")
 
 

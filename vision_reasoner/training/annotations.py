@@ -22,7 +22,7 @@ from PIL import Image, ImageDraw
 from vision_reasoner.errors import DataError, one_line
 from vision_reasoner.geometry import Size
 from vision_reasoner.images import SUFFIXES, load_image
-from vision_reasoner.results import Mask
+from vision_reasoner.masks import Mask, decode_mask
 
 XYXY = tuple[float, float, float, float]
 
@@ -103,14 +103,15 @@ class Annotation:
             )
         if isinstance(self.outline, dict) and list(self.outline.get("size", ())) != [height, width]:
             raise DataError(f"annotation {self.id}: its run lengths are not of its picture's size ({width}x{height})")
+        if isinstance(self.outline, dict):
+            try:
+                return decode_mask(self.outline)
+            except DataError as error:
+                raise DataError(f"annotation {self.id}: {error}") from error
         try:
-            if isinstance(self.outline, list):
-                encoded = coco_mask.merge(coco_mask.frPyObjects(self.outline, height, width))
-            elif isinstance(self.outline["counts"], list):
-                encoded = coco_mask.frPyObjects(self.outline, height, width)
-            else:
-                encoded = self.outline
-            return coco_mask.decode(encoded).astype(np.bool_)
+            encoded = coco_mask.merge(coco_mask.frPyObjects(self.outline, height, width))
+            mask: Mask = coco_mask.decode(encoded).astype(np.bool_)
+            return mask
         except Exception as error:  # the C extension raises nearly anything
             raise DataError(f"annotation {self.id}: its outline is neither polygons nor run lengths") from error
 

@@ -22,9 +22,9 @@ from PIL import Image
 from vision_reasoner.errors import DataError, VisionReasonerError, one_line
 from vision_reasoner.geometry import Box, Point, Size
 from vision_reasoner.images import load_image
+from vision_reasoner.masks import Mask
 from vision_reasoner.prompts import VISION_REASONER
 from vision_reasoner.reasoner import frame_picture
-from vision_reasoner.results import Mask
 
 if TYPE_CHECKING:
     import datasets
