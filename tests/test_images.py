@@ -98,15 +98,46 @@ STORED = {  # how an upright picture is stored under each EXIF orientation
 }
 
 
-@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "TIFF", "WEBP", "AVIF"])
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_pictures_are_turned_upright(image_format, orientation):
+def stored(orientation, image_format, kind="exif"):
+    """PICTURE as a camera stores it that says its orientation in EXIF or XMP."""
     turn = STORED[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    data = encoded(PICTURE if turn is None else PICTURE.transpose(turn), image_format, exif=exif)
-    assert difference(load_image(data)) < 12
+    xmp = f'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="{orientation}"/>'.encode()
+    metadata = {"exif": exif} if kind == "exif" else {"xmp": xmp}
+    return encoded(PICTURE if turn is None else PICTURE.transpose(turn), image_format, **metadata)
+
+
+@pytest.mark.parametrize(
+    ("image_format", "kind"),
+    [*((f, "exif") for f in ("JPEG", "PNG", "TIFF", "WEBP", "AVIF")), ("JPEG", "xmp"), ("WEBP", "xmp")],
+)
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_are_turned_upright_once(image_format, kind, orientation):
+    data = stored(orientation, image_format, kind)
+    once = load_image(data)
+    assert difference(once) < 12
     assert difference(load_image(Image.open(io.BytesIO(data)))) < 12
+    assert load_image(once) == once
+
+
+MODES = "1 L LA La P PA RGB RGBA RGBa RGBX CMYK YCbCr LAB HSV I I;16 F".split()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_loaded_picture_is_loaded_again_as_it_is(mode):
+    through = {"La": "LA", "PA": "P", "RGBa": "RGBA", "LAB": "RGB", "HSV": "RGB"}.get(mode, mode)
+    picture = (PICTURE.convert("L") if mode == "I;16" else PICTURE).convert(through).convert(mode)
+    once = load_image(picture)
+    assert once.info == {}
+    assert load_image(once) == once
+
+
+@pytest.mark.parametrize("transparent", [(255, 0, 0), (0, 0, 255)])
+def test_a_transparent_color_is_laid_on_white_once(transparent):
+    once = load_image(encoded(PICTURE, transparency=transparent))
+    assert once.getpixel((1 if transparent[0] else 39, 1 if transparent[0] else 23)) == (255, 255, 255)
+    assert load_image(once) == once
 
 
 def test_an_orientation_that_does_not_exist_is_passed_over():

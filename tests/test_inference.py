@@ -9,15 +9,17 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops
 
 from tests.conftest import noise
-from vision_reasoner import ScriptedReasoner, VisionReasoner, __version__
+from vision_reasoner import ScriptedReasoner, VisionReasoner, __version__, images
 from vision_reasoner.errors import ImageError
 from vision_reasoner.images import MAX_PIXELS
 from vision_reasoner.inference import DEFAULT_IMAGE, DEFAULT_QUERY, TASKS, build_parser, expand, main
 from vision_reasoner.parsing import MAX_OBJECTS
+from vision_reasoner.prompts import VISION_REASONER
 from vision_reasoner.reasoner import MAX_NEW_TOKENS, Reply
 from vision_reasoner.results import Prediction, Task
 
@@ -74,6 +76,57 @@ def test_standard_output_has_the_original_s_lines_and_nothing_else(says, picture
     assert run(picture, tmp_path, "--query", "The dog?", "--task", task) == 0
     assert capsys.readouterr().out.splitlines() == [f"Task type: {task}", "User question: The dog?", *lines]
     assert Image.open(tmp_path / "out.png").width > 100
+
+
+class FindsRed:
+    """A reasoner that answers with the bounds of what is red in the picture that it is shown."""
+
+    dialect = VISION_REASONER
+
+    def ask(self, images, queries, **_):
+        boxes = [list(red_bounds(image)) for image in images]
+        texts = [
+            f'<think>{q}</think><answer>[{{"bbox_2d": {b}}}]</answer>' for q, b in zip(queries, boxes, strict=True)
+        ]
+        return [Reply(text, image.size) for text, image in zip(texts, images, strict=True)]
+
+
+def red_bounds(image):
+    red, green, _ = image.split()
+    bounds = ImageChops.subtract(red, green).point(lambda value: 255 * (value > 128)).getbbox()
+    assert bounds is not None
+    return bounds
+
+
+def metadata(orientation, kind):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    xmp = f'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="{orientation}"/>'.encode()
+    return {"exif": exif} if kind == "exif" else {"xmp": xmp}
+
+
+@pytest.mark.parametrize("many", [False, True])
+@pytest.mark.parametrize("kind", ["exif", "xmp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photos_from_phones_are_turned_once(tmp_path, capsys, monkeypatch, orientation, kind, many):
+    upright = Image.new("RGB", (96, 64), (40, 40, 160))
+    upright.paste((250, 0, 0), (8, 16, 32, 24))
+    undo = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
+    turn = undo.get(orientation) or images._TURNS.get(orientation)
+    stored = upright if turn is None else upright.transpose(turn)
+    stored.save(tmp_path / "phone.jpg", quality=100, subsampling=0, **metadata(orientation, kind))
+    model = VisionReasoner(FindsRed())
+    monkeypatch.setattr(VisionReasoner, "from_pretrained", lambda *_, **__: model)
+    where = ["--output_dir", str(tmp_path / "results")] if many else []
+    assert run(str(tmp_path / "phone.jpg"), tmp_path, "--task", "detection", "--json", *where) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["image_size"] == [96, 64]
+    assert np.abs(np.subtract(found["instances"][0]["box"], (8, 16, 32, 24))).max() <= 1
+    with Image.open(tmp_path / "results/phone.png" if many else tmp_path / "out.png") as panels:
+        left = panels.crop((0, 0, panels.width // 3, panels.height))  # the picture, enlarged eight times
+    bounds = red_bounds(left)
+    assert bounds[2] - bounds[0] == pytest.approx(8 * 24, abs=16)
+    assert bounds[0] == pytest.approx(8 * 8 + 12, abs=16)
 
 
 def test_segmentation_end_to_end_with_weights(bundle, picture, tmp_path, capsys, monkeypatch):

@@ -53,7 +53,8 @@ def load_image(
         notes: a list that remarks on how the picture was taken are appended to (one line each).
 
     Returns:
-        A new image of mode RGB; the given one is left as it was.
+        A new image of mode RGB without any metadata, so that loading it again gives the same pixels. The given one is
+        left as it was.
 
     Raises:
         ImageError: the picture is missing, unreadable, too large, or not of an accepted format.
@@ -87,6 +88,8 @@ def load_image(
             ) from error
         rgb = _to_rgb(_upright(image, name, remarks), name, remarks)
         frames = _frame_count(image)
+    # Pillow copies EXIF, XMP, and transparency along; read a second time, they would turn or bleach the image again.
+    rgb.info = {}
     if frames > 1:
         remarks.append(f"{name}: only the first of its {frames} frames is used")
     return rgb

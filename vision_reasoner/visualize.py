@@ -10,7 +10,9 @@ import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont, ImageOps
 
 from vision_reasoner.geometry import rescale
-from vision_reasoner.results import Mask, Prediction, Status, Task
+from vision_reasoner.images import MAX_PIXELS, ImageSource, load_image
+from vision_reasoner.masks import Mask
+from vision_reasoner.results import Prediction, Status, Task
 
 PANEL_SIDE = 768  # the longer side of a panel: small pictures are enlarged to it so that numbers stay legible
 MARGIN = 12
@@ -47,27 +49,29 @@ def object_colours(count: int) -> list[Colour]:
     return colours
 
 
-def draw_prediction(image: Image.Image, prediction: Prediction) -> Image.Image:
+def draw_prediction(source: ImageSource, prediction: Prediction) -> Image.Image:
     """The three panels side by side with a caption, as a new RGB image.
 
     Objects are numbered from 1 in the prediction's order, with the same colour in both panels.
 
     Args:
-        image: the original image, upright, of `prediction.image_size`.
+        source: the original image, as `load_image` takes it; upright, it has `prediction.image_size`.
         prediction: boxes, points and masks in pixels of that image.
 
     Raises:
         ValueError: the image has another size.
     """
-    if image.size != tuple(prediction.image_size):
+    width, height = prediction.image_size
+    image = load_image(source, max_pixels=max(MAX_PIXELS, width * height))  # whatever limit it was predicted under
+    if image.size != (width, height):
         raise ValueError(
-            f"the image must have the prediction's size {tuple(prediction.image_size)}, got {image.size}; "
+            f"the image must have the prediction's size {(width, height)}, got {image.size}; "
             "give the picture that was predicted on"
         )
     scale = PANEL_SIDE / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     resampling = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC
-    plain = image.convert("RGB").resize(size, resampling)
+    plain = image.resize(size, resampling)
 
     style = _style(prediction.count)
     colours = object_colours(prediction.count)
