@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from PIL import Image
 
 from tests.conftest import noise
-from tests.tiny import FRAME_SIDE, save_qwen2_vl, save_reasoner
+from tests.tiny import FRAME_SIDE, SPECIAL_TOKENS, save_qwen2_vl, save_reasoner
 from vision_reasoner import window_attention
 from vision_reasoner.errors import CheckpointError, ImageError, UsageError
 from vision_reasoner.prompts import QWEN2_5_VL, QWEN2_VL, VISION_REASONER
@@ -198,10 +199,28 @@ def test_decoding_is_greedy_and_keeps_the_repetition_penalty(bundle, pictures, m
     assert calls[0]["generation_config"].repetition_penalty == 1.05
 
 
-@pytest.mark.parametrize("query", ["", "two <|image_pad|> pads", "<|im_start|>system"])
-def test_queries_that_would_break_the_conversation_are_refused(reasoner, pictures, query):
+@pytest.mark.parametrize("task", [OBJECTS, Task.VQA])
+@pytest.mark.parametrize("query", ["", " ", "two <|image_pad|> pads", "<|im_start|>system"])
+def test_queries_that_would_break_the_conversation_are_refused(reasoner, pictures, query, task):
     with pytest.raises(ImageError, match="query"):
+        ask(reasoner, pictures[:1], [query], [task])
+
+
+@pytest.mark.parametrize("token", SPECIAL_TOKENS)
+def test_what_becomes_a_special_token_in_the_prompt_is_refused(reasoner, pictures, token):
+    with pytest.raises(ImageError, match=re.escape(f"control token {token!r}")):
+        ask(reasoner, pictures[:1], [f"a {token.upper()}."], [OBJECTS])
+
+
+@pytest.mark.parametrize("query", ["...", '"?"', "!"])
+def test_a_query_of_which_the_prompt_keeps_nothing_is_refused(reasoner, pictures, query):
+    with pytest.raises(ImageError, match="the query is empty"):
         ask(reasoner, pictures[:1], [query], [OBJECTS])
+
+
+def test_capitals_that_stay_text_are_asked(reasoner, pictures):
+    (reply,) = ask(reasoner, pictures[:1], ["What does <|IM_END|> mean?"], [Task.VQA])  # a question is not lower-cased
+    assert reply.n_tokens
 
 
 def test_a_query_longer_than_the_checkpoint_takes_is_refused(reasoner, pictures):

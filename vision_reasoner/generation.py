@@ -89,10 +89,10 @@ def load_model(
 
 
 def check_text(text: str, tokenizer: Any) -> None:
-    """Refuse a request that is empty, no text, or would be read as part of the conversation's frame.
+    """Reject a query, as it stands in the prompt, that is empty, not valid Unicode, or contains special tokens.
 
     Raises:
-        ImageError: it is empty, has characters that are none, or a control token of the model, such as `<|im_end|>`.
+        ImageError: it is one of these.
     """
     if not text.strip():
         raise ImageError("the query is empty; say what to find, count or answer")
@@ -100,9 +100,10 @@ def check_text(text: str, tokenizer: Any) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         raise ImageError("the query is not valid Unicode text; check its encoding") from error
-    for token in tokenizer.added_tokens_decoder.values():
-        if token.special and token.content in text:
-            raise ImageError(f"the query contains the model's control token {token.content!r}; leave it out")
+    special = {number: token.content for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    found = special.keys() & set(tokenizer(text, add_special_tokens=False)["input_ids"])
+    if found:
+        raise ImageError(f"the query contains the model's control token {special[min(found)]!r}; leave it out")
 
 
 def decode_greedily(

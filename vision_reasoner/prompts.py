@@ -35,9 +35,13 @@ class Dialect:
     grammar: Grammar
     normalise_query: bool = False
 
+    def query_for(self, query: str) -> str:
+        """`query` as it stands in the prompt."""
+        return normalise_query(query) if self.normalise_query else query
+
     def text_for(self, query: str) -> str:
         """The user turn's text for `query`."""
-        return self.prompt.replace("{query}", normalise_query(query) if self.normalise_query else query)
+        return self.prompt.replace("{query}", self.query_for(query))
 
 
 # The sentences follow each other without a space: so it was in training.

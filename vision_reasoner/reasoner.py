@@ -4,6 +4,7 @@ Owns how a picture is framed for the model. Knows nothing of what a reply means;
 that comes with it (`Reply.model_size`).
 """
 
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -80,11 +81,16 @@ class AnyReasoner(Protocol):
         ...
 
 
-def prompt_for(query: str, task: Task, dialect: Dialect, compat: Compat = "none") -> str:
-    """The text that goes with the picture: the dialect's prompt, or for VQA the bare question."""
+def query_for(query: str, task: Task, dialect: Dialect, compat: Compat = "none") -> str:
+    """The query as it stands in the prompt."""
     if task is Task.VQA:
         return normalise_query(query) if compat == "upstream" else query
-    return dialect.text_for(query)
+    return dialect.query_for(query)
+
+
+def prompt_for(query: str, task: Task, dialect: Dialect, compat: Compat = "none") -> str:
+    """The text that goes with the picture: the dialect's prompt, or for VQA the bare question."""
+    return query_for(query, task, dialect, compat) if task is Task.VQA else dialect.text_for(query)
 
 
 def frame_picture(image: Image.Image, size: Size | None) -> Image.Image:
@@ -94,6 +100,8 @@ def frame_picture(image: Image.Image, size: Size | None) -> Image.Image:
 
 class Reasoner:
     """A Qwen2.5-VL or Qwen2-VL model with its processor, asked greedily and in true batches.
+
+    It may be used from several threads; their batches take turns.
 
     Attributes:
         frame_side: the side of the square that pictures are squashed to, where the dialect says so.
@@ -127,6 +135,8 @@ class Reasoner:
         self.dialect = dialect
         self.compat = compat
         self.logprobs = logprobs
+        # One generation at a time: between steps the model keeps its images' positions, the tokenizer its padding.
+        self._lock = threading.Lock()
         self._fits: dict[Size | None, int] = {}  # by frame, how many at once memory sufficed for when it once did not
         grid = processor.image_processor.patch_size * processor.image_processor.merge_size
         self.frame_side: int = getattr(model.config, "frame_side", FRAME_SIDE)
@@ -206,8 +216,9 @@ class Reasoner:
             ImageError: a query is empty, too long or has control tokens, or a picture is too elongated.
             VisionReasonerError: out of memory with a single request.
         """
-        for image, query in zip(images, queries, strict=True):
-            check_text(query, self.processor.tokenizer)
+        for image, query, task in zip(images, queries, tasks, strict=True):
+            with self._lock:
+                check_text(query_for(query, task, self.dialect, self.compat), self.processor.tokenizer)
             if max(image.size) > MAX_ASPECT_RATIO * min(image.size):
                 raise ImageError(f"the picture is {image.size[0]}x{image.size[1]}, too elongated; cut it into pieces")
         # Rows of about the same length side by side need little padding.
@@ -220,7 +231,8 @@ class Reasoner:
         def run(chunk: Sequence[int]) -> list[Reply]:
             pictures = [frame_picture(images[i], frames[i]) for i in chunk]
             texts = [prompt_for(queries[i], tasks[i], self.dialect, self.compat) for i in chunk]
-            return self._reply(pictures, texts, [tasks[i] for i in chunk], max_new_tokens)
+            with self._lock:
+                return self._reply(pictures, texts, [tasks[i] for i in chunk], max_new_tokens)
 
         # Where all pictures have one size, what was too much once is not tried again; otherwise it may well do.
         frame = frames[0] if len(set(frames)) == 1 else None

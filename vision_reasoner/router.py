@@ -4,6 +4,7 @@ Knows nothing of pictures: the request's text alone decides.
 """
 
 import re
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,6 +121,7 @@ class Router:
         self.model = model
         self.tokenizer = tokenizer
         self.batch_size = batch_size
+        self._lock = threading.Lock()  # a fast tokenizer keeps its padding between calls
 
     @classmethod
     def from_pretrained(
@@ -163,9 +165,10 @@ class Router:
         Raises:
             ImageError: a request is empty, too long, or contains one of the model's control tokens.
         """
-        for query in queries:
-            check_text(query, self.tokenizer)
-        replies = in_batches(queries, self.batch_size, self._reply)
+        with self._lock:
+            for query in queries:
+                check_text(query, self.tokenizer)
+            replies = in_batches(queries, self.batch_size, self._reply)
         return [route_of(reply.text, query) for reply, query in zip(replies, queries, strict=True)]
 
     def _reply(self, queries: Sequence[str]) -> list[Decoded]:
