@@ -10,6 +10,7 @@ of a box to the picture's size; each round times both on the same requests, so t
 """
 
 import argparse
+import copy
 import json
 import logging
 import statistics
@@ -26,8 +27,9 @@ from PIL import Image
 from vision_reasoner.devices import ATTENTIONS, DTYPES
 from vision_reasoner.errors import UsageError, VisionReasonerError
 from vision_reasoner.images import load_image
+from vision_reasoner.masks import Mask
 from vision_reasoner.model import VisionReasoner
-from vision_reasoner.results import Instance, Mask, Prediction
+from vision_reasoner.results import Instance, Prediction
 from vision_reasoner.segmenter import Segmenter
 
 STAGES = ("load", "route", "see", "think", "segment")
@@ -137,19 +139,21 @@ class PlainSegmenter:
     def __init__(self, segmenter: Segmenter) -> None:
         self.segmenter = segmenter
 
-    def set_image(self, image: Image.Image) -> None:
-        """Look at a picture."""
-        self.segmenter.set_image(image)
+    def encode(self, image: Image.Image) -> Any:
+        """The package's predictor, with the picture set."""
+        predictor = copy.copy(self.segmenter._predictor)
+        predictor.set_image(image)
+        return predictor
 
-    def iter_masks(
-        self, boxes: Sequence[Sequence[float]], points: Sequence[Sequence[float] | None] | None = None
+    def masks(
+        self, features: Any, boxes: Sequence[Sequence[float]], points: Sequence[Sequence[float] | None] | None = None
     ) -> Iterator[tuple[Mask, float]]:
-        """An (H, W) bool mask and a score for each box in the picture that was set."""
+        """An (H, W) bool mask and a score for each box."""
         for box, point in zip(boxes, points or [None] * len(boxes), strict=True):
             prompt: dict[str, Any] = {"box": np.array(box)}
             if point is not None:
                 prompt |= {"point_coords": np.array([point]), "point_labels": np.array([1])}
-            masks, scores, _ = self.segmenter._predictor.predict(multimask_output=True, **prompt)
+            masks, scores, _ = features.predict(multimask_output=True, **prompt)
             yield masks[scores.argmax()] > 0, float(scores.max())
 
 

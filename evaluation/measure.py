@@ -28,8 +28,9 @@ from vision_reasoner.errors import DataError
 from vision_reasoner.files import add_lines, parse_line
 from vision_reasoner.geometry import Box
 from vision_reasoner.inference import add_output_options, run_command
+from vision_reasoner.masks import Mask
 from vision_reasoner.model import VisionReasoner
-from vision_reasoner.results import Mask, Prediction, Task
+from vision_reasoner.results import Prediction, Task
 from vision_reasoner.router import read_category
 from vision_reasoner.training import requests as asking
 from vision_reasoner.training.art import SPLITS, load_sprites
@@ -217,9 +218,9 @@ def segmenter_given_truth(model: VisionReasoner, n: int, split: str, seed: int) 
     sprites, values = load_sprites(split), []
     for i in tqdm(range(n), desc="segmenter"):
         scene = random_scene(sprites, random.Random(seed - i), max_objects=12)
-        model.segmenter.set_image(Image.fromarray(scene.picture))
+        features = model.segmenter.encode(Image.fromarray(scene.picture))
         prompts = [(o.box.x1, o.box.y1, o.box.x2 + 1, o.box.y2 + 1) for o in scene.objects]
-        masks = [m for m, _ in model.segmenter.iter_masks(prompts, [o.point for o in scene.objects])]
+        masks = [m for m, _ in model.segmenter.masks(features, prompts, [o.point for o in scene.objects])]
         found = zip(masks, scene.objects, strict=True)
         values.append(float(np.mean([segmentation.score([m], [o.mask])["iou"] for m, o in found])))
     return figure("segmenter, true boxes and points", split, "iou", seed, values)

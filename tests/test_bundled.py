@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,18 @@ def test_requests_in_one_batch_are_answered_as_alone(model: VisionReasoner) -> N
     together = model.predict_batch(asked)
     for (image, query), found in zip(asked, together, strict=True):
         assert model.predict(image, query).reply == found.reply
+
+
+@pytest.mark.slow
+def test_eight_threads_get_what_one_gets(model: VisionReasoner) -> None:
+    asked = [(ROOT / "assets" / name, truth["query"]) for name, truth in TRUTH.items() if truth["query"]]
+    expected = [model.predict(*request) for request in asked]
+    order = [(7 * i) % len(asked) for i in range(8 * 20)]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda i: model.predict(*asked[i]), order))
+    for i, prediction in zip(order, found, strict=True):
+        assert prediction.reply == expected[i].reply
+        assert prediction.instances == expected[i].instances
 
 
 def test_all_of_it_is_at_most_sixty_megabytes() -> None:

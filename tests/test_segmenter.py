@@ -1,14 +1,16 @@
 """The segmenter: the very masks that the package's own predictor gives box by box, and configs that are not trusted."""
 
-import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from PIL import Image
 from safetensors.torch import load_file
+from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 from tests.conftest import noise
 from tests.tiny import segmenter_config
@@ -33,12 +35,21 @@ def prompts(n: int, seed: int = 0) -> tuple[list, list]:
     return boxes, points
 
 
-def one_by_one(segmenter: Segmenter, boxes: list, points: list) -> tuple[np.ndarray, np.ndarray]:
+def masks_of(segmenter: Segmenter, picture: Image.Image, boxes: list, points: list | None = None) -> tuple:
+    """(N, H, W) masks and (N,) scores."""
+    found = list(segmenter.masks(segmenter.encode(picture), boxes, points))
+    return np.array([mask for mask, _ in found]), np.array([score for _, score in found])
+
+
+def one_by_one(segmenter: Segmenter, picture: Image.Image, boxes: list, points: list) -> tuple[np.ndarray, np.ndarray]:
     """The package's predictor, a call for each box and all three masks brought to the picture's size."""
+    predictor = SAM2ImagePredictor(segmenter.model)
+    predictor._bb_feat_sizes = [(segmenter.model.image_size // stride,) * 2 for stride in (4, 8, 16)]
+    predictor.set_image(picture)
     masks, scores = [], []
     for box, point in zip(boxes, points, strict=True):
         prompt = {} if point is None else {"point_coords": np.array([point]), "point_labels": np.array([1])}
-        three, ious, _ = segmenter._predictor.predict(box=np.array(box), multimask_output=True, **prompt)
+        three, ious, _ = predictor.predict(box=np.array(box), multimask_output=True, **prompt)
         masks.append(three[ious.argmax()] > 0)
         scores.append(ious.max())
     return np.stack(masks), np.array(scores)
@@ -46,9 +57,8 @@ def one_by_one(segmenter: Segmenter, boxes: list, points: list) -> tuple[np.ndar
 
 def test_masks_are_pixel_for_pixel_those_of_one_call_per_box(segmenter):
     boxes, points = prompts(37)
-    segmenter.set_image(noise(WIDTH, HEIGHT))
-    masks, scores = segmenter.masks(boxes, points)
-    expected_masks, expected_scores = one_by_one(segmenter, boxes, points)
+    masks, scores = masks_of(segmenter, noise(WIDTH, HEIGHT), boxes, points)
+    expected_masks, expected_scores = one_by_one(segmenter, noise(WIDTH, HEIGHT), boxes, points)
     assert masks.shape == (37, HEIGHT, WIDTH)
     assert masks.dtype == np.bool_
     assert np.array_equal(masks, expected_masks)
@@ -59,44 +69,67 @@ def test_masks_are_pixel_for_pixel_those_of_one_call_per_box(segmenter):
 
 def test_chunks_change_nothing(segmenter, monkeypatch):
     boxes, points = prompts(9, seed=1)
-    segmenter.set_image(noise(WIDTH, HEIGHT))
-    whole, _ = segmenter.masks(boxes, points)
+    features = segmenter.encode(noise(WIDTH, HEIGHT))
+    whole = [mask for mask, _ in segmenter.masks(features, boxes, points)]
     monkeypatch.setattr(segmenter_module, "BOXES_AT_ONCE", 2)
     monkeypatch.setattr(segmenter_module, "UPSAMPLED_PIXELS", WIDTH * HEIGHT)
-    assert np.array_equal(segmenter.masks(boxes, points)[0], whole)
+    assert np.array_equal([mask for mask, _ in segmenter.masks(features, boxes, points)], whole)
 
 
 def test_one_box_no_box_and_no_points(segmenter):
-    segmenter.set_image(noise(WIDTH, HEIGHT))
+    features = segmenter.encode(noise(WIDTH, HEIGHT))
     boxes, _ = prompts(2)
-    assert segmenter.masks([])[0].shape == (0, HEIGHT, WIDTH)
-    assert segmenter.masks(boxes[:1])[0].shape == (1, HEIGHT, WIDTH)
-    assert np.array_equal(segmenter.masks(boxes)[0], segmenter.masks(boxes, [None, None])[0])
+    assert list(segmenter.masks(features, [])) == []
+    ((mask, _),) = segmenter.masks(features, boxes[:1])
+    assert mask.shape == (HEIGHT, WIDTH)
+    without, empty = segmenter.masks(features, boxes), segmenter.masks(features, boxes, [None, None])
+    assert all(np.array_equal(a, b) for (a, _), (b, _) in zip(without, empty, strict=True))
 
 
-def test_the_picture_is_looked_at_once_for_all_boxes_and_only_one_mask_of_three_is_upsampled(segmenter, monkeypatch):
+def test_only_one_mask_of_three_is_upsampled(segmenter, monkeypatch):
     upsampled = []
     real = torch.nn.functional.interpolate
-    looks: list[object] = []
-    monkeypatch.setattr(segmenter._predictor, "set_image", looks.append)
 
     def interpolate(tensor, *args, **kwargs):
         upsampled.append(tensor.shape[0] * tensor.shape[1])
         return real(tensor, *args, **kwargs)
 
-    picture = noise(WIDTH, HEIGHT)
-    segmenter._predictor.__class__.set_image(segmenter._predictor, picture)
-    segmenter.set_image(picture)
-    segmenter.set_image(picture)
+    features = segmenter.encode(noise(WIDTH, HEIGHT))
     monkeypatch.setattr(torch.nn.functional, "interpolate", interpolate)
-    segmenter.masks(*prompts(11))
-    assert looks == [picture]
+    assert len(list(segmenter.masks(features, *prompts(11)))) == 11
     assert sum(upsampled) == 11
 
 
+def test_features_stay_those_of_their_picture_whatever_is_encoded_afterwards(segmenter):
+    boxes, points = prompts(3)
+    picture = noise(WIDTH, HEIGHT)
+    features = segmenter.encode(picture)
+    expected = [mask for mask, _ in segmenter.masks(features, boxes, points)]
+    other = segmenter.encode(noise(HEIGHT, WIDTH, seed=1))
+    assert all(mask.shape == (WIDTH, HEIGHT) for mask, _ in segmenter.masks(other, boxes, points))
+    assert np.array_equal([mask for mask, _ in segmenter.masks(features, boxes, points)], expected)
+
+
+def test_eight_threads_get_what_one_gets(segmenter):
+    requests = [(noise(WIDTH, HEIGHT, seed=i), *prompts(3 + i, seed=i)) for i in range(20)]
+    expected = [masks_of(segmenter, *request)[0] for request in requests]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda request: masks_of(segmenter, *request)[0], requests * 3))
+    assert all(np.array_equal(a, b) for a, b in zip(found, expected * 3, strict=True))
+
+
+def test_a_picture_that_was_painted_over_is_looked_at_anew(segmenter):
+    boxes, points = prompts(6)
+    picture = noise(WIDTH, HEIGHT)
+    before, _ = masks_of(segmenter, picture, boxes, points)
+    picture.paste(noise(WIDTH, HEIGHT, seed=1))
+    after, _ = masks_of(segmenter, picture, boxes, points)
+    assert not np.array_equal(after, before)
+    assert np.array_equal(after, masks_of(segmenter, noise(WIDTH, HEIGHT, seed=1), boxes, points)[0])
+
+
 def test_a_kept_mask_does_not_keep_its_chunk(segmenter):
-    segmenter.set_image(noise(WIDTH, HEIGHT))
-    for mask, _ in segmenter.iter_masks(*prompts(3)):
+    for mask, _ in segmenter.masks(segmenter.encode(noise(WIDTH, HEIGHT)), *prompts(3)):
         assert mask.base is None
 
 
@@ -122,16 +155,9 @@ def test_300_boxes_on_12_megapixels_take_less_than_2_gigabytes(bundle):
     assert int(run.stdout) < 2e9
 
 
-def test_masks_before_a_picture_name_the_call_to_make(bundle):
-    fresh = Segmenter.from_pretrained(bundle / "segmenter", device="cpu")
-    with pytest.raises(UsageError, match=re.escape("set_image(image)")):
-        fresh.masks([(0, 0, 5, 5)])
-
-
 def test_points_must_be_as_many_as_boxes(segmenter):
-    segmenter.set_image(noise(WIDTH, HEIGHT))
     with pytest.raises(UsageError, match="2 boxes need as many points"):
-        segmenter.masks([(0, 0, 5, 5)] * 2, [None])
+        segmenter.masks(segmenter.encode(noise(WIDTH, HEIGHT)), [(0, 0, 5, 5)] * 2, [None])
 
 
 # --- loading ---------------------------------------------------------------------------------------------------------
@@ -147,9 +173,8 @@ def test_a_pt_file_serves_as_well(folder, segmenter):
     torch.save({"model": weights}, folder / "sam2.pt")
     other = Segmenter.from_pretrained(folder, device="cpu")
     picture, (boxes, points) = noise(WIDTH, HEIGHT), prompts(2)
-    other.set_image(picture)
-    segmenter.set_image(picture)
-    assert np.array_equal(other.masks(boxes, points)[0], segmenter.masks(boxes, points)[0])
+    expected, _ = masks_of(segmenter, picture, boxes, points)
+    assert np.array_equal(masks_of(other, picture, boxes, points)[0], expected)
 
 
 def test_a_pt_file_cannot_run_code(folder, tmp_path):

@@ -19,8 +19,8 @@ from PIL import Image
 from tests import drawings, releases
 from tests.conftest import noise
 from vision_reasoner.errors import DataError
+from vision_reasoner.masks import Mask
 from vision_reasoner.prompts import VISION_REASONER
-from vision_reasoner.results import Mask
 from vision_reasoner.training import prepare
 from vision_reasoner.training.annotations import read_instances, read_references
 from vision_reasoner.training.prepare import Maker, Sample, agrees, grouped, main, select
@@ -178,13 +178,13 @@ class FakeSegmenter:
         self.moved = moved
         self.prompts: list[tuple[Any, Any]] = []
 
-    def set_image(self, image: Image.Image) -> None:
-        self.size = image.size
+    def encode(self, image: Image.Image) -> tuple[int, int]:
+        return image.size
 
-    def iter_masks(self, boxes: Any, points: Any) -> Iterator[tuple[Mask, float]]:
+    def masks(self, features: tuple[int, int], boxes: Any, points: Any) -> Iterator[tuple[Mask, float]]:
         for box, point in zip(boxes, points, strict=True):
             self.prompts.append((box, point))
-            mask = np.zeros(self.size[::-1], np.bool_)
+            mask = np.zeros(features[::-1], np.bool_)
             x1, y1, x2, y2 = box
             mask[y1:y2, x1 + self.moved : x2 + self.moved] = True
             yield mask, 1.0

@@ -27,12 +27,10 @@ def scene() -> Scene:
 
 
 def test_features_in_training_are_those_that_the_predictor_computes(model: torch.nn.Module, scene: Scene) -> None:
-    segmenter = Segmenter(model)
-    segmenter.set_image(Image.fromarray(scene.picture))
+    predicted = Segmenter(model).encode(Image.fromarray(scene.picture))
     with torch.no_grad():
         ours = stage.features(model, [scene.picture])
-    predicted = segmenter._predictor._features
-    for level, theirs in zip(ours, [*predicted["high_res_feats"], predicted["image_embed"]], strict=True):
+    for level, theirs in zip(ours, [*predicted.high_resolution, predicted.embedding], strict=True):
         torch.testing.assert_close(level, theirs, rtol=1e-4, atol=1e-4)
 
 
@@ -44,8 +42,8 @@ def test_the_exported_folder_gives_the_masks_of_the_model_it_was_written_from(
     boxes, points = [o.box for o in scene.objects], [o.point for o in scene.objects]
     results = []
     for segmenter in (Segmenter(model), Segmenter.from_pretrained(tmp_path / "segmenter", device="cpu")):
-        segmenter.set_image(Image.fromarray(scene.picture))
-        results.append(segmenter.masks(boxes, points)[0])
+        features = segmenter.encode(Image.fromarray(scene.picture))
+        results.append([mask for mask, _ in segmenter.masks(features, boxes, points)])
     ours, loaded = results
     assert np.array_equal(ours, loaded)
 

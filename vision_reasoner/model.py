@@ -7,7 +7,8 @@ needed, once: the router only where no task is given, the segmenter only for seg
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, Self, get_args
@@ -19,10 +20,11 @@ from vision_reasoner.devices import is_out_of_memory
 from vision_reasoner.errors import CheckpointError, ImageError, UsageError, VisionReasonerError
 from vision_reasoner.geometry import Box, Point
 from vision_reasoner.images import MAX_PIXELS, ImageSource, load_image
+from vision_reasoner.masks import Mask
 from vision_reasoner.parsing import MAX_OBJECTS, parse_reply
 from vision_reasoner.prompts import DIALECTS
 from vision_reasoner.reasoner import MAX_NEW_TOKENS, AnyReasoner, Compat, Reasoner, Reply
-from vision_reasoner.results import Instance, Mask, Prediction, Status, Task
+from vision_reasoner.results import Instance, Prediction, Status, Task
 from vision_reasoner.router import Route, Router
 from vision_reasoner.segmenter import Segmenter
 
@@ -40,14 +42,17 @@ class AnyRouter(Protocol):
 class AnySegmenter(Protocol):
     """What makes masks: `Segmenter`, or something of your own."""
 
-    def set_image(self, image: Image.Image) -> None:
-        """Look at a picture."""
+    def encode(self, image: Image.Image) -> Any:
+        """The features of an RGB picture, for `masks`."""
         ...
 
-    def iter_masks(
-        self, boxes: Sequence[Sequence[float]], points: Sequence[Sequence[float] | None] | None = None
-    ) -> Iterator[tuple[Mask, float]]:
-        """An (H, W) bool mask and a score for each box in the picture that was set."""
+    def masks(
+        self,
+        features: Any,
+        boxes: Sequence[Sequence[float]],
+        points: Sequence[Sequence[float] | None] | None = None,
+    ) -> Iterable[tuple[Mask, float]]:
+        """An (H, W) bool mask and a score for each box in the picture that was encoded."""
         ...
 
 
@@ -289,14 +294,18 @@ class VisionReasoner:
 
         decided = [task for task in tasks if task is not None]
         predictions = []
+        encoded: tuple[Image.Image, Any] | None = None  # requests about one picture in a row share its features
         for i, reply in enumerate(self.ask(images, queries, decided)):
             prediction = self._read(reply, images[i], queries[i], decided[i])
             prediction.warnings = warnings[i] + prediction.warnings
             prediction.timings = {**timings[i], "see": reply.see_seconds, "think": reply.think_seconds}
             if prediction.task is Task.SEGMENTATION and prediction.instances:
-                self._part("segmenter")
+                segmenter = self.segmenter
                 start = time.perf_counter()
-                prediction.instances = self.segment(images[i], prediction.instances)
+                with _memory_errors(images[i], prediction.instances):
+                    if encoded is None or encoded[0] is not images[i]:
+                        encoded = (images[i], segmenter.encode(images[i]))
+                    prediction.instances = self._with_masks(encoded[1], prediction.instances)
                 prediction.timings["segment"] = time.perf_counter() - start
             predictions.append(prediction)
         return predictions
@@ -324,22 +333,16 @@ class VisionReasoner:
             VisionReasonerError: out of memory.
         """
         instances = [found if isinstance(found, Instance) else Instance(Box(*found)) for found in objects]
-        points: list[Point | None] = [instance.point for instance in instances]
         segmenter = self.segmenter
-        try:
-            segmenter.set_image(image)
-            masks = segmenter.iter_masks([instance.box for instance in instances], points)
-            return [
-                replace(instance, mask=mask, score=score)
-                for instance, (mask, score) in zip(instances, masks, strict=True)
-            ]
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise VisionReasonerError(
-                f"out of memory while segmenting {len(instances)} objects of a {image.width}x{image.height} picture; "
-                "give a smaller picture or another --device"
-            ) from error
+        with _memory_errors(image, instances):
+            return self._with_masks(segmenter.encode(image), instances)
+
+    def _with_masks(self, features: Any, instances: Sequence[Instance]) -> list[Instance]:
+        points: list[Point | None] = [instance.point for instance in instances]
+        masks = self.segmenter.masks(features, [instance.box for instance in instances], points)
+        return [
+            replace(instance, mask=mask, score=score) for instance, (mask, score) in zip(instances, masks, strict=True)
+        ]
 
     def _load(self, sources: Sequence[ImageSource]) -> list["_Loaded | ImageError"]:
         """The pictures; one given for several requests is loaded, and seen, once."""
@@ -396,6 +399,20 @@ class VisionReasoner:
                 self._parts[name] = self._loaders[name]()
                 self.load_seconds[name] = time.perf_counter() - start
             return self._parts[name]
+
+
+@contextmanager
+def _memory_errors(image: Image.Image, instances: Sequence[Instance]) -> Iterator[None]:
+    """Say which picture and how many objects memory did not suffice for."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise VisionReasonerError(
+            f"out of memory while segmenting {len(instances)} objects of a {image.width}x{image.height} picture; "
+            "give a smaller picture or another --device"
+        ) from error
 
 
 _Loaded = tuple[Image.Image, list[str]]

@@ -1,14 +1,17 @@
 """From a picture and boxes to masks: SAM2 through the sam2 package. The one home of mask prediction.
 
-`set_image` is the expensive call, `masks` the cheap one. Everything is float32: masks are thresholded logits, and a
-pixel on the edge changes sides for a rounding error.
+`encode` is the expensive call, `masks` the cheap one. Nothing is kept between calls, so that a segmenter may be used
+from several threads. Everything is float32: masks are thresholded logits, and a pixel on the edge changes sides for a
+rounding error.
 """
 
+import copy
 import logging
 import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,7 +22,7 @@ from PIL import Image
 from vision_reasoner.checkpoints import load_errors, locate
 from vision_reasoner.devices import choose_device
 from vision_reasoner.errors import CheckpointError, UsageError
-from vision_reasoner.results import Mask
+from vision_reasoner.masks import Mask
 
 if TYPE_CHECKING:
     import torch
@@ -41,13 +44,29 @@ DECODER_EXTRAS = {
 }
 
 
+@dataclass(frozen=True, eq=False)
+class Features:
+    """What SAM2's image encoder makes of one picture.
+
+    Attributes:
+        embedding: (1, C, h, w), the coarsest level.
+        high_resolution: the two finer levels, finest first; (1, C, h, w) each.
+        size: (height, width) of the picture in pixels.
+    """
+
+    embedding: "torch.Tensor"
+    high_resolution: "Sequence[torch.Tensor]"
+    size: tuple[int, int]
+
+
 class Segmenter:
     """SAM2 for boxes: per box and point the best of three masks, by the model's own estimate.
 
     Example:
         >>> segmenter = Segmenter.from_pretrained("facebook/sam2-hiera-large")  # doctest: +SKIP
-        >>> segmenter.set_image(picture)  # doctest: +SKIP
-        >>> masks, scores = segmenter.masks([(10, 20, 110, 220)], [(60, 120)])  # doctest: +SKIP
+        >>> features = segmenter.encode(picture)  # doctest: +SKIP
+        >>> for mask, score in segmenter.masks(features, [(10, 20, 110, 220)], [(60, 120)]):  # doctest: +SKIP
+        ...     print(mask.shape, score)
     """
 
     def __init__(self, model: Any) -> None:
@@ -60,7 +79,6 @@ class Segmenter:
             self._predictor = SAM2ImagePredictor(model, mask_threshold=MASK_THRESHOLD)
         # The predictor takes 1024 for granted; the three levels have strides 4, 8 and 16.
         self._predictor._bb_feat_sizes = [(model.image_size // stride,) * 2 for stride in (4, 8, 16)]
-        self._image: Image.Image | None = None
 
     @classmethod
     def from_pretrained(
@@ -87,55 +105,43 @@ class Segmenter:
         logger.info("%s: SAM2 of %d pixels on %s, float32", folder, model.image_size, where)
         return cls(model)
 
-    def set_image(self, image: Image.Image) -> None:
-        """Look at a picture (RGB); `masks` then refers to it. The same picture again costs nothing."""
-        if image is not self._image:
-            self._predictor.set_image(image)
-            self._image = image
+    def encode(self, image: Image.Image) -> Features:
+        """Run the image encoder on an RGB picture."""
+        predictor = copy.copy(self._predictor)  # it keeps its picture as state
+        predictor.set_image(image)
+        levels = predictor._features
+        return Features(levels["image_embed"], levels["high_res_feats"], (image.height, image.width))
 
     def masks(
-        self, boxes: Sequence[Sequence[float]], points: Sequence[Sequence[float] | None] | None = None
-    ) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-        """The masks of all objects in the picture that was set.
+        self,
+        features: Features,
+        boxes: Sequence[Sequence[float]],
+        points: Sequence[Sequence[float] | None] | None = None,
+    ) -> Iterator[tuple[Mask, float]]:
+        """One (H, W) bool mask in pixels of the picture and its score at a time, in the order of the boxes.
+
+        All boxes are decoded before the first mask comes, at low resolution and in chunks of `BOXES_AT_ONCE`; of the
+        three masks of a box only the best is brought to the picture's size.
 
         Args:
+            features: of the picture, from `encode`.
             boxes: (N, 4) xyxy in pixels of the picture.
             points: for each box a point (x, y) inside the object, or None where the box alone must do.
 
         Returns:
-            (N, H, W) bool masks in pixels of the picture, and (N,) float32 scores: the model's estimate of each
-            mask's IoU. All masks at once take N * H * W bytes; `iter_masks` gives them one by one.
+            N pairs. A score is the model's estimate of its mask's IoU.
 
         Raises:
-            UsageError: no picture was set, or boxes and points differ in number.
+            UsageError: boxes and points differ in number.
         """
-        pairs = list(self.iter_masks(boxes, points))
-        height, width = self._height_width()
-        masks = np.stack([mask for mask, _ in pairs]) if pairs else np.zeros((0, height, width), dtype=np.bool_)
-        return masks, np.array([score for _, score in pairs], dtype=np.float32)
-
-    def iter_masks(
-        self, boxes: Sequence[Sequence[float]], points: Sequence[Sequence[float] | None] | None = None
-    ) -> Iterator[tuple[Mask, float]]:
-        """Like `masks`, one (H, W) bool mask with its score at a time, in the order of the boxes.
-
-        All boxes are decoded before the first mask comes, at low resolution and in chunks of `BOXES_AT_ONCE`; of the
-        three masks of a box only the best is brought to the picture's size.
-        """
-        size = self._height_width()
         points = [None] * len(boxes) if points is None else points
         if len(points) != len(boxes):
             raise UsageError(f"{len(boxes)} boxes need as many points (None where there is none), got {len(points)}")
-        logits, scores = self._decode(boxes, points)
-        return self._upsample(logits, scores, size)
-
-    def _height_width(self) -> tuple[int, int]:
-        if self._image is None:
-            raise UsageError("no picture is set: call set_image(image) before masks(...)")
-        return self._image.height, self._image.width
+        logits, scores = self._decode(features, boxes, points)
+        return self._upsample(logits, scores, features.size)
 
     def _decode(
-        self, boxes: Sequence[Sequence[float]], points: Sequence[Sequence[float] | None]
+        self, features: Features, boxes: Sequence[Sequence[float]], points: Sequence[Sequence[float] | None]
     ) -> tuple["torch.Tensor", list[float]]:
         """The best mask of each box as (N, h, w) logits at the decoder's resolution, and its score."""
         import torch
@@ -150,13 +156,14 @@ class Segmenter:
                 rows = chosen[start : start + BOXES_AT_ONCE]
                 prompts = [[*boxes[i], *(points[i] or ())] for i in rows]
                 index = torch.tensor(rows, device=logits.device)
-                logits[index], scores[index] = self._decode_chunk(np.array(prompts, dtype=np.float32))
+                logits[index], scores[index] = self._decode_chunk(features, np.array(prompts, dtype=np.float32))
         return logits, scores.tolist()
 
-    def _decode_chunk(self, prompts: NDArray[np.float32]) -> tuple["torch.Tensor", "torch.Tensor"]:
+    def _decode_chunk(self, features: Features, prompts: NDArray[np.float32]) -> tuple["torch.Tensor", "torch.Tensor"]:
         """One decoder call.
 
         Args:
+            features: of the picture.
             prompts: (B, 4) boxes or (B, 6) boxes with a point each, in pixels of the picture.
 
         Returns:
@@ -167,24 +174,23 @@ class Segmenter:
         predictor, model = self._predictor, self.model
         coordinates = torch.from_numpy(prompts.reshape(len(prompts), -1, 2)).to(model.device)
         labels = [*BOX_CORNERS] + [POSITIVE_POINT] * (coordinates.shape[1] - 2)
-        features = predictor._features
         with torch.no_grad(), _as_if_alone() if model.device.type == "cpu" else nullcontext():
             sparse, dense = model.sam_prompt_encoder(
                 points=(
-                    predictor._transforms.transform_coords(coordinates, normalize=True, orig_hw=self._height_width()),
+                    predictor._transforms.transform_coords(coordinates, normalize=True, orig_hw=features.size),
                     torch.tensor(labels, dtype=torch.int, device=model.device).repeat(len(prompts), 1),
                 ),
                 boxes=None,
                 masks=None,
             )
             logits, scores, _, _ = model.sam_mask_decoder(
-                image_embeddings=features["image_embed"],
+                image_embeddings=features.embedding,
                 image_pe=model.sam_prompt_encoder.get_dense_pe(),
                 sparse_prompt_embeddings=sparse,
                 dense_prompt_embeddings=dense,
                 multimask_output=True,
                 repeat_image=len(prompts) > 1,
-                high_res_features=features["high_res_feats"],
+                high_res_features=features.high_resolution,
             )
         best = scores.argmax(dim=1)
         rows = torch.arange(len(prompts), device=best.device)

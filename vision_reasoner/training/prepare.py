@@ -36,8 +36,9 @@ from tqdm import tqdm
 
 from vision_reasoner.errors import CheckpointError, DataError, ImageError, UsageError, VisionReasonerError
 from vision_reasoner.inference import add_output_options, run_command
+from vision_reasoner.masks import Mask
 from vision_reasoner.reasoner import FRAME_SIDE
-from vision_reasoner.results import Mask, Task
+from vision_reasoner.results import Task
 from vision_reasoner.training.annotations import Annotation, Instances, Reference, read_instances, read_references
 from vision_reasoner.training.art import SPLITS
 from vision_reasoner.training.rows import (
@@ -299,9 +300,8 @@ def agrees(segmenter: "Segmenter", image: Image.Image, masks: Sequence[Mask], mi
     targets = [target for mask in masks if (target := target_of(mask, image.size)) is not None]
     if len(targets) < len(masks):
         return False
-    segmenter.set_image(image)
     boxes = [(t.box.x1, t.box.y1, t.box.x2 + 1, t.box.y2 + 1) for t in targets]  # from pixels to edges
-    found = segmenter.iter_masks(boxes, [t.point for t in targets])
+    found = segmenter.masks(segmenter.encode(image), boxes, [t.point for t in targets])
     return all(
         (seen & mask).sum() >= min_iou * (seen | mask).sum() for (seen, _), mask in zip(found, masks, strict=True)
     )

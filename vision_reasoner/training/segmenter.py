@@ -60,7 +60,7 @@ def make_segmenter() -> Any:
 
 
 def features(model: Any, pictures: Sequence[np.ndarray]) -> list[Tensor]:
-    """What the predictor computes in set_image: three levels (B, C, h, w), finest first."""
+    """What `Segmenter.encode` computes: three levels (B, C, h, w), finest first."""
     x = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
     x = (x - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
     _, levels, _, sizes = model._prepare_backbone_features(model.forward_image(x))
