@@ -29,7 +29,7 @@ TRAIN = [
     "scipy>=1.11",
     "resvg_py>=0.5",
     "tokenizers>=0.22",
-    "trl==1.16.*",  # grpo_trainer changes parts of it that another version may have moved
+    "trl==1.16.*",  # training.grpo.trainer changes parts of it that another version may have moved
     "peft>=0.21",
     "tensorboard>=2.21",
     "matplotlib>=3.10",

@@ -24,13 +24,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vision_reasoner.devices import ATTENTIONS, DTYPES
 from vision_reasoner.errors import UsageError, VisionReasonerError
 from vision_reasoner.images import load_image
 from vision_reasoner.masks import Mask
 from vision_reasoner.model import VisionReasoner
+from vision_reasoner.models.devices import ATTENTIONS, DTYPES
+from vision_reasoner.models.segmenter import Segmenter
 from vision_reasoner.results import Instance, Prediction
-from vision_reasoner.segmenter import Segmenter
 
 STAGES = ("load", "route", "see", "think", "segment")
 ASSETS = Path(__file__).resolve().parent.parent / "assets"

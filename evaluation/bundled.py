@@ -17,10 +17,10 @@ import numpy as np
 from PIL import Image
 
 from evaluation.measure import ROWS, make_requests, truth_boxes, truth_mask
-from vision_reasoner.training.art import load_sprites
-from vision_reasoner.training.classes import CLASSES
-from vision_reasoner.training.requests import View
-from vision_reasoner.training.scenes import Scene, random_scene
+from vision_reasoner.scenes.art import load_sprites
+from vision_reasoner.scenes.classes import CLASSES
+from vision_reasoner.scenes.requests import View
+from vision_reasoner.scenes.scene import Scene, random_scene
 
 FOLDER = Path(__file__).resolve().parent / "data"
 SEED = 11_000_000_000  # far from every stage's, and from the model card's

@@ -16,11 +16,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.headline import headline
 from evaluation.metrics import coco
 from evaluation.metrics.bootstrap import difference
+from evaluation.page.headline import headline
 from evaluation.ranking import NAMES, Annotations, rank
-from evaluation.records import INSTANCES, read_json, read_manifest, read_records
+from evaluation.runner.records import INSTANCES, read_json, read_manifest, read_records
 from evaluation.suites import PROTOCOLS, SUITES, Record, Scores, Suite, scores_of, table_of
 from vision_reasoner.errors import UsageError
 from vision_reasoner.inference import add_output_options, run_command

@@ -30,12 +30,12 @@ from vision_reasoner.geometry import Box
 from vision_reasoner.inference import add_output_options, run_command
 from vision_reasoner.masks import Mask
 from vision_reasoner.model import VisionReasoner
+from vision_reasoner.models.router import read_category
 from vision_reasoner.results import Prediction, Task
-from vision_reasoner.router import read_category
-from vision_reasoner.training import requests as asking
-from vision_reasoner.training.art import SPLITS, load_sprites
-from vision_reasoner.training.requests import Maker, Request, View
-from vision_reasoner.training.scenes import Scene, random_scene
+from vision_reasoner.scenes import requests as asking
+from vision_reasoner.scenes.art import SPLITS, load_sprites
+from vision_reasoner.scenes.requests import Maker, Request, View
+from vision_reasoner.scenes.scene import Scene, random_scene
 
 Figure = dict[str, Any]
 """A line of the table: what it is of (see `what`), "mean", "low" and "high", and the scenes' "values"."""
@@ -228,7 +228,7 @@ def segmenter_given_truth(model: VisionReasoner, n: int, split: str, seed: int) 
 
 def router_alone(model: VisionReasoner, n: int, split: str, seed: int) -> Figure:
     """The share of requests that the router gives the right category."""
-    from vision_reasoner.training.router import CATEGORY_OF, held_out_requests
+    from vision_reasoner.training.tiny.router import CATEGORY_OF, held_out_requests
 
     asked = held_out_requests(n, seed)
     routes = model.router.route_batch([request.query for request in asked])

@@ -38,10 +38,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from evaluation.sources import open_source
-from vision_reasoner.errors import DataError, ImageError, UsageError
-from vision_reasoner.images import MAX_BYTES, SUFFIXES, load_image
-from vision_reasoner.training.annotations import (
+from vision_reasoner.data.annotations import (
     Counted,
     Instances,
     Picture,
@@ -52,8 +49,11 @@ from vision_reasoner.training.annotations import (
     read_pixmo_count,
     read_reasonseg,
 )
+from vision_reasoner.data.rows import Row, write_table
+from vision_reasoner.data.sources import open_source
+from vision_reasoner.errors import DataError, ImageError, UsageError
+from vision_reasoner.images import MAX_BYTES, SUFFIXES, load_image
 from vision_reasoner.training.prepare import command, references_of
-from vision_reasoner.training.rows import Row, write_table
 
 QUESTION = "How many {what} are there in this image?"
 TIMEOUT = 30  # seconds for a server to answer

@@ -10,7 +10,7 @@ from typing import Any
 
 from evaluation.metrics import coco
 from evaluation.metrics.bootstrap import Estimate
-from evaluation.samples import Samples
+from evaluation.runner.samples import Samples
 from evaluation.suites import PROTOCOLS, Protocol, Record, figure_json
 from vision_reasoner.errors import DataError
 

@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.page import write_page
+from evaluation.page.build import write_page
 from evaluation.published import published
 from evaluation.ranking import Annotations, measure_ranking
-from evaluation.records import INSTANCES, METRICS, PAGE, read_json, read_manifest, read_records, write_json
+from evaluation.runner.records import INSTANCES, METRICS, PAGE, read_json, read_manifest, read_records, write_json
 from evaluation.suites import PROTOCOLS, SUITES, Record, Scores, measure, scores_of
 from vision_reasoner.inference import add_output_options, run_command
 from vision_reasoner.results import Status

@@ -19,18 +19,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from evaluation.manifest import describe
 from evaluation.ranking import Annotations, annotations_of
-from evaluation.records import INSTANCES, PAGE, SAMPLES, begin, finished, locked, read_json, write_json
 from evaluation.report import table, write_report
-from evaluation.samples import Samples
-from evaluation.sources import PICTURES, Source, open_source
+from evaluation.runner.manifest import describe
+from evaluation.runner.records import INSTANCES, PAGE, SAMPLES, begin, finished, locked, read_json, write_json
+from evaluation.runner.samples import Samples
+from evaluation.runner.workers import FOLDERS, Batch, Load, Pool, import_ray, in_process, load_model, on_ray
 from evaluation.suites import SUITES, choose_suite
-from evaluation.workers import FOLDERS, Batch, Load, Pool, import_ray, in_process, load_model, on_ray
+from vision_reasoner.bulk import SOME_FAILED
+from vision_reasoner.data.sources import PICTURES, Source, open_source
 from vision_reasoner.errors import DataError, UsageError, one_line
 from vision_reasoner.files import add_lines
 from vision_reasoner.inference import add_model_options, run_command
-from vision_reasoner.many import SOME_FAILED
 from vision_reasoner.results import Task
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from evaluation.metrics import boxes, counting, segmentation, text
 from evaluation.metrics.bootstrap import Combine, Estimate, Values, interval, ratio
-from evaluation.sources import Row
+from vision_reasoner.data.sources import Row
 from vision_reasoner.errors import DataError, UsageError
 from vision_reasoner.images import load_image
 from vision_reasoner.masks import RunLengths, check_run_lengths, encode_mask

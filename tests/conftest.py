@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests import tiny
+from tests.support import tiny
 
 
 @pytest.fixture(autouse=True)

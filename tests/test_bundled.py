@@ -14,11 +14,11 @@ from pycocotools import mask as coco_mask
 
 from evaluation.metrics import boxes
 from vision_reasoner import Instance, VisionReasoner, load_image
-from vision_reasoner.checkpoints import BUNDLED, summary_of
 from vision_reasoner.geometry import Box, Point
 from vision_reasoner.inference import main
+from vision_reasoner.models.checkpoints import BUNDLED, summary_of
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 BUNDLE = ROOT / "pretrained_models" / BUNDLED
 TRUTH: dict[str, Any] = json.loads((ROOT / "assets/ground_truth.json").read_text(encoding="utf-8"))
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.drawings import sprites
+from tests.support.drawings import sprites
 from vision_reasoner.inference import build_parser
+from vision_reasoner.models.router import task_of
 from vision_reasoner.results import Task
-from vision_reasoner.router import task_of
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TASKS = (ROOT / "task_categorization.md").read_text(encoding="utf-8")
 GUIDE = (ROOT / "vision_reasoner/training/README.md").read_text(encoding="utf-8")
@@ -38,7 +38,7 @@ def test_the_two_commands_stand_where_the_checks_look_for_them():
 def test_the_guides_stand_in_pictures_are_a_data_set_that_rows_and_tables_are_made_of(tmp_path, monkeypatch):
     [snippet] = re.findall(r"<!-- example: stand-in -->\n```python\n(.+?)```", GUIDE, re.S)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("vision_reasoner.training.art.load_sprites", lambda _split: sprites())
+    monkeypatch.setattr("vision_reasoner.scenes.art.load_sprites", lambda _split: sprites())
     exec(snippet.replace("N, sprites = 500", "N, sprites = 5"), {})
     assert len(list(Path("mine/images").iterdir())) == 5
     commands = re.findall(r"python -m (\S+)\.prepare (coco [^`]+?)\n(?=python|```)", GUIDE)

@@ -18,12 +18,12 @@ from vision_reasoner import ScriptedReasoner, VisionReasoner, __version__, image
 from vision_reasoner.errors import ImageError
 from vision_reasoner.images import MAX_PIXELS
 from vision_reasoner.inference import DEFAULT_IMAGE, DEFAULT_QUERY, TASKS, build_parser, expand, main
+from vision_reasoner.models.reasoner import MAX_NEW_TOKENS, Reply
 from vision_reasoner.parsing import MAX_OBJECTS
 from vision_reasoner.prompts import VISION_REASONER
-from vision_reasoner.reasoner import MAX_NEW_TOKENS, Reply
 from vision_reasoner.results import Prediction, Task
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 ONE = '<think>It is on the left.</think><answer>[{"bbox_2d": [84, 84, 420, 420], "point_2d": [210, 168]}]</answer>'
 NONE = "<think>There is none.</think><answer>[]</answer>"
 

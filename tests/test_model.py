@@ -10,9 +10,9 @@ import vision_reasoner
 from tests.conftest import noise
 from vision_reasoner import Box, ImageError, Instance, Point, ScriptedReasoner, Status, Task, UsageError, VisionReasoner
 from vision_reasoner.errors import CheckpointError, VisionReasonerError
+from vision_reasoner.models.reasoner import Reply
+from vision_reasoner.models.router import Route
 from vision_reasoner.prompts import QWEN2_5_VL
-from vision_reasoner.reasoner import Reply
-from vision_reasoner.router import Route
 
 ONE = '<think>one</think><answer>[{"bbox_2d": [84, 84, 420, 420], "point_2d": [210, 168]}]</answer>'
 TWO = '<think>two</think><answer>[{"bbox_2d": [0, 0, 420, 420]}, {"bbox_2d": [420, 420, 840, 840]}]</answer>'

@@ -17,7 +17,7 @@ from vision_reasoner.parsing import MAX_OBJECT_WARNINGS, ParsedReply, parse_repl
 from vision_reasoner.prompts import ANSWER_EXAMPLE, Grammar
 from vision_reasoner.results import Instance, Status
 
-TABLE = tomllib.loads((Path(__file__).parent / "data" / "replies.toml").read_text(encoding="utf-8"))["reply"]
+TABLE = tomllib.loads((Path(__file__).parent / "tables/replies.toml").read_text(encoding="utf-8"))["reply"]
 GRAMMARS: tuple[Grammar, ...] = ("answer", "fence")
 MODEL = (840, 840)
 IMAGE = (1680, 420)

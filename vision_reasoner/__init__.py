@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from vision_reasoner.geometry import Point as Point
     from vision_reasoner.images import load_image as load_image
     from vision_reasoner.model import VisionReasoner as VisionReasoner
+    from vision_reasoner.models.reasoner import ScriptedReasoner as ScriptedReasoner
     from vision_reasoner.parsing import parse_reply as parse_reply
-    from vision_reasoner.reasoner import ScriptedReasoner as ScriptedReasoner
     from vision_reasoner.results import Instance as Instance
     from vision_reasoner.results import Prediction as Prediction
     from vision_reasoner.results import Status as Status
@@ -39,7 +39,7 @@ _HOMES = {
     "Status": "results",
     "Box": "geometry",
     "Point": "geometry",
-    "ScriptedReasoner": "reasoner",
+    "ScriptedReasoner": "models.reasoner",
     "parse_reply": "parsing",
     "load_image": "images",
     "VisionReasonerError": "errors",

@@ -25,8 +25,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vision_reasoner import __version__
-from vision_reasoner.devices import ATTENTIONS, DTYPES
 from vision_reasoner.errors import ImageError, ReplyError, VisionReasonerError, one_line
+from vision_reasoner.models.devices import ATTENTIONS, DTYPES
 from vision_reasoner.prompts import DIALECTS
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def with_underscores(argv: Sequence[str] | None) -> list[str]:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do what was asked; one picture here, many in `many`."""
+    """Do what was asked; one picture here, many in `bulk`."""
     files, many = expand(arguments.image_path)
     settings = model_settings(arguments)
     if arguments.batch_size is not None:
@@ -190,7 +190,7 @@ def run(arguments: argparse.Namespace) -> int:
         hush_transformers()
     task = None if arguments.task == "auto" else arguments.task
     if many or arguments.output_dir:
-        from vision_reasoner.many import run_many
+        from vision_reasoner.bulk import run_many
 
         return run_many(
             model,

@@ -15,18 +15,18 @@ from typing import Any, Protocol, Self, get_args
 
 from PIL import Image
 
-from vision_reasoner.checkpoints import BASELINES, choose
-from vision_reasoner.devices import is_out_of_memory
 from vision_reasoner.errors import CheckpointError, ImageError, UsageError, VisionReasonerError
 from vision_reasoner.geometry import Box, Point
 from vision_reasoner.images import MAX_PIXELS, ImageSource, load_image
 from vision_reasoner.masks import Mask
+from vision_reasoner.models.checkpoints import BASELINES, choose
+from vision_reasoner.models.devices import is_out_of_memory
+from vision_reasoner.models.reasoner import MAX_NEW_TOKENS, AnyReasoner, Compat, Reasoner, Reply
+from vision_reasoner.models.router import Route, Router
+from vision_reasoner.models.segmenter import Segmenter
 from vision_reasoner.parsing import MAX_OBJECTS, parse_reply
 from vision_reasoner.prompts import DIALECTS
-from vision_reasoner.reasoner import MAX_NEW_TOKENS, AnyReasoner, Compat, Reasoner, Reply
 from vision_reasoner.results import Instance, Prediction, Status, Task
-from vision_reasoner.router import Route, Router
-from vision_reasoner.segmenter import Segmenter
 
 logger = logging.getLogger(__name__)
 

@@ -100,7 +100,7 @@ def _union(masks: Sequence[AnyMask], sizes: set[tuple[int, int]]) -> Mapping[str
 def _encoded(mask: AnyMask) -> RunLengths:
     if isinstance(mask, np.ndarray) and mask.ndim == 2 and mask.dtype == np.bool_:
         return encode_mask(mask)
-    if isinstance(mask, Mapping):
+    if isinstance(mask, Mapping) and {"size", "counts"} <= mask.keys():
         return check_run_lengths(mask)
     raise ValueError(f"a mask must be (H, W) bool or COCO run lengths, got {_described(mask)}; give masks as a list")
 

@@ -34,14 +34,8 @@ from typing import TYPE_CHECKING, Protocol
 from PIL import Image
 from tqdm import tqdm
 
-from vision_reasoner.errors import CheckpointError, DataError, ImageError, UsageError, VisionReasonerError
-from vision_reasoner.inference import add_output_options, run_command
-from vision_reasoner.masks import Mask
-from vision_reasoner.reasoner import FRAME_SIDE
-from vision_reasoner.results import Task
-from vision_reasoner.training.annotations import Annotation, Instances, Reference, read_instances, read_references
-from vision_reasoner.training.art import SPLITS
-from vision_reasoner.training.rows import (
+from vision_reasoner.data.annotations import Annotation, Instances, Reference, read_instances, read_references
+from vision_reasoner.data.rows import (
     LAYOUTS,
     Row,
     check_row,
@@ -53,11 +47,17 @@ from vision_reasoner.training.rows import (
     target_of,
     write_table,
 )
+from vision_reasoner.errors import CheckpointError, DataError, ImageError, UsageError, VisionReasonerError
+from vision_reasoner.inference import add_output_options, run_command
+from vision_reasoner.masks import Mask
+from vision_reasoner.models.reasoner import FRAME_SIDE
+from vision_reasoner.results import Task
+from vision_reasoner.scenes.art import SPLITS
 
 if TYPE_CHECKING:
-    from vision_reasoner.segmenter import Segmenter
-    from vision_reasoner.training.art import Sprite
-    from vision_reasoner.training.scenes import Scene
+    from vision_reasoner.models.segmenter import Segmenter
+    from vision_reasoner.scenes.art import Sprite
+    from vision_reasoner.scenes.scene import Scene
 
 MANY = 10  # objects; answers with as many or more are one kind when answers are balanced
 TINY_SIDE = 280  # the frame of VisionReasoner-Tiny, which scenes are for (tiny.SIDE, without importing torch)
@@ -212,7 +212,7 @@ class SceneThing:
 
 @lru_cache(maxsize=4)
 def _painted(picture: ScenePicture) -> "Scene":
-    from vision_reasoner.training.scenes import random_scene
+    from vision_reasoner.scenes.scene import random_scene
 
     rng = Random(f"scene {picture.seed} {picture.number}")  # of text: no stage's seed meets it
     return random_scene(_sprites(picture.drawings), rng, max_objects=picture.max_objects)
@@ -220,7 +220,7 @@ def _painted(picture: ScenePicture) -> "Scene":
 
 @lru_cache
 def _sprites(drawings: str) -> "Sequence[Sequence[Sprite]]":
-    from vision_reasoner.training.art import load_sprites
+    from vision_reasoner.scenes.art import load_sprites
 
     return load_sprites(drawings)
 
@@ -235,7 +235,7 @@ def scene_samples(n: int, seed: int, *, held_out: bool, drawings: str, max_objec
         drawings: a split of `art.load_sprites`.
         max_objects: in a scene.
     """
-    from vision_reasoner.training.requests import random_requests
+    from vision_reasoner.scenes.requests import random_requests
 
     samples: list[Sample] = []
     with tqdm(total=n, desc="scenes", unit="request") as bar:
@@ -616,8 +616,8 @@ def judge_of(arguments: argparse.Namespace) -> "tuple[Segmenter | None, float]":
     min_iou = arguments.min_sam2_iou if arguments.min_sam2_iou is not None else 0.0 if boxes_alone else 0.7
     if not min_iou:
         return None, 0.0
-    from vision_reasoner.checkpoints import RELEASED, choose
-    from vision_reasoner.segmenter import Segmenter
+    from vision_reasoner.models.checkpoints import RELEASED, choose
+    from vision_reasoner.models.segmenter import Segmenter
 
     try:
         where = choose(RELEASED["reasoner"].hub_id, segmenter=arguments.segmentation_model_path).segmenter

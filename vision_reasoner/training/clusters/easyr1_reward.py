@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from vision_reasoner.training.rewards import THRESHOLD_SIDE, Compat, compute_reward
+from vision_reasoner.training.grpo.rewards import THRESHOLD_SIDE, Compat, compute_reward
 
 REWARD_NAME = "vision_reasoner"
 REWARD_TYPE = "batch"

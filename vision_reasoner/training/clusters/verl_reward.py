@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from vision_reasoner.training.rewards import THRESHOLD_SIDE, Compat, compute_reward
+from vision_reasoner.training.grpo.rewards import THRESHOLD_SIDE, Compat, compute_reward
 
 
 def compute_score(

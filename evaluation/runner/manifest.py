@@ -1,0 +1,112 @@
+"""What a run is of: data, checkpoint, prompts, settings and versions, as far as its figures depend on them."""
+
+import argparse
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from evaluation.runner.records import PLACES
+from evaluation.runner.samples import Samples, digest_of
+from evaluation.suites import BUNDLED
+from vision_reasoner.files import sha256
+from vision_reasoner.images import MAX_PIXELS
+from vision_reasoner.inference import model_settings, versions
+from vision_reasoner.models.checkpoints import (
+    BASELINES,
+    Part,
+    choose,
+    digest,
+    display_name,
+    in_pretrained,
+    locate,
+    weight_bytes,
+)
+from vision_reasoner.models.checkpoints import BUNDLED as BUNDLED_CHECKPOINT
+from vision_reasoner.models.devices import choose_attention, choose_device, choose_dtype
+from vision_reasoner.models.reasoner import MAX_NEW_TOKENS
+from vision_reasoner.parsing import MAX_OBJECTS
+from vision_reasoner.prompts import DIALECTS
+from vision_reasoner.results import Task
+
+logger = logging.getLogger(__name__)
+
+
+def describe(
+    arguments: argparse.Namespace, samples: Samples, annotations: Path | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arguments for `VisionReasoner.from_pretrained`, and the run's manifest.
+
+    Checkpoints are fetched here, and loaded from the very folders whose digest stands in the manifest.
+
+    Args:
+        arguments: of the command line, see `run`.
+        samples: what is asked.
+        annotations: the instances file, where one is scored against.
+
+    Raises:
+        CheckpointError: a checkpoint is missing.
+        UsageError: there is no such device, dtype or attention.
+    """
+    suite, source = samples.suite, samples.source
+    baseline = arguments.model if arguments.model in BASELINES else None
+    model_path = arguments.model_path
+    if model_path is None and baseline is None and Path(source.path).is_relative_to(BUNDLED):
+        model_path = in_pretrained(BUNDLED_CHECKPOINT)
+    choice = choose(model_path, arguments.task_router_model_path, arguments.segmentation_model_path, baseline=baseline)
+    if choice.note:
+        logger.warning(choice.note)
+    parts: list[Part] = ["reasoner", "segmenter"] if suite.task is Task.SEGMENTATION else ["reasoner"]
+    folders = {
+        part: locate(
+            getattr(choice, part),
+            part,
+            revision=arguments.revision if part == "reasoner" else None,
+            offline=arguments.offline,
+        )
+        for part in parts
+    }
+    settings = model_settings(arguments) | {
+        "model_path": str(folders["reasoner"]),
+        "router": choice.router,
+        "segmenter": str(folders.get("segmenter", choice.segmenter)),
+        "logprobs": suite.ranked,
+        "batch_size": arguments.batch_size,
+    }
+    device = choose_device(arguments.device)
+    dtype = choose_dtype(arguments.dtype, device, weight_bytes(folders["reasoner"]))
+    manifest = {
+        "suite": suite.name,
+        "n": min(arguments.limit or source.n, source.n),
+        "data": {
+            "name": source.name,
+            "split": source.split,
+            "fingerprint": source.fingerprint,
+            "rows": source.n,
+            "columns": samples.columns,
+            "annotations": None if annotations is None else sha256(annotations),
+        },
+        "checkpoint": {
+            part: {"name": display_name(getattr(choice, part)), "digest": digest(folder, part)}
+            for part, folder in folders.items()
+        },
+        "model": arguments.model,
+        "prompt": digest_of([asdict(DIALECTS[arguments.model]), suite.instruction]),
+        "settings": {
+            "compat": arguments.compat,
+            "device": device.type,
+            "dtype": str(dtype).removeprefix("torch."),
+            "attn_implementation": choose_attention(arguments.attn_implementation, device, dtype),
+            "max_new_tokens": settings.get("max_new_tokens", MAX_NEW_TOKENS),
+            "max_objects": settings.get("max_objects", MAX_OBJECTS),
+            "max_image_pixels": settings.get("max_image_pixels", MAX_PIXELS),
+        },
+        "versions": versions(),
+        PLACES: {
+            "data": source.path,
+            "config": arguments.config or suite.config,
+            "annotations": None if annotations is None else str(annotations),
+            **{str(part): str(folder) for part, folder in folders.items()},
+        },
+    }
+    return settings, manifest

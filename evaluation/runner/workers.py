@@ -1,0 +1,299 @@
+"""Batches of samples in, batches of records out: the part of a run that needs a model, and how it is spread.
+
+A pool is a function from a way to load the model and batches to finished batches, in whatever order they finish;
+`in_process` is the one for a single device, `on_ray` the one for several devices and machines. Whoever drives it is the
+only one to write.
+"""
+
+import logging
+import os
+import platform
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from evaluation.runner.samples import Sample, digest_of
+from vision_reasoner.errors import CheckpointError, UsageError, VisionReasonerError, one_line
+from vision_reasoner.inference import hush_transformers
+from vision_reasoner.model import VisionReasoner
+from vision_reasoner.models.checkpoints import Part, digest
+from vision_reasoner.results import Prediction, Task
+
+logger = logging.getLogger(__name__)
+
+PATIENCE = 60.0  # seconds without any worker before that is said
+MAX_DEATHS = 3  # workers that may die over the same batch, or while loading, before it is taken for the cause
+FOLDERS: dict[Part, str] = {"reasoner": "model_path", "segmenter": "segmenter"}  # what `load_model` calls them
+
+Load = Callable[[], VisionReasoner]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples that go through the model together."""
+
+    samples: Sequence[Sample]
+    task: Task
+
+
+Pool = Callable[[Load, Iterable[Batch]], Iterator[list[dict[str, Any]]]]
+
+
+def load_model(
+    settings: Mapping[str, Any], digests: Mapping[Part, str] | None = None, *, quietly: bool = True
+) -> VisionReasoner:
+    """The model of a run.
+
+    Args:
+        settings: the arguments of `VisionReasoner.from_pretrained`.
+        digests: what the parts' folders must hold, where this may be another machine; see `checkpoints.digest`.
+        quietly: without what transformers has to say.
+
+    Raises:
+        CheckpointError: a checkpoint is missing, or another than the run's.
+    """
+    if quietly:
+        hush_transformers()
+    for part, wanted in (digests or {}).items():
+        folder = Path(settings[FOLDERS[part]])
+        if not folder.is_dir():
+            raise CheckpointError(
+                f"{folder}: there is no such folder here; every machine needs the {part} in this place"
+            )
+        if (found := digest(folder, part)) != wanted:
+            raise CheckpointError(
+                f"{folder}: is another {part} here ({found[:12]}) than the run's ({wanted[:12]}); copy that one here"
+            )
+    return VisionReasoner.from_pretrained(**settings)
+
+
+def in_process(load: Load, batches: Iterable[Batch]) -> Iterator[list[dict[str, Any]]]:
+    """Work on the batches here, one after the other. The model is loaded if there is any."""
+    model = None
+    for batch in batches:
+        model = model or load()
+        yield answer(model, batch)
+
+
+def on_ray(
+    load: Load,
+    batches: Iterable[Batch],
+    *,
+    num_workers: int | None = None,
+    address: str | None = None,
+    gpu: bool = False,
+    quietly: bool = True,
+) -> Iterator[list[dict[str, Any]]]:
+    """Work on the batches by Ray: each worker has a model and one batch at a time.
+
+    The batch of a worker that dies is done again by another, and the worker is replaced.
+
+    Args:
+        load: called once by each worker; must mean the same on every machine.
+        batches: taken as workers become free. Where there is none, nothing is started.
+        num_workers: None is one for each GPU of the cluster, on CPUs one for each machine.
+        address: of a cluster, as `ray.init` takes it; None starts Ray on this machine, for as long as it is needed.
+        gpu: whether each worker gets a GPU. Cores are shared out evenly.
+        quietly: without what Ray and the workers have to say.
+
+    Raises:
+        UsageError: Ray is not installed or does not start, or the cluster has not enough for so many workers.
+        VisionReasonerError: one worker after the other dies.
+        Exception: what `load` and `answer` raise on a worker.
+    """
+    numbered = enumerate(batches)
+    if (first := next(numbered, None)) is None:
+        return
+    with _cluster(address, num_workers, quietly) as ray:
+        machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        workers = num_workers or (int(sum(m.get("GPU", 0) for m in machines)) if gpu else len(machines))
+        cores = cores_each(machines, workers, gpu=gpu)
+        if not cores:
+            raise UsageError(
+                f"the cluster has not {max(workers, 1)} {'GPUs' if gpu else 'cores'} for as many workers; give fewer "
+                "--num_workers, or start Ray on more machines"
+            )
+        # Ray sets OMP_NUM_THREADS to an actor's cores.
+        worker = ray.remote(num_cpus=cores, num_gpus=int(gpu), scheduling_strategy="SPREAD")(_Worker)
+        yield from _share_out(ray, lambda: worker.remote(load), workers, chain([first], numbered))
+
+
+def _share_out(
+    ray: Any, hire: Callable[[], Any], workers: int, todo: Iterator[tuple[int, Batch]]
+) -> Iterator[list[dict[str, Any]]]:
+    """Keep so many workers busy until all batches are done; `hire` gives a new one."""
+    busy: dict[Any, tuple[Any, tuple[int, Batch] | None]] = {}  # by what is waited for; without a batch: loading
+    idle: list[Any] = []
+    again: list[tuple[int, Batch]] = []
+    deaths: Counter[int | None] = Counter()  # by batch; None: while loading
+    finished: list[dict[str, Any]] = []
+
+    def start() -> None:
+        worker = hire()
+        busy[worker.start.remote()] = (worker, None)
+
+    for _ in range(workers):
+        start()
+    while True:
+        while idle and (job := again.pop() if again else next(todo, None)):
+            worker = idle.pop()
+            busy[worker.answer.remote(job[1])] = (worker, job)
+        if finished:  # its worker has the next batch already
+            yield finished
+            finished = []
+        working = any(job for _, job in busy.values())
+        if idle and not working:
+            return
+        done, _ = ray.wait(list(busy), timeout=PATIENCE)
+        if not done:
+            if not working:
+                logger.warning(
+                    "No worker is ready yet: they load the checkpoint, or the cluster is busy (`ray status`)"
+                )
+            continue
+        worker, job = busy.pop(done[0])
+        number = job and job[0]
+        try:
+            result = ray.get(done[0])
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from error
+        except ray.exceptions.RayError as error:
+            what = f"over the batch of sample {job[1].samples[0].id}" if job else "before it was ready"
+            deaths[number] += 1
+            if deaths[number] > MAX_DEATHS:
+                raise VisionReasonerError(
+                    f"{deaths[number]} workers died, one after the other, {what} ({one_line(error)}); does memory "
+                    "suffice? Try a smaller --batch_size or fewer --num_workers; what is finished is kept"
+                ) from error
+            logger.warning("A worker died %s; another one does its work (%s)", what, one_line(error))
+            ray.kill(worker)
+            again += [job] if job else []
+            start()
+            continue
+        deaths.pop(number, None)
+        idle.append(worker)
+        finished = result if job else []
+
+
+def import_ray() -> Any:
+    """The package.
+
+    Raises:
+        UsageError: it is not installed.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would call home
+    try:
+        import ray
+    except ImportError as error:
+        raise UsageError('--num_workers and --ray_address need Ray; install it: pip install -e ".[ray]"') from error
+    return ray
+
+
+@contextmanager
+def _cluster(address: str | None, num_workers: int | None, quietly: bool) -> Iterator[Any]:
+    """Ray, connected."""
+    ray = import_ray()
+    options: dict[str, Any] = {"log_to_driver": not quietly}
+    if quietly:
+        options["logging_level"] = logging.ERROR
+    if address is None:
+        options |= {"num_cpus": max(num_workers or 1, os.cpu_count() or 1), "include_dashboard": False}
+    else:  # the other machines work with this machine's code
+        root = Path(__file__).resolve().parents[2]
+        code = [str(root / package) for package in ("evaluation", "vision_reasoner")]
+        options["runtime_env"] = {"py_modules": code, "excludes": ["/data"]}
+    try:
+        ray.init(address or "local", **options)
+    except Exception as error:
+        if address:
+            raise UsageError(
+                f"--ray_address {address}: cannot be joined ({one_line(error)}); `ray status` there tells about it"
+            ) from error
+        raise UsageError(f"Ray does not start here ({one_line(error)}); is the machine busy? Try again") from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def cores_each(machines: Sequence[Mapping[str, float]], workers: int, *, gpu: bool) -> int:
+    """How many cores each of `workers` can have, all the same, where `machines` have these resources; 0: too few."""
+
+    def room(cores: int) -> int:
+        by_cores = (int(machine.get("CPU", 0)) // cores for machine in machines)
+        by_gpus = (int(machine.get("GPU", 0)) for machine in machines)
+        return sum(map(min, by_cores, by_gpus)) if gpu else sum(by_cores)
+
+    most = int(sum(machine.get("CPU", 0) for machine in machines)) // max(workers, 1)
+    return next((cores for cores in range(most, 0, -1) if 0 < workers <= room(cores)), 0)
+
+
+class _Worker:
+    """What runs as Ray's actor: a model."""
+
+    def __init__(self, load: Load) -> None:
+        self.load = load
+
+    def start(self) -> None:
+        try:
+            self.model = self.load()
+        except VisionReasonerError as error:
+            raise type(error)(f"on {platform.node()}: {error}") from error
+
+    def answer(self, batch: Batch) -> list[dict[str, Any]]:
+        return answer(self.model, batch)
+
+
+def answer(model: VisionReasoner, batch: Batch) -> list[dict[str, Any]]:
+    """A record for each sample. One that fails by itself gets a record with its error, and the others go on.
+
+    Raises:
+        VisionReasonerError: nothing works with this model.
+    """
+    usable = [sample for sample in batch.samples if sample.problem is None]
+    outcomes = model.predict_each([(sample.image, sample.query) for sample in usable], batch.task) if usable else []
+    by_index = {sample.index: outcome for sample, outcome in zip(usable, outcomes, strict=True)}
+    return [record_of(sample, batch.task, by_index.get(sample.index)) for sample in batch.samples]
+
+
+def record_of(sample: Sample, task: Task, outcome: Prediction | Exception | None) -> dict[str, Any]:
+    """The record of a sample (see `records`); `outcome` is None where it was not asked about."""
+    record: dict[str, Any] = {
+        "index": sample.index,
+        "id": sample.id,
+        "image_id": sample.image_id,
+        "query": sample.query,
+        "task": task.value,
+        "size": list(sample.size),
+        "error": sample.problem,
+    }
+    if isinstance(outcome, Exception):
+        return {**record, "error": one_line(outcome)}
+    if outcome is None:
+        return record
+    found = outcome.to_json()
+    record["size"] = found["image_size"]
+    if problem := _mask_problem(sample.truth, outcome):
+        return {**record, "error": problem}
+    kept = ("status", "warnings", "thinking", "reply", "answer", "instances", "timings")
+    return {
+        **record,
+        **{key: found[key] for key in kept},
+        "truth": sample.truth,
+        "truth_digest": digest_of(sample.truth),
+    }
+
+
+def _mask_problem(truth: Mapping[str, Any], outcome: Prediction) -> str | None:
+    """A mask of another shape than its picture was made for another picture, or for this one before it was turned."""
+    width, height = outcome.image_size
+    for name in ("mask", "ignore"):
+        if name in truth and truth[name]["size"] != [height, width]:
+            rows, columns = truth[name]["size"]
+            turned = " (turned by its EXIF orientation?)" if [rows, columns] == [width, height] else ""
+            return f"its {name} is {columns}x{rows} and its picture {width}x{height}{turned}; prepare the data set anew"
+    return None

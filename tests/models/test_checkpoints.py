@@ -1,0 +1,354 @@
+"""Checkpoints: which one is taken, what is wrong with a folder, and what may touch the network."""
+
+import contextlib
+import json
+import shutil
+import socket
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tests.conftest import noise
+from vision_reasoner import Box, VisionReasoner
+from vision_reasoner.errors import CheckpointError
+from vision_reasoner.models import checkpoints
+from vision_reasoner.models.checkpoints import (
+    RELEASED,
+    check_transformers_folder,
+    choose,
+    digest,
+    display_name,
+    download_main,
+    locate,
+)
+from vision_reasoner.models.reasoner import Reasoner
+
+
+@pytest.fixture
+def nowhere(tmp_path, monkeypatch):
+    """An empty working folder, with no repository and no package around it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(checkpoints, "__file__", str(tmp_path / "package/vision_reasoner/models/checkpoints.py"))
+    return tmp_path
+
+
+def make_bundle(root: Path, name: str = "VisionReasoner-Tiny") -> Path:
+    for part in RELEASED:
+        (root / "pretrained_models" / name / part).mkdir(parents=True)
+    return root / "pretrained_models" / name
+
+
+# --- which ----------------------------------------------------------------------------------------------------------
+@pytest.mark.usefixtures("nowhere")
+def test_without_any_checkpoint_the_download_command_is_named():
+    with pytest.raises(CheckpointError, match="python -m vision_reasoner download"):
+        choose()
+
+
+def test_default_is_the_bundled_one_and_says_how_good_it_is_and_how_to_get_the_released(nowhere):
+    bundle = make_bundle(nowhere)
+    (bundle / "bundle.json").write_text(
+        json.dumps({"summary": "right in 9 of 10 toy scenes, not made for photographs"})
+    )
+    choice = choose()
+    assert Path(choice.reasoner).resolve() == bundle / "reasoner"
+    assert Path(choice.router).resolve() == bundle / "router"
+    assert Path(choice.segmenter).resolve() == bundle / "segmenter"
+    assert choice.note is not None
+    assert "\n" not in choice.note
+    for words in (
+        "VisionReasoner-Tiny",
+        "9 of 10 toy scenes",
+        "VisionReasoner-7B",
+        "python -m vision_reasoner download",
+    ):
+        assert words in choice.note
+
+
+def test_the_released_one_wins_where_it_is_there(nowhere):
+    make_bundle(nowhere)
+    (nowhere / "pretrained_models/VisionReasoner-7B").mkdir()
+    choice = choose()
+    assert choice.reasoner == "pretrained_models/VisionReasoner-7B"
+    assert choice.router == "Ricky06662/TaskRouter-1.5B"
+    assert choice.segmenter == "facebook/sam2-hiera-large"
+    (nowhere / "pretrained_models/TaskRouter-1.5B").mkdir()
+    assert choose().router == "pretrained_models/TaskRouter-1.5B"
+
+
+@pytest.mark.parametrize("place", ["package", "package/vision_reasoner"])
+def test_the_default_is_found_from_any_working_folder(nowhere, monkeypatch, place):
+    bundle = make_bundle(nowhere / place)
+    (nowhere / "elsewhere").mkdir()
+    monkeypatch.chdir(nowhere / "elsewhere")
+    assert Path(choose().reasoner) == bundle / "reasoner"
+
+
+def test_a_given_bundle_gives_all_parts_and_no_note(nowhere):
+    bundle = make_bundle(nowhere, "mine")
+    choice = choose(bundle)
+    assert (choice.reasoner, choice.segmenter) == (str(bundle / "reasoner"), str(bundle / "segmenter"))
+    assert choice.note is None
+
+
+def test_the_home_folder_may_be_abbreviated(nowhere, monkeypatch):
+    monkeypatch.setenv("HOME", str(nowhere))
+    bundle = make_bundle(nowhere, "mine")
+    assert choose("~/pretrained_models/mine").router == str(bundle / "router")
+
+
+def test_given_parts_win(nowhere):
+    bundle, other = make_bundle(nowhere, "mine"), make_bundle(nowhere, "other")
+    choice = choose(bundle, router=other, segmenter="owner/sam2")
+    assert choice.router == str(other / "router"), "of a bundle the part is taken"
+    assert choice.segmenter == "owner/sam2"
+    assert choice.reasoner == str(bundle / "reasoner")
+
+
+def test_a_given_hub_id_takes_the_released_router_and_segmenter(nowhere):
+    make_bundle(nowhere)
+    choice = choose("owner/model")
+    assert (choice.reasoner, choice.router) == ("owner/model", RELEASED["router"].hub_id)
+
+
+@pytest.mark.usefixtures("nowhere")
+def test_a_baseline_has_its_own_default():
+    assert choose(baseline="qwen").reasoner == "Qwen/Qwen2.5-VL-7B-Instruct"
+    assert choose("owner/model", baseline="qwen").reasoner == "owner/model"
+
+
+# --- where ----------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def no_network(monkeypatch):
+    """Counts attempts to connect or to look up a host, and lets none through."""
+    attempts = []
+
+    def refuse(*arguments, **_):
+        attempts.append(arguments)
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    return attempts
+
+
+@pytest.fixture
+def empty_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("name", ["pretrained_models/VisionReasoner-7B", "./missing", "/missing/x", "missing", "a/b/c"])
+@pytest.mark.usefixtures("nowhere")
+def test_a_missing_folder_is_not_taken_for_a_hub_id(no_network, name):
+    with pytest.raises(CheckpointError, match="no such folder"):
+        locate(name, "reasoner")
+    assert not no_network
+
+
+def test_a_file_is_no_checkpoint(tmp_path):
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(CheckpointError, match="give the folder"):
+        locate(tmp_path / "model.safetensors", "reasoner")
+
+
+@pytest.mark.usefixtures("empty_cache")
+def test_offline_makes_no_network_attempt_at_all(no_network):
+    with pytest.raises(CheckpointError, match="not on this machine"):
+        locate("owner/model", "reasoner", offline=True)
+    assert not no_network
+
+
+def test_loading_and_using_local_folders_makes_no_network_attempt_at_all(bundle, no_network):
+    model = VisionReasoner.from_pretrained(bundle, device="cpu", max_new_tokens=2)
+    model.predict(noise(50, 50), "dog")
+    model.segment(noise(50, 50), [Box(0, 0, 9, 9)])
+    assert len(model.load_seconds) == 3
+    assert not no_network
+
+
+@pytest.mark.usefixtures("empty_cache")
+def test_without_network_a_hub_id_fails_with_the_next_step(no_network):
+    with pytest.raises(CheckpointError, match=r"cannot be reached.*python -m vision_reasoner download") as caught:
+        locate("owner/model", "router")
+    assert no_network
+    assert "\n" not in str(caught.value)
+
+
+def test_only_a_part_s_own_files_are_fetched(monkeypatch, tmp_path):
+    asked = {}
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda _, **given: asked.update(given) or str(tmp_path))
+    assert locate("owner/model", "reasoner", revision="v2") == tmp_path
+    assert asked["revision"] == "v2"
+    assert not any(pattern.endswith((".bin", ".pt", ".py")) for pattern in asked["allow_patterns"])
+    locate("facebook/sam2.1-hiera-tiny", "segmenter")
+    assert "model.safetensors" not in asked["allow_patterns"], "there it is in another library's layout"
+    locate("owner/own-sam2", "segmenter")
+    assert {"*.yaml", "model.safetensors"} <= set(asked["allow_patterns"])
+
+
+# --- what is in it --------------------------------------------------------------------------------------------------
+@pytest.fixture
+def folder(bundle: Path, tmp_path: Path) -> Path:
+    """A reasoner's folder to spoil."""
+    return Path(shutil.copytree(bundle / "reasoner", tmp_path / "reasoner"))
+
+
+def test_a_good_folder_gives_its_config(folder):
+    assert check_transformers_folder(folder, "reasoner")["model_type"] == "qwen2_5_vl"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda f: (f / "config.json").unlink(), r"no config\.json"),
+        (lambda f: (f / "config.json").write_text("{"), "no model config"),
+        (lambda f: (f / "config.json").write_text("[]"), "no model config"),
+        (lambda f: (f / "config.json").write_text('{"model_type": "llama"}'), "'llama' checkpoint"),
+        (lambda f: (f / "model.safetensors").unlink(), "1 of 1 weight files are missing"),
+        (
+            lambda f: (f / "model.safetensors.index.json").write_text(
+                '{"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}'
+            ),
+            r"1 of 2 weight files are missing \(first model-2\.safetensors\)",
+        ),
+        (lambda f: (f / "model.safetensors.index.json").write_text("{}"), "not a weight index"),
+    ],
+)
+def test_spoiled_folders_are_said_to_be_so(folder, spoil, message):
+    spoil(folder)
+    with pytest.raises(CheckpointError, match=message):
+        check_transformers_folder(folder, "reasoner")
+
+
+def test_a_bundle_where_a_part_belongs_is_pointed_into(bundle):
+    with pytest.raises(CheckpointError, match=r"give .*reasoner"):
+        check_transformers_folder(bundle, "reasoner")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda f: (f / "model.safetensors").write_bytes(b"torn"), "cannot be loaded"),
+        (lambda f: (f / "tokenizer.json").unlink(), "no tokenizer"),
+        (lambda f: (f / "processor_config.json").unlink(), "cannot be loaded"),
+    ],
+)
+def test_what_does_not_load_is_one_line(folder, spoil, message):
+    spoil(folder)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        Reasoner.from_pretrained(folder, device="cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_weights_are_not_filled_with_noise(folder):
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    weights.pop(next(name for name in weights if "visual" in name))
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match="1 weights are missing"):
+        Reasoner.from_pretrained(folder, device="cpu")
+
+
+def test_code_in_a_folder_is_not_run(folder, tmp_path):
+    config = json.loads((folder / "config.json").read_text())
+    config["auto_map"] = {"AutoConfig": "evil.Config", "AutoModelForImageTextToText": "evil.Model"}
+    (folder / "config.json").write_text(json.dumps(config))
+    processor = json.loads((folder / "processor_config.json").read_text())
+    (folder / "processor_config.json").write_text(json.dumps({**processor, "auto_map": {"AutoProcessor": "evil.P"}}))
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with contextlib.suppress(CheckpointError):
+        Reasoner.from_pretrained(folder, device="cpu")
+    assert not (tmp_path / "ran").exists()
+
+
+# --- the download command -------------------------------------------------------------------------------------------
+class FakeHub:
+    """Stands for the Hub: three files in each repository, of which a part wants one."""
+
+    def __init__(self) -> None:
+        self.fetched: list[tuple[str, Path]] = []
+
+    def model_info(self, *_, **__):
+        files = {"model.safetensors": 1000, "model.bin": 1000, "README.md": 5}
+        return SimpleNamespace(siblings=[SimpleNamespace(rfilename=name, size=size) for name, size in files.items()])
+
+    def snapshot_download(self, hub_id, *, local_dir, **_):
+        self.fetched.append((hub_id, local_dir))
+        return str(local_dir)
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    fake = FakeHub()
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda: fake)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fake.snapshot_download)
+    return fake
+
+
+def test_download_fetches_each_part_into_its_folder_and_says_sizes_first(hub, tmp_path, capsys):
+    assert download_main(["--into", str(tmp_path / "models")]) == 0
+    assert [(hub_id, folder.name) for hub_id, folder in hub.fetched] == [
+        ("Ricky06662/VisionReasoner-7B", "VisionReasoner-7B"),
+        ("Ricky06662/TaskRouter-1.5B", "TaskRouter-1.5B"),
+        ("facebook/sam2-hiera-large", "sam2-hiera-large"),
+    ]
+    out, err = capsys.readouterr()
+    assert "in 1 files" in err, "only what is read is counted"
+    assert "free in" in err
+    assert len(out.splitlines()) == 3
+
+
+def test_download_takes_one_part(hub, tmp_path):
+    assert download_main(["--what", "router", "--into", str(tmp_path)]) == 0
+    assert len(hub.fetched) == 1
+
+
+def test_download_stops_before_the_disk_is_full(hub, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=5))
+    assert download_main(["--into", str(tmp_path)]) == 4
+    assert not hub.fetched
+    assert "free" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.usefixtures("hub")
+def test_what_is_there_already_needs_no_room(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=5))
+    (tmp_path / "TaskRouter-1.5B").mkdir()
+    (tmp_path / "TaskRouter-1.5B" / "model.safetensors").write_bytes(b"x" * 1000)
+    assert download_main(["--what", "router", "--into", str(tmp_path)]) == 0
+
+
+def test_download_without_network_fails_at_once_with_one_line(no_network, tmp_path, capsys):
+    assert download_main(["--into", str(tmp_path)]) == 4
+    message = capsys.readouterr().err
+    assert message.startswith("error: Ricky06662/VisionReasoner-7B")
+    assert "HF_ENDPOINT" in message
+    assert len(message.splitlines()) == 1
+    assert len(no_network) <= 2, "no retries"
+
+
+# --- what it is -------------------------------------------------------------------------------------------------------
+def test_the_digest_is_of_what_is_read_and_not_of_where_it_lies(tmp_path):
+    for name in ("a", "b"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+        (folder / "model.safetensors").write_bytes(b"weights")
+    (tmp_path / "b" / "README.md").write_text("not read")
+    first = digest(tmp_path / "a", "reasoner")
+    assert digest(tmp_path / "b", "reasoner") == first
+    (tmp_path / "b" / "model.safetensors").write_bytes(b"Weights")
+    assert digest(tmp_path / "b", "reasoner") != first
+    (tmp_path / "b" / "model.safetensors").unlink()
+    assert digest(tmp_path / "b", "reasoner") != first
+
+
+def test_a_checkpoint_is_called_by_its_folder_id_or_bundle(tmp_path):
+    for part in ("reasoner", "router", "segmenter"):
+        (tmp_path / "Ours" / part).mkdir(parents=True)
+    (tmp_path / "alone" / "reasoner").mkdir(parents=True)
+    assert display_name("Qwen/Qwen2.5-VL-7B-Instruct") == "Qwen2.5-VL-7B-Instruct"
+    assert display_name(str(tmp_path / "Ours" / "reasoner")) == "Ours"
+    assert display_name(str(tmp_path / "alone" / "reasoner")) == "reasoner"

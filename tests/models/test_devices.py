@@ -1,0 +1,55 @@
+"""Devices, number formats and attention: what is chosen when nothing is said, and what is refused."""
+
+import pytest
+import torch
+
+from vision_reasoner.errors import UsageError
+from vision_reasoner.models.devices import SMALL_CHECKPOINT, choose_attention, choose_device, choose_dtype
+
+CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))
+
+
+def test_device_is_the_best_there_is(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert choose_device() == CPU
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert choose_device() == MPS
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert choose_device() == CUDA
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "tpu", ""])
+def test_a_device_that_is_not_there_is_refused(device):
+    with pytest.raises(UsageError, match="cannot be used here"):
+        choose_device(device)
+
+
+def test_dtype_suits_the_device():
+    assert choose_dtype("auto", CUDA, 10) is torch.bfloat16
+    assert choose_dtype("auto", MPS, 10) is torch.bfloat16
+    assert choose_dtype("auto", CPU, 10) is torch.float32
+    assert choose_dtype("auto", CPU, SMALL_CHECKPOINT) is torch.bfloat16
+    assert choose_dtype("float16", CPU, 10) is torch.float16
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(UsageError, match="bfloat16"):
+        choose_dtype("int8", CPU, 10)
+    with pytest.raises(UsageError, match="sdpa"):
+        choose_attention("magic", CPU, torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "installed", "attention"),
+    [
+        (CUDA, torch.bfloat16, True, "flash_attention_2"),
+        (CUDA, torch.bfloat16, False, "sdpa"),
+        (CUDA, torch.float32, True, "sdpa"),
+        (CPU, torch.bfloat16, True, "sdpa"),
+    ],
+)
+def test_flash_attention_only_where_it_can_run(monkeypatch, device, dtype, installed, attention):
+    monkeypatch.setattr("transformers.utils.is_flash_attn_2_available", lambda: installed)
+    assert choose_attention("auto", device, dtype) == attention
+    assert choose_attention("eager", device, dtype) == "eager"

@@ -1,0 +1,101 @@
+"""The training loop: it ends in time, saves, and continues where it was."""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from vision_reasoner.training.tiny import loop
+
+
+def arguments(folder: Path, minutes: float) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    loop.add_arguments(parser, minutes=1)
+    return parser.parse_args(["--minutes", str(minutes), "--output_dir", str(folder)])
+
+
+def test_a_run_continues_where_it_was_and_says_what_it_saw(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module, steps = torch.nn.Linear(4, 1), []
+
+    def losses(step: int) -> loop.Losses:
+        steps.append(step)
+        loss = ((module(torch.ones(2, 4)) - 3) ** 2).mean()
+        return loss, {"loss": loss.item()}
+
+    loop.train("toy", {"module": module}, losses, arguments(tmp_path, 0.01))
+    first, weight = list(steps), module.weight.detach().clone()
+    assert first == list(range(len(first)))
+    with torch.no_grad():
+        module.weight.zero_()
+    assert loop.resume(tmp_path / "toy.pt", {"module": module}) == len(first)
+    assert torch.equal(module.weight, weight)
+    loop.train("toy", {"module": module}, losses, arguments(tmp_path, 0.01))
+    assert steps[len(first)] == len(first)
+    log = [json.loads(line) for line in (tmp_path / "toy.jsonl").read_text().splitlines()]
+    assert log[-1]["loss"] < log[0]["loss"]
+
+
+def test_sigterm_ends_a_run_early_and_saves_it(tmp_path: Path) -> None:
+    module = torch.nn.Linear(2, 1)
+
+    def losses(step: int) -> loop.Losses:
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        loss = module(torch.ones(1, 2)).sum()
+        return loss, {"loss": loss.item()}
+
+    before = signal.getsignal(signal.SIGTERM)
+    loop.train("toy", {"module": module}, losses, arguments(tmp_path, 5))
+    assert loop.resume(tmp_path / "toy.pt", {"module": module}) == 4
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_denormal_numbers_are_flushed_while_training_only() -> None:
+    tiny = torch.tensor(1e-30)
+    with loop.denormals_flushed():
+        assert tiny * 1e-10 == 0
+    assert tiny * 1e-10 > 0
+
+
+TOGETHER = """
+import argparse, json, os, signal, sys
+from pathlib import Path
+import torch
+from vision_reasoner.training.tiny import loop
+
+torch.manual_seed(0)
+module, rank, steps = torch.nn.Linear(3, 1), int(os.environ["RANK"]), []
+other = torch.nn.Linear(1, 1)  # which only one of them needs
+
+def losses(step):
+    steps.append(step)
+    if step == 8:  # one of the two is told to end: both end
+        os.kill(os.getpid(), signal.SIGTERM)
+    loss = module(torch.full((1, 3), float(step))).sum() + (other.weight.sum() if rank else 0)
+    return loss, {"loss": loss.item()}
+
+parser = argparse.ArgumentParser()
+loop.add_arguments(parser, minutes=5)
+loop.train("toy", {"module": module, "other": other}, losses, parser.parse_args(["--output_dir", sys.argv[1]]))
+Path(sys.argv[1], f"{rank}.json").write_text(json.dumps({"steps": steps, "weight": module.weight.tolist()}))
+"""
+
+
+def test_two_processes_train_one_module_on_samples_of_their_own_and_end_together(tmp_path: Path) -> None:
+    script = tmp_path / "together.py"
+    script.write_text(TOGETHER)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", str(script)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(loop.__file__).parents[2])}
+    subprocess.run([*launch, str(tmp_path)], check=True, env=environment, timeout=240)
+    a, b = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert (a["steps"], b["steps"]) == ([0, 2, 4, 6, 8], [1, 3, 5, 7, 9])
+    assert a["weight"] == b["weight"], "their gradients were not the same"
+    module = torch.nn.Linear(3, 1)
+    assert loop.resume(tmp_path / "toy.pt", {"module": module}) == 5
+    assert module.weight.tolist() == a["weight"]

@@ -1,0 +1,76 @@
+"""The vision tower's stage: what its cells and patches are told is what the views show."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import get_vision_window_index
+
+from tests.support.drawings import sprites
+from vision_reasoner.scenes.scene import Scene, random_scene
+from vision_reasoner.training.tiny.architecture import CELL, GRID, NONE, PATCH, SIDE, CellTruth, Code, make_vision, see
+from vision_reasoner.training.tiny.vision import PatchHead, PatchTruth, detail, vision_loss
+
+
+@pytest.fixture(scope="module")
+def scenes() -> list[Scene]:
+    rng = random.Random(7)
+    return [random_scene(sprites(), rng, (SIDE, SIDE), min_objects=5) for _ in range(3)]
+
+
+def test_patches_show_the_object_whose_mask_covers_them_in_the_order_of_the_towers_windows(scenes: list[Scene]) -> None:
+    truth, n = PatchTruth([s.objects for s in scenes], GRID), SIDE // PATCH
+    order, _ = get_vision_window_index(torch.tensor([[1, n, n]] * 3), 2, SIDE // 2, PATCH, kwargs={})
+    units = torch.argsort(order)  # each 2 x 2 patches, row by row
+    labels = truth.label.view(-1, 4)[units].view(3, GRID, GRID, 4)
+    sides = truth.sides.view(-1, 4, 4)[units].view(3, GRID, GRID, 4, 4)
+    for b, scene in enumerate(scenes):
+        for o in scene.objects:
+            row, column = o.point.y // PATCH, o.point.x // PATCH
+            at = b, row // 2, column // 2, row % 2 * 2 + column % 2
+            assert labels[at] == o.label
+            centre = np.array([column, row, column, row]) * PATCH + PATCH / 2
+            assert np.allclose(sides[at].numpy() * CELL + centre, o.box, atol=1e-3)
+    covered = sum(int(o.mask.sum()) for s in scenes for o in s.objects) / (3 * SIDE**2)
+    assert covered < float((truth.label < NONE).float().mean()) < 1.6 * covered
+
+
+def test_a_detail_has_its_objects_where_they_are_seen_in_it(scenes: list[Scene]) -> None:
+    rng = random.Random(0)
+    for scene in scenes:
+        for o in scene.objects:
+            picture, seen = detail(scene, o, 3, rng)
+            assert picture.shape == (3 * CELL, 3 * CELL, 3)
+            [same] = [s for s in seen if s.label == o.label and s.mask.sum() and s.point is not o.point][:1]
+            assert same.mask.shape == (3 * CELL, 3 * CELL)
+            for s in seen:
+                rows, columns = np.where(s.mask)
+                inside = (rows >= s.box.y1) & (rows <= s.box.y2) & (columns >= s.box.x1) & (columns <= s.box.x2)
+                assert inside.all()
+
+
+def test_ideal_tokens_are_worth_more_than_others(scenes: list[Scene]) -> None:
+    code, truth = Code(), CellTruth([s.objects for s in scenes])
+    ideal = code.tokens(truth)
+    best, seen = vision_loss(ideal, truth, code)
+    assert seen["class"] == seen["near"] == 1.0
+    assert seen["sides"] < 0.01
+    torch.manual_seed(0)
+    for noise in (0.1, 0.5):
+        worse, _ = vision_loss(ideal + noise * torch.randn_like(ideal), CellTruth([s.objects for s in scenes]), code)
+        assert worse > best
+
+
+def test_a_step_teaches_every_weight_of_the_tower(scenes: list[Scene]) -> None:
+    torch.manual_seed(0)
+    tower, code = make_vision(), Code()
+    head = PatchHead(tower)
+    tokens = see(tower, [s.picture for s in scenes])
+    loss, _ = vision_loss(tokens, CellTruth([s.objects for s in scenes]), code)
+    asked, seen = head.loss(PatchTruth([s.objects for s in scenes], GRID))
+    (loss + asked).backward()
+    assert {"patch class", "patch sides"} == set(seen)
+    for name, p in (*tower.named_parameters(), *head.named_parameters()):
+        assert p.grad is not None, name
+        assert p.grad.abs().sum() > 0 or name.endswith("k.bias"), name

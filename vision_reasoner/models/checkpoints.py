@@ -1,0 +1,386 @@
+"""Where checkpoints are and what is in them: default lookup, folders and Hub ids, checks, the download command.
+
+The only module that may touch the network: it turns a name into a local folder, and every loader reads local folders.
+A checkpoint has three parts, which may lie in one folder (a bundle with `reasoner/`, `router/`, `segmenter/`) or apart.
+"""
+
+import argparse
+import hashlib
+import json
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from vision_reasoner.errors import CheckpointError, VisionReasonerError
+from vision_reasoner.files import sha256
+
+Part = Literal["reasoner", "router", "segmenter"]
+
+PRETRAINED = Path("pretrained_models")
+BUNDLED = "VisionReasoner-Tiny"
+
+
+@dataclass(frozen=True)
+class Release:
+    """A released checkpoint: its Hub id and the files of it that are read."""
+
+    hub_id: str
+    files: tuple[str, ...]
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder in `pretrained_models/`."""
+        return self.hub_id.rpartition("/")[2]
+
+
+TRANSFORMERS_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja")
+SAM2_FILES = ("*.yaml", "*.pt")  # a released repository's safetensors are in another library's layout
+FILES: dict[Part, tuple[str, ...]] = {
+    "reasoner": TRANSFORMERS_FILES,
+    "router": TRANSFORMERS_FILES,
+    "segmenter": (*SAM2_FILES, "model.safetensors"),
+}
+RELEASED: dict[Part, Release] = {
+    "reasoner": Release("Ricky06662/VisionReasoner-7B", TRANSFORMERS_FILES),
+    "router": Release("Ricky06662/TaskRouter-1.5B", TRANSFORMERS_FILES),
+    "segmenter": Release("facebook/sam2-hiera-large", SAM2_FILES),
+}
+# What stands for `--model_path` when a baseline is asked for by name (see prompts.DIALECTS).
+BASELINES = {"qwen": "Qwen/Qwen2.5-VL-7B-Instruct", "qwen2": "Qwen/Qwen2-VL-7B-Instruct"}
+MODEL_TYPES: dict[Part, tuple[str, ...]] = {"reasoner": ("qwen2_5_vl", "qwen2_vl"), "router": ("qwen2",)}
+DOWNLOAD_HINT = "python -m vision_reasoner download"
+
+
+# --- which checkpoint ------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Choice:
+    """The checkpoint to use: a folder or Hub id for each part, and a line that tells people what they got.
+
+    `note` is None where the choice was theirs.
+    """
+
+    reasoner: str
+    router: str
+    segmenter: str
+    note: str | None = None
+
+
+def choose(
+    model_path: str | Path | None = None,
+    router: str | Path | None = None,
+    segmenter: str | Path | None = None,
+    *,
+    baseline: str | None = None,
+) -> Choice:
+    """Say which checkpoint each part comes from.
+
+    Without `model_path`: `pretrained_models/VisionReasoner-7B` if it is there, otherwise the bundled checkpoint.
+    A part that is not named comes from the same bundle, or is the released one.
+
+    Args:
+        model_path: the reasoner or a bundle, as a folder or a Hub id.
+        router: the router, as a folder (its own or a bundle) or a Hub id.
+        segmenter: the segmenter, likewise.
+        baseline: a key of `BASELINES`, for when `model_path` is not given.
+
+    Raises:
+        CheckpointError: a name is neither a folder nor a Hub id, or none is given and none lies where it should.
+    """
+    note = None
+    if model_path is None and baseline is not None:
+        model_path = BASELINES[baseline]
+    elif model_path is None:
+        model_path, note = _default()
+    bundle = Path(model_path).expanduser()
+
+    def name_of(part: Part, given: str | Path | None) -> str:
+        if given is not None:
+            _check_name(given)
+            path = Path(given).expanduser()
+            return str(path / part if is_bundle(path) else path)
+        if is_bundle(bundle):
+            return str(bundle / part)
+        return str(in_pretrained(RELEASED[part].folder) or RELEASED[part].hub_id)
+
+    return Choice(
+        reasoner=name_of("reasoner", model_path),
+        router=name_of("router", router),
+        segmenter=name_of("segmenter", segmenter),
+        note=note,
+    )
+
+
+def is_bundle(name: str | Path) -> bool:
+    """Whether `name` is a folder that holds all three parts."""
+    return all((Path(name) / part).is_dir() for part in RELEASED)
+
+
+def display_name(source: str) -> str:
+    """What a checkpoint is called: the last part of its folder or Hub id, that of the bundle for a part of one."""
+    path = Path(source)
+    if path.is_dir():
+        path = path.resolve()
+        return path.parent.name if path.name in RELEASED and is_bundle(path.parent) else path.name
+    return path.name
+
+
+def summary_of(folder: str | Path) -> str:
+    """The one line in which a bundle says how good it is: "summary" in its bundle.json; empty where there is none."""
+    file = Path(folder) / "bundle.json"
+    if not file.is_file():
+        return ""
+    try:
+        return str(json.loads(file.read_text(encoding="utf-8"))["summary"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f'{file}: has no "summary" line ({first_line(error)}); restore the file') from error
+
+
+def _default() -> tuple[Path, str]:
+    released = in_pretrained(RELEASED["reasoner"].folder)
+    if released is not None:
+        return released, f"Using {released}."
+    bundled = in_pretrained(BUNDLED)
+    if bundled is None:
+        raise CheckpointError(f"no checkpoint in {PRETRAINED}/: run `{DOWNLOAD_HINT}` or give --model_path")
+    parts = [
+        f"Using the bundled {BUNDLED}",
+        summary_of(bundled),
+        f"for the released {RELEASED['reasoner'].folder} run `{DOWNLOAD_HINT}`",
+    ]
+    return bundled, "; ".join(part.rstrip(".") for part in parts if part) + "."
+
+
+def in_pretrained(folder: str) -> Path | None:
+    """`folder` in the working folder's pretrained_models/, the repository's, or the installed package's."""
+    package = Path(__file__).resolve().parents[1]
+    for root in (Path(), package.parent, package):
+        if (root / PRETRAINED / folder).is_dir():
+            return root / PRETRAINED / folder
+    return None
+
+
+# --- from a name to a folder that can be loaded ----------------------------------------------------------------------
+def locate(name: str | Path, part: Part, *, revision: str | None = None, offline: bool = False) -> Path:
+    """The local folder of a checkpoint, fetched from the Hub first if `name` is a Hub id that is not here yet.
+
+    Args:
+        name: a folder or a Hub id ("owner/name").
+        part: what it is to be used as; only that part's files are fetched.
+        revision: branch, tag or commit on the Hub.
+        offline: make no network attempt at all; a Hub id must then be in the local cache.
+
+    Raises:
+        CheckpointError: there is no such folder, or the Hub does not give it.
+    """
+    _check_name(name)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    from huggingface_hub import snapshot_download
+
+    hub_id = str(name)
+    files = SAM2_FILES if hub_id.startswith("facebook/sam2") else FILES[part]
+    with _hub_errors(hub_id, revision):
+        return Path(snapshot_download(hub_id, revision=revision, local_files_only=offline, allow_patterns=list(files)))
+
+
+def _check_name(name: str | Path) -> None:
+    """Raise a CheckpointError unless `name` is a folder that is there or may be a Hub id."""
+    text, path = str(name), Path(name).expanduser()
+    if path.is_dir():
+        return
+    if path.exists():
+        raise CheckpointError(f"{text}: is a file, not a checkpoint; give the folder it lies in")
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", text) or path.parent.is_dir() or text.startswith(f"{PRETRAINED}/"):
+        raise CheckpointError(f"{text}: no such folder; give a checkpoint's folder or Hub id, or run `{DOWNLOAD_HINT}`")
+
+
+@contextmanager
+def _hub_errors(hub_id: str, revision: str | None) -> Iterator[None]:
+    """Turn what the Hub's client raises into a CheckpointError that says what to do next."""
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        HTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        yield
+    except GatedRepoError as error:
+        raise CheckpointError(f"{hub_id}: is gated; accept its terms on the Hub and run `hf auth login`") from error
+    except RepositoryNotFoundError as error:
+        raise CheckpointError(f"{hub_id}: the Hub has no such checkpoint, or it is private; check the id") from error
+    except RevisionNotFoundError as error:
+        raise CheckpointError(f"{hub_id}: the Hub has no revision {revision!r} of it; check --revision") from error
+    except (HfHubHTTPError, HFValidationError) as error:
+        raise CheckpointError(f"{hub_id}: the Hub does not give it ({first_line(error)}); try again later") from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HTTPError) as error:  # HTTPError: no connection, timeout
+        raise CheckpointError(
+            f"{hub_id}: is not on this machine and the Hub cannot be reached; run `{DOWNLOAD_HINT}` where there is a "
+            f"network (HF_ENDPOINT names a mirror) and copy {PRETRAINED}/ here"
+        ) from error
+
+
+def check_transformers_folder(folder: Path, part: Part) -> dict[str, Any]:
+    """The config.json of a transformers checkpoint, after a look at whether it is the right kind and complete.
+
+    Raises:
+        CheckpointError: no config.json, another kind of model, or weight files missing.
+    """
+    config_file = folder / "config.json"
+    try:
+        config = json.loads(config_file.read_text(encoding="utf-8"))
+        model_type = config["model_type"]
+    except FileNotFoundError as error:
+        inside = f"; it is a bundle, give {folder / part}" if (folder / part).is_dir() else ""
+        raise CheckpointError(
+            f"{folder}: no config.json, so this is no {part} checkpoint{inside or '; download it again'}"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{config_file}: no model config ({first_line(error)}); download it again") from error
+    if model_type not in MODEL_TYPES[part]:
+        raise CheckpointError(
+            f"{folder}: is a {model_type!r} checkpoint, but a {part} is {' or '.join(MODEL_TYPES[part])}; "
+            "was it given to the wrong option?"
+        )
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            needed = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{index}: not a weight index ({first_line(error)}); download it again") from error
+    else:
+        needed = {"model.safetensors"}
+    missing = sorted(str(name) for name in needed if not (folder / str(name)).is_file())
+    if missing:
+        raise CheckpointError(
+            f"{folder}: incomplete, {len(missing)} of {len(needed)} weight files are missing (first {missing[0]}); "
+            "download it again"
+        )
+    # Without these transformers makes up an empty tokenizer.
+    if not (folder / "tokenizer.json").is_file() and not (folder / "vocab.json").is_file():
+        raise CheckpointError(f"{folder}: incomplete, it has no tokenizer (tokenizer.json); download it again")
+    return dict(config)
+
+
+def digest(folder: Path, part: Part) -> str:
+    """The SHA-256 of a checkpoint: of the names and contents of all its files that are read."""
+    files = sorted({file for pattern in FILES[part] for file in folder.glob(pattern)})
+    with ThreadPoolExecutor() as pool:  # hashing lets go of the interpreter
+        contents = pool.map(sha256, files)
+    lines = (f"{file.name} {content}" for file, content in zip(files, contents, strict=True))
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def weight_bytes(folder: Path) -> int:
+    """The size of a folder's safetensors files in bytes."""
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+
+
+@contextmanager
+def load_errors(folder: Path) -> Iterator[None]:
+    """Turn whatever a loading library raises about `folder` into a CheckpointError of one line."""
+    try:
+        yield
+    except VisionReasonerError:
+        raise
+    except Exception as error:
+        raise CheckpointError(
+            f"{folder}: cannot be loaded ({type(error).__name__}: {first_line(error)}); is it complete, and does it "
+            "fit into memory?"
+        ) from error
+
+
+def first_line(error: BaseException, limit: int = 160) -> str:
+    """The first line of an error's message, cut to `limit` characters."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:limit] if lines else type(error).__name__
+
+
+# --- the download command --------------------------------------------------------------------------------------------
+def download(parts: Sequence[Part], *, into: Path = PRETRAINED, revision: str | None = None) -> list[Path]:
+    """Fetch released checkpoints into `into`, one folder each; what is there already is not fetched again.
+
+    Says sizes and free disk on stderr first. A download that was interrupted goes on where it stopped.
+
+    Raises:
+        CheckpointError: the Hub cannot be reached or does not give it, or the disk is too small.
+    """
+    from fnmatch import fnmatch
+
+    from huggingface_hub import HfApi, snapshot_download
+
+    api = HfApi()
+    total_left = 0
+    for part in parts:
+        release = RELEASED[part]
+        with _hub_errors(release.hub_id, revision):
+            info = api.model_info(release.hub_id, revision=revision, files_metadata=True, timeout=10)
+        files = {
+            file.rfilename: file.size or 0
+            for file in info.siblings or []
+            if any(fnmatch(file.rfilename, pattern) for pattern in release.files)
+        }
+        here = sum(
+            size
+            for name, size in files.items()
+            if (path := into / release.folder / name).is_file() and path.stat().st_size == size
+        )
+        whole = sum(files.values())
+        total_left += whole - here
+        print(
+            f"{release.hub_id}: {_gigabytes(whole)} in {len(files)} files, {_gigabytes(here)} already here",
+            file=sys.stderr,
+        )
+    into.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(into).free
+    print(f"to fetch: {_gigabytes(total_left)}; free in {into.resolve()}: {_gigabytes(free)}", file=sys.stderr)
+    if total_left > free:
+        raise CheckpointError(
+            f"{into.resolve()}: {_gigabytes(total_left)} to fetch but only {_gigabytes(free)} free; make room or give "
+            "--into a folder on a larger disk"
+        )
+    folders = []
+    for part in parts:
+        release = RELEASED[part]
+        folder = into / release.folder
+        with _hub_errors(release.hub_id, revision):
+            snapshot_download(release.hub_id, revision=revision, local_dir=folder, allow_patterns=list(release.files))
+        folders.append(folder)
+    return folders
+
+
+def _gigabytes(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:.1f} GB"
+
+
+def download_main(argv: Sequence[str] | None = None) -> int:
+    """`python -m vision_reasoner download`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m vision_reasoner download",
+        description="Fetch the released checkpoints into pretrained_models/. Resumable; HF_ENDPOINT names a mirror.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--what", choices=["all", *RELEASED], default="all", help="which part (default: %(default)s)")
+    parser.add_argument("--revision", help="branch, tag or commit on the Hub")
+    parser.add_argument("--into", type=Path, default=PRETRAINED, help="folder to put them in (default: %(default)s)")
+    arguments = parser.parse_args(argv)
+    parts: list[Part] = list(RELEASED) if arguments.what == "all" else [arguments.what]
+    try:
+        for folder in download(parts, into=arguments.into, revision=arguments.revision):
+            print(folder)
+    except VisionReasonerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0

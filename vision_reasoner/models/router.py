@@ -1,0 +1,180 @@
+"""From a request to its task: the router model's category, read strictly, and the rules that refine it.
+
+Knows nothing of pictures: the request's text alone decides.
+"""
+
+import re
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from vision_reasoner.errors import ImageError
+from vision_reasoner.models.checkpoints import load_errors, locate
+from vision_reasoner.models.generation import Decoded, check_text, decode_greedily, in_batches, load_model
+from vision_reasoner.prompts import router_messages
+from vision_reasoner.results import Task
+
+MAX_NEW_TOKENS = 512
+OBJECTS, COUNTING, EDITING, QUESTION = 1, 2, 3, 4  # the categories of prompts.ROUTER_PROMPT
+
+CATEGORY_NAMES = {
+    OBJECTS: r"segment\w*|detect\w*",
+    COUNTING: r"count\w*",
+    EDITING: r"edit\w*",
+    QUESTION: r"caption\w*|v?qa|question\w*",
+}
+_NUMBER_FIRST = re.compile(r"[\s\W_]*(?:(?:category|type|task|option)[\s\W_]*)?([1-4])(?![\d.]*\d)")
+_NAME = re.compile("|".join(rf"\b(?P<c{category}>{names})\b" for category, names in CATEGORY_NAMES.items()), re.I)
+_NUMBER_LAST = re.compile(r"(?<![\d.])([1-4])[\s\W_]*$")
+
+# Words that ask for boxes; where a mask is asked for too, the mask has everything that a box has.
+_ASKS_FOR_BOXES = re.compile(
+    r"""\bde?te?ct(?:s|ed|ing|ions?)?\b
+    | \bbounding[\s-]*(?:box(?:es)?|rectangles?)\b
+    | \bb-?box(?:es|s)?\b
+    | \bbox(?:es)?\s+coordinates?\b
+    | \bcoordinates?\s+of\b
+    | \b(?:locate|localise|localize|mark|enclose|annotate|indicate|highlight|frame|surround)\b.*
+      \b(?:with|by|in|using|as)\s+(?:\w+\s+){0,3}?(?:box(?:es)?|rectangles?)\b
+    | \b(?:draw|put|place|add)\b.*\b(?:box(?:es)?|rectangles?)\s+(?:around|round|on|over|for)\b
+    | \b(?:want|need|like|get)\b.*\b(?:box(?:es)?|rectangles?)\s+a?round\b
+    | ^\W*(?:please\s+)?box\s+(?:all|every|each|both)\b
+    | \b(?:give|return|output|report|provide|predict|show|list)\b(?:\s+(?:me|us|out))?
+      (?:\s+(?:a|an|the|all|all\s+the|its|their|only|just)){0,2}\s+(?:box(?:es)?|rectangles?)\b""",
+    re.I | re.X | re.S,
+)
+_ASKS_FOR_MASKS = re.compile(r"\bsegment\w*|\bmasks?\b|\bpixels?\b|\bsilhouettes?\b|\bcut\s+out\b", re.I)
+
+
+@dataclass(frozen=True)
+class Route:
+    """What a request was taken for.
+
+    Attributes:
+        task: the task, or None where none of ours fits (editing).
+        reply: the router's raw text.
+        warning: what a user should know about the decision, one line, or None.
+    """
+
+    task: Task | None
+    reply: str
+    warning: str | None = None
+
+    def require_task(self) -> Task:
+        """The task; raises an ImageError that says why where there is none."""
+        if self.task is None:
+            raise ImageError(self.warning or "the request is of no task that can be done; ask in other words")
+        return self.task
+
+
+def read_category(reply: str) -> int | None:
+    """The category (1 to 4) that a router's reply names after `####`, as a number or by name; None if it names none.
+
+    The last `####` that is followed by a category counts. A number counts if it stands first there ("#### 2") or, for
+    want of a name, last; so "#### segmentation of 3 dogs" is 1.
+    """
+    for answer in reversed(reply.split("####")[1:]):
+        if match := _NUMBER_FIRST.match(answer):
+            return int(match[1])
+        if (match := _NAME.search(answer)) and match.lastgroup:
+            return int(match.lastgroup[1:])
+        if match := _NUMBER_LAST.search(answer):
+            return int(match[1])
+    return None
+
+
+def asks_for_boxes(query: str) -> bool:
+    """Whether a request for objects is content with boxes ("detect", "bounding box", "locate … with a box")."""
+    return bool(_ASKS_FOR_BOXES.search(query)) and not _ASKS_FOR_MASKS.search(query)
+
+
+def task_of(category: int | None, query: str) -> Task | None:
+    """The task of a request whose category is known; None for editing. No category at all is treated as a question."""
+    if category == OBJECTS:
+        return Task.DETECTION if asks_for_boxes(query) else Task.SEGMENTATION
+    if category == COUNTING:
+        return Task.COUNTING
+    return None if category == EDITING else Task.VQA
+
+
+def route_of(reply: str, query: str) -> Route:
+    """Read a router's `reply` to `query`."""
+    category = read_category(reply)
+    warning = None
+    if category is None:
+        warning = f"the router named no category for {query!r} (it said {reply.strip()[-80:]!r}); taken as a question"
+    elif category == EDITING:
+        warning = (
+            f"{query!r} asks for editing, and no image-generation model is configured; ask for objects, a count or an "
+            "answer, or say which with --task"
+        )
+    return Route(task_of(category, query), reply, warning)
+
+
+class Router:
+    """The router model: a Qwen2 causal language model that classifies requests, greedily and in batches."""
+
+    def __init__(self, model: Any, tokenizer: Any, *, batch_size: int = 32) -> None:
+        """Wrap a loaded Qwen2ForCausalLM and its tokenizer; `from_pretrained` loads both."""
+        self.model = model
+        self.tokenizer = tokenizer
+        self.batch_size = batch_size
+        self._lock = threading.Lock()  # a fast tokenizer keeps its padding between calls
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        attn_implementation: str = "auto",
+        revision: str | None = None,
+        offline: bool = False,
+    ) -> Self:
+        """Load a router from a folder or Hub id.
+
+        Raises:
+            CheckpointError: it is missing, incomplete or of another kind.
+            UsageError: there is no such device, dtype or attention.
+        """
+        from transformers import AutoTokenizer, Qwen2ForCausalLM
+
+        folder = locate(path, "router", revision=revision, offline=offline)
+        model = load_model(
+            {"qwen2": Qwen2ForCausalLM},
+            folder,
+            "router",
+            device=device,
+            dtype=dtype,
+            attn_implementation=attn_implementation,
+        )
+        with load_errors(folder):
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return cls(model, tokenizer)
+
+    def route(self, query: str) -> Route:
+        """The task of one request."""
+        return self.route_batch([query])[0]
+
+    def route_batch(self, queries: Sequence[str]) -> list[Route]:
+        """The task of each request, in order.
+
+        Raises:
+            ImageError: a request is empty, too long, or contains one of the model's control tokens.
+        """
+        with self._lock:
+            for query in queries:
+                check_text(query, self.tokenizer)
+            replies = in_batches(queries, self.batch_size, self._reply)
+        return [route_of(reply.text, query) for reply, query in zip(replies, queries, strict=True)]
+
+    def _reply(self, queries: Sequence[str]) -> list[Decoded]:
+        texts = [
+            self.tokenizer.apply_chat_template(router_messages(query), tokenize=False, add_generation_prompt=True)
+            for query in queries
+        ]
+        batch = self.tokenizer(texts, padding=True, padding_side="left", return_tensors="pt")
+        return decode_greedily(self.model, self.tokenizer, batch, MAX_NEW_TOKENS)

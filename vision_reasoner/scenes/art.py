@@ -1,0 +1,174 @@
+"""The drawings that scenes are made of: fetched from the npm registry, turned into RGBA pictures, split for training.
+
+    python -m vision_reasoner.scenes.art          # fetch and rasterise into .art/ (about 38 MB, needs npm)
+
+Three styles are what the supervised stages see, two others are for reinforcement learning, which may rehearse the first
+three, and one is never trained on. Of the styles that are, one drawing in ten is never trained on either.
+"""
+
+import argparse
+import hashlib
+import io
+import json
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from vision_reasoner.errors import VisionReasonerError
+from vision_reasoner.scenes.classes import CLASSES
+
+ART_FOLDER = Path(".art")
+SPRITE_SIDE = 256  # pixels of the longer side
+PACKAGES = {
+    "fluent": "@lobehub/fluent-emoji-3d@1.1.0",
+    "noto": "@iconify-json/noto@1.2.9",
+    "twemoji": "@iconify-json/twemoji@1.2.5",
+    "noto-v1": "@iconify-json/noto-v1@1.2.5",
+    "fxemoji": "@iconify-json/fxemoji@1.2.2",
+    "emojione": "@iconify-json/emojione@1.2.3",
+}
+SPLITS = {  # the styles of each
+    "train": ("fluent", "noto", "twemoji"),
+    "rewarded": ("noto-v1", "fxemoji"),  # for reinforcement learning
+    "held_out": ("fluent", "noto", "twemoji"),  # drawings never trained on
+    "unseen_style": ("emojione",),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Sprite:
+    """One drawing of one class.
+
+    Attributes:
+        label: index into CLASSES.
+        style: key of PACKAGES.
+        code: the emoji's code points.
+        rgba: (height, width, 4) uint8, cropped to what is visible.
+    """
+
+    label: int
+    style: str
+    code: str
+    rgba: np.ndarray
+
+
+def fetch(folder: Path = ART_FOLDER, styles: Iterable[str] = tuple(PACKAGES)) -> None:
+    """Download the art packages and write every drawing of ours to `folder/<style>/<code>.png`."""
+    for style in styles:
+        target = folder / style
+        target.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory() as scratch:
+            command = ["npm", "pack", "--silent", "--pack-destination", scratch, PACKAGES[style]]
+            try:
+                subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            except FileNotFoundError as error:
+                raise VisionReasonerError(
+                    "the drawings come from the npm registry: install Node.js (npm) first"
+                ) from error
+            except subprocess.CalledProcessError as error:
+                raise VisionReasonerError(f"npm could not fetch {PACKAGES[style]}: see its message above") from error
+            with tarfile.open(next(Path(scratch).glob("*.tgz"))) as package:
+                package.extractall(scratch, filter="data")
+            read = _read_webp if style == "fluent" else _read_svg
+            read(Path(scratch) / "package", target)
+        print(f"{style}: {len(list(target.glob('*.png')))} drawings in {target}", file=sys.stderr)
+
+
+def _codes() -> list[str]:
+    return [code for c in CLASSES for code in c.drawings]
+
+
+def _save(picture: Image.Image, path: Path) -> None:
+    picture = picture.convert("RGBA")
+    visible = picture.getchannel("A").point(lambda v: 255 if v > 40 else 0).getbbox()
+    picture = picture.crop(visible)
+    scale = SPRITE_SIDE / max(picture.size)
+    picture.resize(
+        (max(1, round(picture.width * scale)), max(1, round(picture.height * scale))), Image.Resampling.LANCZOS
+    ).save(path)
+
+
+def _read_webp(package: Path, target: Path) -> None:
+    for code in _codes():
+        source = package / "assets" / f"{code}.webp"
+        if source.exists():
+            _save(Image.open(source, formats=["WEBP"]), target / f"{code}.png")
+
+
+def _read_svg(package: Path, target: Path) -> None:
+    import resvg_py
+
+    icons: dict[str, Any] = json.loads((package / "icons.json").read_text())
+    # some packages' tables of characters are empty; all name a drawing alike, but for fxemoji's missing hyphens
+    names: dict[str, str] = json.loads((package / "chars.json").read_text()) or json.loads(
+        (target.parent / "names.json").read_text()
+    )
+    (target.parent / "names.json").write_text(json.dumps(names))
+    for code in _codes():
+        name = names.get(code) or names.get(code.replace("-fe0f", ""))
+        name = icons.get("aliases", {}).get(name, {}).get("parent", name)
+        icon = icons["icons"].get(name) or icons["icons"].get(name.replace("-", "")) if name else None
+        if icon is None:
+            continue
+        width, height = (icon.get(k, icons.get(k, 16)) for k in ("width", "height"))
+        svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">{icon["body"]}</svg>'
+        png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=256, height=256))
+        _save(Image.open(io.BytesIO(png), formats=["PNG"]), target / f"{code}.png")
+
+
+def is_held_out(style: str, code: str) -> bool:
+    """Whether this drawing is never trained on; its class is, through the other styles' drawings.
+
+    What is held out of a style is held out of its variants, too: they can be alike.
+    """
+    family = style.partition("-")[0]
+    return hashlib.sha256(f"{family}/{code}".encode()).digest()[0] < 26 and family != "fluent"
+
+
+def load_sprites(split: str = "train", folder: Path = ART_FOLDER) -> list[list[Sprite]]:
+    """Drawings by class, in the order of CLASSES.
+
+    Args:
+        split: one of SPLITS. Of a class that the styles of "rewarded" lack, it has the drawings of "train".
+        folder: where `fetch` has put them.
+
+    Raises:
+        VisionReasonerError: the drawings are not there.
+    """
+    sprites = [_drawn(label, split, folder) for label in range(len(CLASSES))]
+    if split == "rewarded" and any(sprites):
+        sprites = [found or _drawn(label, "train", folder) for label, found in enumerate(sprites)]
+    there = [bool(found) for found, c in zip(sprites, CLASSES, strict=True) if c.drawings]
+    if not (all(there) if split in ("train", "rewarded") else any(there)):
+        raise VisionReasonerError(f"no drawings in {folder}: run `python -m vision_reasoner.scenes.art` first")
+    return sprites
+
+
+def _drawn(label: int, split: str, folder: Path) -> list[Sprite]:
+    """The drawings of one class that lie in the folder."""
+    return [
+        Sprite(label, style, code, np.asarray(Image.open(path, formats=["PNG"])))
+        for style in SPLITS[split]
+        for code in CLASSES[label].drawings
+        if (path := folder / style / f"{code}.png").exists()
+        and (split == "unseen_style" or is_held_out(style, code) == (split == "held_out"))
+    ]
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=ART_FOLDER, help="folder to write to")
+    fetch(parser.parse_args(argv).output)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

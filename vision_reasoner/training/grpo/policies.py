@@ -1,0 +1,374 @@
+"""What GRPO can train: the reasoner or the router, each with its rows, its rewards and its held-out figures.
+
+Knows nothing of how training goes on; `trainer` does, for either.
+"""
+
+import argparse
+import hashlib
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from PIL import Image
+from scipy.optimize import linear_sum_assignment
+
+from vision_reasoner.data.rows import Target, check_row, encoded, load_rows, solution_of, target_of
+from vision_reasoner.errors import CheckpointError, DataError
+from vision_reasoner.files import parse_line
+from vision_reasoner.geometry import Box, Point, Size, pairwise_iou, rescale
+from vision_reasoner.images import load_image
+from vision_reasoner.models.checkpoints import BUNDLED, Part, in_pretrained, locate
+from vision_reasoner.models.reasoner import Reasoner, frame_picture
+from vision_reasoner.models.router import CATEGORY_NAMES, Router, read_category
+from vision_reasoner.parsing import parse_reply
+from vision_reasoner.prompts import VISION_REASONER, router_messages
+from vision_reasoner.results import Status, Task
+from vision_reasoner.training.grpo.rewards import Reward, compute_reward, read_solution, trl_rewards
+
+if TYPE_CHECKING:
+    import datasets
+
+Row = dict[str, Any]
+Scores = dict[str, float]
+
+ENDLESS = 1_000_000  # rows of a source that makes them as they are asked for
+HELD_OUT_SEED = -1  # of scenes and requests made up for evaluation; training's seeds are not negative
+FIRST_SCENE_SEED = 5_000_000  # so that scenes which `prepare` made to evaluate on are none that are trained on
+NO_TARGET_SHARE = 0.3  # of the scenes that are evaluated on, whatever is trained on
+SCENE_OBJECTS = 12  # at most in a scene, as in the model card's figures
+VISION_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows that are made or read when they are asked for.
+
+    Attributes:
+        n: how many there are.
+        at: row number i; with `id`, `problem`, `kind`, the conversation `prompt`, and what rewards and scores need:
+            for the reasoner `image` (in the model's frame) and `solution`, for the router `category`.
+    """
+
+    n: int
+    at: Callable[[int], Row]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to train, with everything that depends on what it is for.
+
+    Attributes:
+        part: what it is; the name of the folder that its checkpoint is written to.
+        folder: the checkpoint it comes from.
+        model: the transformers model, on the CPU.
+        processing: its processor or tokenizer, set up as TRL wants it.
+        train: what is trained on.
+        held_out: what is evaluated on.
+        rewards: TRL's reward functions; their sum is the reward.
+        score: scores of greedy replies, for each row "reward" and whatever else is to be reported.
+        suppress: tokens that are never sampled.
+        answers_at_once: whether `suppress` also goes into the checkpoint, which then answers without thinking.
+    """
+
+    part: Part
+    folder: Path
+    model: Any
+    processing: Any
+    train: Rows
+    held_out: Rows
+    rewards: list[Callable[..., list[float]]]
+    score: Callable[[Sequence[Row]], list[Scores]]
+    suppress: list[int]
+    answers_at_once: bool = False
+
+
+def load_subject(settings: argparse.Namespace) -> Subject:
+    """Load what `settings` (see `grpo.build_parser`) say.
+
+    Raises:
+        CheckpointError: the checkpoint is missing or of another kind.
+        DataError: the data cannot be trained on.
+    """
+    return _reasoner(settings) if settings.what == "reasoner" else _router(settings)
+
+
+def _checkpoint(settings: argparse.Namespace, part: Part) -> Path:
+    """The folder to begin with: the one given, or with the preset "tiny" the bundled one."""
+    path = settings.model_path
+    if path is None:
+        path = in_pretrained(BUNDLED)
+        if path is None:
+            raise CheckpointError(f"{BUNDLED} is not here; give --model_path")
+    inside = Path(path).expanduser() / part  # of a bundle
+    return locate(inside if inside.is_dir() else path, part)
+
+
+def _dtype(settings: argparse.Namespace) -> str:
+    """Weights that are trained are float32, or steps of 1e-6 are lost in rounding; under LoRA they only serve."""
+    return "bfloat16" if settings.lora and torch.cuda.is_available() else "float32"
+
+
+# --- the reasoner -----------------------------------------------------------------------------------------------------
+def _reasoner(settings: argparse.Namespace) -> Subject:
+    folder = _checkpoint(settings, "reasoner")
+    reasoner = Reasoner.from_pretrained(folder, device="cpu", dtype=_dtype(settings), attn_implementation="sdpa")
+    processor, model = reasoner.processor, reasoner.model
+    processor.image_processor.do_resize = False  # rows come in the frame, as `Reasoner.ask` frames pictures
+    processor.tokenizer.padding_side = "left"
+    if settings.freeze:
+        for name, weights in model.named_parameters():
+            weights.requires_grad_((settings.freeze == "vision") != ("visual" in name))
+    size = (reasoner.frame_side, reasoner.frame_side)
+    if settings.data:
+        train, held_out = table_rows(settings.data, settings.eval_data, settings.eval_n, size)
+    else:
+        shares = settings.no_target_share, settings.rehearsed_share
+        train = Rows(ENDLESS, lambda i: scene_row(settings.seed, i, size, *shares))
+        held_out = Rows(settings.eval_n, lambda i: scene_row(HELD_OUT_SEED, i, size, NO_TARGET_SHARE))
+
+    def score(rows: Sequence[Row]) -> list[Scores]:
+        replies = reasoner.ask(
+            [row["image"] for row in rows],
+            [row["problem"] for row in rows],
+            tasks=[Task.SEGMENTATION] * len(rows),
+            max_new_tokens=settings.max_new_tokens,
+            batch_size=settings.num_generations * settings.micro_batch,
+        )
+        return [reply_scores(reply.text, row, size) for reply, row in zip(replies, rows, strict=True)]
+
+    vocabulary = processor.tokenizer.get_vocab()
+    suppress = {vocabulary[token] for token in VISION_TOKENS if token in vocabulary}
+    if "thinking" in settings.without:
+        suppress = set(range(model.config.get_text_config().vocab_size)) - answer_tokens(processor.tokenizer, size[0])
+        model.generation_config.suppress_tokens = sorted(suppress)
+    return Subject(
+        part="reasoner",
+        folder=folder,
+        model=model,
+        processing=processor,
+        train=train,
+        held_out=held_out,
+        rewards=trl_rewards(model_size=size, parts=[part for part in Reward._fields if part not in settings.without]),
+        score=score,
+        suppress=sorted(suppress),
+        answers_at_once="thinking" in settings.without,
+    )
+
+
+def reasoner_row(id: str, kind: str, problem: str, solution: str, image: Image.Image, size: Size) -> Row:
+    """A row as TRL takes it: it puts `image` before the text of the conversation's turn.
+
+    Args:
+        id: as in the table.
+        kind: what figures are reported by.
+        problem: the request as the user gives it.
+        solution: JSON text, in pixels of the frame.
+        image: a picture of any size.
+        size: (width, height) of the model's frame.
+    """
+    return {
+        "id": id,
+        "kind": kind,
+        "problem": problem,
+        "solution": solution,
+        "prompt": [{"role": "user", "content": VISION_REASONER.text_for(problem)}],
+        "image": frame_picture(image, size),
+    }
+
+
+def scene_row(seed: int, number: int, size: Size, no_target_share: float, rehearsed_share: float = 0.0) -> Row:
+    """A request to find, segment or count in a scene that is made up for it, in a wording that is trained on.
+
+    The drawings are those that the supervised stages leave to reinforcement learning, but for a share of the scenes.
+
+    Args:
+        seed: of the rows.
+        number: of the row among them.
+        size: (width, height) of the model's frame.
+        no_target_share: of requests for what is not there, besides those that are among the other kinds.
+        rehearsed_share: of scenes with the drawings of the supervised stages.
+    """
+    from vision_reasoner.scenes.requests import View, absent, random_requests
+    from vision_reasoner.training.prepare import ScenePicture
+
+    for attempt in itertools.count(number, ENDLESS):  # nearly always the first
+        drawings = "train" if Random(f"drawings {seed} {attempt}").random() < rehearsed_share else "rewarded"
+        scene = ScenePicture(FIRST_SCENE_SEED + seed, attempt, drawings, SCENE_OBJECTS).scene()
+        rng = Random(f"grpo {seed} {attempt}")
+        for request in [absent(View(scene, rng))] if rng.random() < no_target_share else random_requests(scene, rng, 4):
+            if request is None or request.task is Task.VQA:
+                continue
+            targets = [target_of(scene.objects[i].mask, size) for i in request.targets]
+            seen = [target for target in targets if target is not None]
+            if len(seen) == len(targets):
+                image = Image.fromarray(scene.picture)
+                id = f"{seed}-{attempt}"
+                return reasoner_row(id, request.kind, request.query, solution_of(seen), image, size)
+    raise AssertionError  # it does not end
+
+
+def table_rows(source: str, held_out: str | None, n_held_out: int, size: Size) -> tuple[Rows, Rows]:
+    """Rows to train on and rows to evaluate on.
+
+    Args:
+        source: of rows to train on, see `rows.load_rows`; its split "train".
+        held_out: of rows to evaluate on, likewise, of its split "test"; None: some pictures of `source`, with all
+            their rows, are left out for it.
+        n_held_out: at most so many to evaluate on (or as many more as the last picture has).
+        size: (width, height) of the model's frame; rows in another one are brought to it.
+
+    Raises:
+        DataError: they cannot be trained on, or there are too few.
+    """
+    table = encoded(load_rows(source))
+    if held_out is not None:
+        other = encoded(load_rows(held_out, "test"))
+        return _rows_of(table, range(len(table)), size), _rows_of(other, range(min(n_held_out, len(other))), size)
+    n_held_out = min(n_held_out, len(table) // 5)
+    if n_held_out == 0:
+        raise DataError(f"{source}: {len(table)} rows are too few to leave some out for evaluation; give --eval_data")
+    of_picture: dict[bytes, list[int]] = {}
+    for i, row in enumerate(table.select_columns(["image"])):
+        cell = row["image"] or {}  # `check_row` says so when it is looked at
+        picture = cell.get("bytes") or str(cell.get("path")).encode()
+        of_picture.setdefault(hashlib.sha256(picture).digest(), []).append(i)
+    aside: list[int] = []
+    kept: list[int] = []
+    for found in Random(0).sample(list(of_picture.values()), len(of_picture)):
+        (aside if len(aside) < n_held_out else kept).extend(found)
+    if not kept:
+        raise DataError(f"{source}: too few pictures to leave some out for evaluation; give --eval_data")
+    return _rows_of(table, kept, size), _rows_of(table, aside, size)
+
+
+def _rows_of(table: "datasets.Dataset", order: Sequence[int], size: Size) -> Rows:
+    def at(i: int) -> Row:
+        row = table[order[i]]
+        side = check_row(row)
+        image = load_image(row["image"]["bytes"] or row["image"]["path"])
+        targets = read_solution(row["solution"], model_size=(side, side))
+        numbers = [
+            rescale([*box, *point], from_size=(side, side), to_size=size)
+            for box, point in zip(targets.boxes.tolist(), targets.points.tolist(), strict=True)
+        ]
+        solution = solution_of(Target(Box(*n[:4]), Point(*n[4:])) for n in numbers)
+        kind = ("none", "one", "several")[min(len(numbers), 2)]
+        return reasoner_row(row["id"], kind, row["problem"], solution, image, size)
+
+    return Rows(len(order), at)
+
+
+def reply_scores(reply: str, row: Row, size: Size) -> Scores:
+    """How good a greedy reply is: the reward and its parts, F1 of the boxes, whether their number is right.
+
+    Boxes are matched one to one at an IoU of 0.5. Both figures are also given under the row's kind.
+    """
+    reward = compute_reward(reply, row["solution"], model_size=size)
+    parsed = parse_reply(reply, model_size=size, image_size=size)
+    boxes = [instance.box for instance in parsed.instances]
+    truth = read_solution(row["solution"], model_size=size).boxes
+    f1, count = box_f1(boxes, truth), float(len(boxes) == len(truth))
+    if not boxes and parsed.status is not Status.NONE:  # has not said that there is nothing
+        f1 = count = 0.0
+    scores = {"reward": reward.total, "f1": f1, "count": count}
+    scores |= {f"rewards/{part}": value for part, value in reward._asdict().items()}
+    return scores | {f"f1/{row['kind']}": f1, f"count/{row['kind']}": count}
+
+
+def box_f1(boxes: ArrayLike, truth: ArrayLike) -> float:
+    """F1 of (N, 4) boxes and (M, 4) true ones at IoU 0.5; 1 where both are empty. x2 and y2 are the last inside."""
+    n, m = len(np.asarray(boxes)), len(np.asarray(truth))
+    if not n or not m:
+        return float(n == m)
+    hit = pairwise_iou(boxes, truth, inclusive=True) >= 0.5
+    return 2 * float(hit[linear_sum_assignment(~hit)].sum()) / (n + m)
+
+
+def answer_tokens(tokenizer: Any, side: int) -> set[int]:
+    """The tokens that answers without thinking are made of, in a frame of `side` pixels, and those that end a reply."""
+    replies = ["<think></think><answer>[]</answer>"]
+    for n in range(side + 1):
+        objects = f'{{"bbox_2d": [{n},{n},{n},{n}], "point_2d": [{n},{n}]}}'
+        replies.append(f"<think></think><answer>[{objects}, {objects}]</answer>")
+    return {token for ids in tokenizer(replies)["input_ids"] for token in ids} | {tokenizer.eos_token_id}
+
+
+# --- the router -------------------------------------------------------------------------------------------------------
+def _router(settings: argparse.Namespace) -> Subject:
+    folder = _checkpoint(settings, "router")
+    router = Router.from_pretrained(folder, device="cpu", dtype=_dtype(settings), attn_implementation="sdpa")
+    router.tokenizer.padding_side = "left"
+    if settings.data:
+        requests = read_requests(Path(settings.data))
+        n_held_out = min(settings.eval_n, len(requests) // 5)
+        Random(0).shuffle(requests)
+        train = Rows(len(requests) - n_held_out, lambda i: router_row(str(i), *requests[n_held_out + i]))
+        held_out = Rows(n_held_out, lambda i: router_row(str(i), *requests[i]))
+    else:
+        from vision_reasoner.training.tiny.router import random_request
+
+        train = Rows(ENDLESS, lambda i: router_row(str(i), *random_request(Random(f"grpo {settings.seed} {i}"))))
+        held_out = Rows(
+            settings.eval_n, lambda i: router_row(str(i), *random_request(Random(f"grpo {HELD_OUT_SEED} {i}")))
+        )
+
+    def score(rows: Sequence[Row]) -> list[Scores]:
+        scores = []
+        for row, route in zip(rows, router.route_batch([row["problem"] for row in rows]), strict=True):
+            right = float(read_category(route.reply) == row["category"])
+            scores.append({"reward": right, f"right/{row['kind']}": right})
+        return scores
+
+    return Subject(
+        part="router",
+        folder=folder,
+        model=router.model,
+        processing=router.tokenizer,
+        train=train,
+        held_out=held_out,
+        rewards=[right_category],
+        score=score,
+        suppress=[],
+    )
+
+
+def router_row(id: str, query: str, category: int) -> Row:
+    """A request and its category (1 to 4) as TRL takes it."""
+    return {"id": id, "kind": str(category), "problem": query, "category": category, "prompt": router_messages(query)}
+
+
+def right_category(completions: Sequence[Any], category: Sequence[int], **_columns: Any) -> list[float]:
+    """TRL's reward function of the router: 1 where the category after #### is the right one."""
+    return [
+        float(read_category(messages[0]["content"]) == right)
+        for messages, right in zip(completions, category, strict=True)
+    ]
+
+
+def read_requests(file: Path) -> list[tuple[str, int]]:
+    """Requests and their categories from lines of JSON, {"query": ..., "category": 1 to 4}.
+
+    Raises:
+        DataError: the file or a line cannot be used.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file}: cannot be read ({error}); give a file of JSON lines") from error
+    requests = []
+    for number, line in enumerate(lines, start=1):
+        record = parse_line(line.encode())
+        query, category = (None, None) if record is None else (record.get("query"), record.get("category"))
+        whole = isinstance(category, int) and not isinstance(category, bool)
+        if not isinstance(query, str) or not query.strip() or not whole or category not in CATEGORY_NAMES:
+            raise DataError(f'{file}: line {number} is not {{"query": "...", "category": 1 to 4}}; correct it')
+        requests.append((query, category))
+    if len(requests) < 10:
+        raise DataError(f"{file}: {len(requests)} requests are too few to train on and evaluate")
+    return requests

@@ -1,0 +1,1 @@
+"""VisionReasoner-Tiny: its architecture, its tokenizer, and the supervised stages that train it from nothing."""
