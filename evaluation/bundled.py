@@ -5,7 +5,6 @@
 Drawings and wordings are held out from training, and so are the seeds. Pictures are small, for they are committed.
 """
 
-import argparse
 import io
 import json
 import random
@@ -17,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from evaluation.measure import ROWS, make_requests, truth_boxes, truth_mask
+from vision_reasoner.cli import make_parser
 from vision_reasoner.scenes.art import load_sprites
 from vision_reasoner.scenes.classes import CLASSES
 from vision_reasoner.scenes.requests import View
@@ -128,7 +128,7 @@ def write(name: str, rows: list[dict[str, Any]], folder: Path) -> Path:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser("python -m evaluation.bundled", __doc__)
     parser.add_argument("--output", type=Path, default=FOLDER, help="folder to write to (%(default)s)")
     folder = parser.parse_args(argv).output
     boxes, instances = detection()

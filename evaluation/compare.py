@@ -22,8 +22,8 @@ from evaluation.page.headline import headline
 from evaluation.ranking import NAMES, Annotations, rank
 from evaluation.runner.records import INSTANCES, read_json, read_manifest, read_records
 from evaluation.suites import PROTOCOLS, SUITES, Record, Scores, Suite, scores_of, table_of
+from vision_reasoner.cli import make_parser, run_command
 from vision_reasoner.errors import UsageError
-from vision_reasoner.inference import add_output_options, run_command
 
 Result = tuple[Record, Scores | None]
 """A record and its scores, None where it failed."""
@@ -198,16 +198,10 @@ def _cells(figure: Mapping[str, Any]) -> list[str]:
 
 def build_parser() -> argparse.ArgumentParser:
     """The options."""
-    parser = argparse.ArgumentParser(
-        prog="python -m evaluation.compare",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = make_parser("python -m evaluation.compare", __doc__)
     parser.add_argument("first", type=Path, help="A: a run's --output_path")
     parser.add_argument("second", type=Path, help="B: another's")
     parser.add_argument("--json", action="store_true", help="print JSON instead, with all changed samples")
-    add_output_options(parser)
     return parser
 
 

@@ -24,10 +24,10 @@ from tqdm import tqdm
 
 from evaluation.metrics import boxes, segmentation, text
 from evaluation.metrics.bootstrap import interval
+from vision_reasoner.cli import make_parser, run_command
 from vision_reasoner.errors import DataError
 from vision_reasoner.files import add_lines, parse_line
 from vision_reasoner.geometry import Box
-from vision_reasoner.inference import add_output_options, run_command
 from vision_reasoner.masks import Mask
 from vision_reasoner.model import VisionReasoner
 from vision_reasoner.models.router import read_category
@@ -238,12 +238,7 @@ def router_alone(model: VisionReasoner, n: int, split: str, seed: int) -> Figure
 
 def build_parser() -> argparse.ArgumentParser:
     """The options."""
-    parser = argparse.ArgumentParser(
-        prog="python -m evaluation.measure",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = make_parser("python -m evaluation.measure", __doc__)
     add = parser.add_argument
     add("--model_path", help="folder with reasoner, router and segmenter; default: as of inference.py")
     add("--n", type=int, default=500, help="scenes per row (%(default)s)")
@@ -259,7 +254,6 @@ def build_parser() -> argparse.ArgumentParser:
     add("--batch_size", type=int, default=16)
     add("--output", type=Path, help="append the figures to this JSONL file")
     add("--against", type=Path, metavar="FILE", help="figures of another checkpoint (--output) to compare with")
-    add_output_options(parser)
     return parser
 
 

@@ -17,7 +17,7 @@ from evaluation.published import published
 from evaluation.ranking import Annotations, measure_ranking
 from evaluation.runner.records import INSTANCES, METRICS, PAGE, read_json, read_manifest, read_records, write_json
 from evaluation.suites import PROTOCOLS, SUITES, Record, Scores, measure, scores_of
-from vision_reasoner.inference import add_output_options, run_command
+from vision_reasoner.cli import make_parser, run_command
 from vision_reasoner.results import Status
 
 
@@ -121,15 +121,9 @@ def _published(figures: Sequence[Mapping[str, Any]]) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     """The options."""
-    parser = argparse.ArgumentParser(
-        prog="python -m evaluation.report",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = make_parser("python -m evaluation.report", __doc__)
     parser.add_argument("folder", type=Path, help="a run's --output_path")
     parser.add_argument("--protocol", choices=("both", "upstream", "official"), default="both")
-    add_output_options(parser)
     return parser
 
 

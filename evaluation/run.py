@@ -26,11 +26,10 @@ from evaluation.runner.records import INSTANCES, PAGE, SAMPLES, begin, finished,
 from evaluation.runner.samples import Samples
 from evaluation.runner.workers import FOLDERS, Batch, Load, Pool, import_ray, in_process, load_model, on_ray
 from evaluation.suites import SUITES, choose_suite
-from vision_reasoner.bulk import SOME_FAILED
+from vision_reasoner.cli import add_model_options, make_parser, run_command
 from vision_reasoner.data.sources import PICTURES, Source, open_source
-from vision_reasoner.errors import DataError, UsageError, one_line
+from vision_reasoner.errors import DataError, ExitCode, UsageError, one_line
 from vision_reasoner.files import add_lines
-from vision_reasoner.inference import add_model_options, run_command
 from vision_reasoner.results import Task
 
 logger = logging.getLogger(__name__)
@@ -38,12 +37,7 @@ logger = logging.getLogger(__name__)
 
 def build_parser() -> argparse.ArgumentParser:
     """The options; those about the model are the command line's of the library."""
-    parser = argparse.ArgumentParser(
-        prog="python -m evaluation.run",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = make_parser("python -m evaluation.run", __doc__)
     add = parser.add_argument
     add("dataset", nargs="?", help="Hub id, or parquet, save_to_disk folder or .jsonl; default: a small bundled set")
     add("--suite", choices=tuple(SUITES), required=True, help="what is asked and how it is scored")
@@ -117,14 +111,14 @@ def run(arguments: argparse.Namespace) -> int:
         quiet=arguments.quiet,
     )
     print(table(metrics, arguments.protocol))
-    logger.warning("Report: %s", folder / PAGE)
+    logger.info("Report: %s", folder / PAGE)
     if metrics["errors"] > arguments.max_errors:
         logger.error(
             "error: %d samples failed and are in no figure (--max_errors %d); the same command tries them again",
             metrics["errors"],
             arguments.max_errors,
         )
-        return SOME_FAILED
+        return ExitCode.SOME_FAILED
     return 0
 
 
@@ -224,7 +218,7 @@ def _annotations(given: str | None, source: Source) -> Path | None:
     beside = (path if path.is_dir() else path.parent) / INSTANCES
     if path.exists() and beside.is_file():
         return beside
-    logger.warning("No instances file: the rows' own boxes are scored against, without crowds (--annotations)")
+    logger.info("No instances file: the rows' own boxes are scored against, without crowds (--annotations)")
     return None
 
 

@@ -13,11 +13,12 @@ from tests.support import tiny
 
 @pytest.fixture(autouse=True)
 def log_level() -> Iterator[None]:
-    """The command line sets the root logger's level; the next test gets it as it was."""
-    root = logging.getLogger()
-    before = root.level
+    """The command line sets levels; the next test gets them as they were."""
+    loggers = [logging.getLogger(name) for name in (None, "vision_reasoner", "evaluation")]
+    before = [logger.level for logger in loggers]
     yield
-    root.setLevel(before)
+    for logger, level in zip(loggers, before, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

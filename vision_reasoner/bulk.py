@@ -15,17 +15,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vision_reasoner.errors import UsageError, one_line
+from vision_reasoner.errors import ExitCode, UsageError, one_line
 from vision_reasoner.files import add_lines, keep_lines, sha256
 from vision_reasoner.images import load_image
-from vision_reasoner.inference import record_of, report, usable
 from vision_reasoner.model import VisionReasoner
-from vision_reasoner.results import Prediction
+from vision_reasoner.results import Prediction, record_of, report
 
 logger = logging.getLogger(__name__)
 
 RESULTS = "results.jsonl"
-SOME_FAILED = 7  # the exit code
 
 
 def run_many(
@@ -54,7 +52,7 @@ def run_many(
         quiet: no progress bar.
 
     Returns:
-        The exit code: 0, or `SOME_FAILED` where a picture failed or a reply could not be used.
+        The exit code: 0, or that for some failed where a picture failed or a reply could not be used.
 
     Raises:
         UsageError: `output_dir` holds the results of something else.
@@ -84,7 +82,7 @@ def run_many(
                 if isinstance(outcome, Exception):
                     record |= {"image": str(file), "query": query, "usable": False, "error": one_line(outcome)}
                 else:
-                    record |= record_of(file, outcome) | {"usable": usable(outcome)}
+                    record |= record_of(file, outcome) | {"usable": outcome.usable}
                     record |= _save(
                         output_dir, names[file], outcome, load_image(file, max_pixels=model.max_image_pixels)
                     )
@@ -98,10 +96,10 @@ def run_many(
                     else:
                         logger.error("error: %s", record["error"])
                 bar.update()
-    logger.warning(
+    logger.info(
         "%d pictures, %d of them earlier, %d failed: %s", len(files), len(files) - len(todo), failed, output_dir
     )
-    return SOME_FAILED if failed else 0
+    return ExitCode.SOME_FAILED if failed else 0
 
 
 def resume(results: Path, settings: Mapping[str, Any], digests: Mapping[str, str]) -> dict[str, dict[str, Any]]:

@@ -4,41 +4,64 @@ A message is one line: what happened, to which file or value, and what to do nex
 A reply that cannot be used is data (a `Status` and warnings), not an error, until somebody insists on a result.
 """
 
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What a command tells the shell."""
+
+    OK = 0
+    """Fine; "nothing found" is fine, too."""
+    FAILURE = 1
+    """Something unforeseen."""
+    USAGE = 2
+    """The call itself is wrong."""
+    INPUT = 3
+    """An image, a query or a data set cannot be used."""
+    CHECKPOINT = 4
+    """A checkpoint is missing, incomplete or of the wrong kind."""
+    REPLY = 6
+    """The reply could not be used."""
+    SOME_FAILED = 7
+    """Some of many images or samples failed."""
+    INTERRUPTED = 130
+    """128 + SIGINT, as shells say it."""
+
 
 class VisionReasonerError(Exception):
     """The base of all; catch this one to catch every error of ours."""
 
-    exit_code = 1
+    exit_code = ExitCode.FAILURE
 
 
 class UsageError(VisionReasonerError):
     """The call itself is wrong (an unknown option, two options that exclude each other): change the call."""
 
-    exit_code = 2
+    exit_code = ExitCode.USAGE
 
 
 class ImageError(VisionReasonerError):
     """A picture or a query cannot be worked on (missing, damaged, too large, asks for editing): give another."""
 
-    exit_code = 3
+    exit_code = ExitCode.INPUT
 
 
 class DataError(VisionReasonerError):
     """A data set or an annotation file cannot be used (missing, of another format, damaged): give the right one."""
 
-    exit_code = 3
+    exit_code = ExitCode.INPUT
 
 
 class CheckpointError(VisionReasonerError):
     """A checkpoint is missing, incomplete or of the wrong kind: download it or point to the right folder."""
 
-    exit_code = 4
+    exit_code = ExitCode.CHECKPOINT
 
 
 class ReplyError(VisionReasonerError):
     """A model's reply could not be used where a result was insisted on: look at the raw reply."""
 
-    exit_code = 6
+    exit_code = ExitCode.REPLY
 
 
 def one_line(error: BaseException) -> str:

@@ -23,6 +23,16 @@ class Box(NamedTuple):
     x2: int
     y2: int
 
+    @classmethod
+    def from_inclusive(cls, x1: int, y1: int, x2: int, y2: int) -> "Box":
+        """The box whose last pixels are x2 and y2, as the published rows and reward have it."""
+        return cls(x1, y1, x2 + 1, y2 + 1)
+
+    @property
+    def inclusive(self) -> tuple[int, int, int, int]:
+        """First and last pixels inside, (x1, y1, x2, y2), for the published rows and reward."""
+        return self.x1, self.y1, self.x2 - 1, self.y2 - 1
+
     @property
     def area(self) -> int:
         """Width times height in square pixels."""

@@ -1,9 +1,7 @@
 """The command line: a picture and a query in, the answer on standard output, a picture of it on disk.
 
 Runs as `python vision_reasoner/inference.py` from the repository, as `vision-reasoner` where it is installed, and as
-`python -m vision_reasoner`. Standard output carries results only; everything else goes to standard error.
-Exit codes: 0 fine ("nothing found" included), 2 usage, 3 bad picture or query, 4 checkpoint missing or not loadable,
-6 the reply could not be used, 7 some of many pictures failed, 130 interrupted, 1 anything else.
+`python -m vision_reasoner`.
 """
 
 import sys
@@ -14,29 +12,22 @@ if __package__ in (None, ""):  # run as a script: the repository's root goes whe
 
 import argparse
 import glob
-import importlib.metadata
 import json
 import logging
-import os
-import re
-import traceback
-import warnings
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from vision_reasoner import __version__
-from vision_reasoner.errors import ImageError, ReplyError, VisionReasonerError, one_line
-from vision_reasoner.models.devices import ATTENTIONS, DTYPES
-from vision_reasoner.prompts import DIALECTS
+from vision_reasoner.cli import add_model_options, make_parser, model_settings, run_command, silence_transformers
+from vision_reasoner.errors import ImageError, ReplyError
 
 if TYPE_CHECKING:
     from vision_reasoner.model import VisionReasoner
-    from vision_reasoner.results import Prediction
+
+logger = logging.getLogger("vision_reasoner.inference")  # not __name__, which is __main__ where it runs as a script
 
 DEFAULT_IMAGE = "assets/airplanes.png"
 DEFAULT_QUERY = "How many airplanes are there in this image?"
 TASKS = ("auto", "detection", "segmentation", "counting", "vqa")  # results.Task without importing it, for --help
-INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 
 EXAMPLES = """\
 examples:
@@ -51,12 +42,10 @@ examples:
 
 def build_parser() -> argparse.ArgumentParser:
     """The options, with the names and meaning they have in the original; limits left out are the library's."""
-    parser = argparse.ArgumentParser(
-        prog="vision-reasoner",
-        description="Find, segment or count objects in pictures, or answer a question about them.",
+    parser = make_parser(
+        "vision-reasoner",
+        "Find, segment or count objects in pictures, or answer a question about them.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add(
@@ -76,105 +65,14 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """The options that every command has that runs a model; `model_settings` reads them."""
-    add = parser.add_argument
-    add(
-        "--model_path",
-        help="reasoner, or a bundle of all parts: folder or Hub id; "
-        "default: pretrained_models/VisionReasoner-7B if it is there, else the bundled checkpoint",
-    )
-    add(
-        "--task_router_model_path",
-        metavar="PATH",
-        help="router: folder or Hub id; default: the bundle's or released one",
-    )
-    add(
-        "--segmentation_model_path",
-        metavar="PATH",
-        help="SAM2: folder or Hub id; default: the bundle's or released one",
-    )
-    add(
-        "--model",
-        choices=tuple(DIALECTS),
-        default="vision_reasoner",
-        help="how it is asked; qwen, qwen2: the baselines",
-    )
-    add("--device", default="auto", help="cuda, cuda:1, mps, cpu; default: auto, the best there is")
-    add("--dtype", choices=DTYPES, default="auto", help="of reasoner and router; default: auto, what suits the device")
-    add(
-        "--attn_implementation",
-        choices=ATTENTIONS,
-        default="auto",
-        help="default: auto, flash-attn if there, else sdpa",
-    )
-    add("--max_new_tokens", type=int, metavar="N", help="limit of a reply; default: 2048")
-    add("--max_objects", type=int, metavar="N", help="objects kept of a reply; default: 300")
-    add("--max_image_pixels", type=int, metavar="N", help="refuse larger pictures; default: 89 megapixels")
-    add("--compat", choices=("none", "upstream"), default="none", help="upstream: prepare VQA as the original code did")
-    add("--revision", help="branch, tag or commit of --model_path on the Hub")
-    add("--offline", action="store_true", help="make no network attempt at all")
-    add_output_options(parser)
-    add("--version", action="version", version=f"%(prog)s {__version__}")
-
-
-def add_output_options(parser: argparse.ArgumentParser) -> None:
-    """The options about standard error, which `run_command` reads."""
-    parser.add_argument("-v", "--verbose", action="store_true", help="more of what goes on; tracebacks of errors")
-    parser.add_argument("-q", "--quiet", action="store_true", help="nothing but results and errors")
-
-
-def model_settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The arguments for `VisionReasoner.from_pretrained`; limits that were not given are left out."""
-    names = ("model", "device", "dtype", "attn_implementation", "revision", "offline", "compat")
-    limits = ("max_new_tokens", "max_objects", "max_image_pixels")
-    return {
-        "model_path": arguments.model_path,
-        "router": arguments.task_router_model_path,
-        "segmenter": arguments.segmentation_model_path,
-        **{name: getattr(arguments, name) for name in names},
-        **{name: getattr(arguments, name) for name in limits if getattr(arguments, name) is not None},
-    }
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; see the module for the exit codes."""
-    return run_command(build_parser(), run, argv)
+    """Run the command line; see `errors.ExitCode` for what it returns."""
+    given = sys.argv[1:] if argv is None else list(argv)
+    if given[:1] == ["download"]:
+        from vision_reasoner.models.download import main as download_main
 
-
-def run_command(
-    parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int], argv: Sequence[str] | None
-) -> int:
-    """Parse the arguments, `run`, and make what it raises one line on standard error and an exit code.
-
-    Args:
-        parser: with `add_output_options`.
-        run: what the command does; gives the exit code.
-        argv: the arguments; None for those that the process was started with.
-    """
-    arguments = parser.parse_args(with_underscores(argv))
-    level = logging.INFO if arguments.verbose else logging.ERROR if arguments.quiet else logging.WARNING
-    logging.basicConfig(level=level, stream=sys.stderr, format="%(message)s", force=True)
-    if not arguments.verbose:
-        warnings.simplefilter("ignore")  # of the libraries; ours are logged
-    try:
-        return run(arguments)
-    except VisionReasonerError as error:
-        return _fail(str(error), error.exit_code, arguments.verbose)
-    except KeyboardInterrupt:
-        return _fail("interrupted; the same command does the rest", INTERRUPTED, verbose=False)
-    except BrokenPipeError:  # the reader of standard output has gone; nobody is left to tell
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except Exception as error:  # noqa: BLE001 - the last resort: one line for people, the traceback with -v
-        return _fail(f"{one_line(error)} (run with -v for the traceback)", 1, arguments.verbose)
-
-
-def with_underscores(argv: Sequence[str] | None) -> list[str]:
-    """The arguments, those of the process where there are none, with --model-path as good as --model_path."""
-    given = sys.argv[1:] if argv is None else argv
-    flag = re.compile(r"^--[a-z0-9]+(-[a-z0-9]+)+(?==|$)")
-    return [flag.sub(lambda found: "--" + found[0][2:].replace("-", "_"), text) for text in given]
+        return download_main(given[1:])
+    return run_command(build_parser(), run, given)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -187,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     model = VisionReasoner.from_pretrained(**settings)
     if not arguments.verbose:
-        hush_transformers()
+        silence_transformers()
     task = None if arguments.task == "auto" else arguments.task
     if many or arguments.output_dir:
         from vision_reasoner.bulk import run_many
@@ -216,6 +114,7 @@ def run_one(
         ReplyError: the reply could not be used; the picture is written all the same.
     """
     from vision_reasoner.images import load_image
+    from vision_reasoner.results import record_of, report
 
     notes: list[str] = []
     image = load_image(file, max_pixels=model.max_image_pixels, notes=notes)
@@ -223,10 +122,10 @@ def run_one(
     prediction.warnings = notes + prediction.warnings
     print(json.dumps(record_of(file, prediction)) if as_json else report(prediction), flush=True)
     for warning in prediction.warnings:
-        logging.getLogger(__name__).warning("warning: %s", warning)
+        logger.warning("warning: %s", warning)
     prediction.save(output_path, image)
-    logging.getLogger(__name__).warning("Result picture: %s", output_path)
-    if not usable(prediction):
+    logger.info("Result picture: %s", output_path)
+    if not prediction.usable:
         raise ReplyError(
             f"the reply could not be used ({prediction.status}): {prediction.reply.strip()[:200]!r}; "
             "ask in other words, or raise --max_new_tokens"
@@ -262,51 +161,6 @@ def expand(paths: Sequence[str]) -> tuple[list[Path], bool]:
             raise ImageError(f"{text}: no pictures there; check --image_path")
         files += found
     return list(dict.fromkeys(files)), many
-
-
-def report(prediction: "Prediction") -> str:
-    """The lines for standard output, in the original's words."""
-    lines = [f"Task type: {prediction.task}", f"User question: {prediction.query}"]
-    if prediction.thinking:
-        lines.append(f"Thinking process: {prediction.thinking}")
-    totals = {
-        "detection": f"Total number of detected objects: {prediction.count}",
-        "segmentation": f"Total number of segmented objects: {prediction.count}",
-        "counting": f"Total number of interested objects is: {prediction.count}",
-        "vqa": f"The answer is: {prediction.answer}",
-    }
-    return "\n".join([*lines, totals[prediction.task]])
-
-
-def record_of(file: Path, prediction: "Prediction") -> dict[str, Any]:
-    """A prediction as one JSON object, with the picture it is of and the versions that made it."""
-    return {"image": str(file), **prediction.to_json(), "versions": versions()}
-
-
-def versions() -> dict[str, str]:
-    """The versions of what results depend on."""
-    libraries = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "sam2", "pillow")}
-    return {"vision_reasoner": __version__, **libraries}
-
-
-def usable(prediction: "Prediction") -> bool:
-    """Whether the reply gave something to go on; an answer that was cut off does."""
-    return prediction.usable or bool(prediction.answer)
-
-
-def hush_transformers() -> None:
-    """No warnings and progress bars of transformers; what we have to say is logged by us."""
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-
-
-def _fail(message: str, exit_code: int, verbose: bool) -> int:
-    if verbose:
-        traceback.print_exc()
-    print(f"error: {message}", file=sys.stderr)
-    return exit_code
 
 
 if __name__ == "__main__":

@@ -154,7 +154,7 @@ class VisionReasoner:
             raise UsageError(f"no compat {compat!r}: give one of {', '.join(get_args(Compat))}")
         choice = choose(model_path, router, segmenter, baseline=model if model in BASELINES else None)
         if choice.note:
-            logger.warning(choice.note)
+            logger.info(choice.note)
         language: dict[str, Any] = {
             "device": device,
             "dtype": dtype,

@@ -3,6 +3,7 @@
 This module knows nothing of models. Masks travel as COCO run lengths in JSON and as bool arrays everywhere else.
 """
 
+import importlib.metadata
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from vision_reasoner import __version__
 from vision_reasoner.errors import UsageError
 from vision_reasoner.files import write_whole
 from vision_reasoner.geometry import Box, Point, Size
@@ -275,3 +277,28 @@ class Prediction:
             raise UsageError(f"{path}: a picture of the result needs the original image; call save(path, image)")
         picture = self.plot(image)
         write_whole(path, lambda part: picture.save(part, format=picture_format))
+
+
+def report(prediction: Prediction) -> str:
+    """The lines for standard output, in the original's words."""
+    lines = [f"Task type: {prediction.task}", f"User question: {prediction.query}"]
+    if prediction.thinking:
+        lines.append(f"Thinking process: {prediction.thinking}")
+    totals = {
+        "detection": f"Total number of detected objects: {prediction.count}",
+        "segmentation": f"Total number of segmented objects: {prediction.count}",
+        "counting": f"Total number of interested objects is: {prediction.count}",
+        "vqa": f"The answer is: {prediction.answer}",
+    }
+    return "\n".join([*lines, totals[prediction.task]])
+
+
+def record_of(file: Path, prediction: Prediction) -> dict[str, Any]:
+    """A prediction as one JSON object, with the picture it is of and the versions that made it."""
+    return {"image": str(file), **prediction.to_json(), "versions": versions()}
+
+
+def versions() -> dict[str, str]:
+    """The versions of what results depend on."""
+    libraries = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "sam2", "pillow")}
+    return {"vision_reasoner": __version__, **libraries}

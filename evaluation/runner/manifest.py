@@ -9,9 +9,9 @@ from typing import Any
 from evaluation.runner.records import PLACES
 from evaluation.runner.samples import Samples, digest_of
 from evaluation.suites import BUNDLED
+from vision_reasoner.cli import model_settings
 from vision_reasoner.files import sha256
 from vision_reasoner.images import MAX_PIXELS
-from vision_reasoner.inference import model_settings, versions
 from vision_reasoner.models.checkpoints import (
     BASELINES,
     Part,
@@ -27,7 +27,7 @@ from vision_reasoner.models.devices import choose_attention, choose_device, choo
 from vision_reasoner.models.reasoner import MAX_NEW_TOKENS
 from vision_reasoner.parsing import MAX_OBJECTS
 from vision_reasoner.prompts import DIALECTS
-from vision_reasoner.results import Task
+from vision_reasoner.results import Task, versions
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def describe(
         model_path = in_pretrained(BUNDLED_CHECKPOINT)
     choice = choose(model_path, arguments.task_router_model_path, arguments.segmentation_model_path, baseline=baseline)
     if choice.note:
-        logger.warning(choice.note)
+        logger.info(choice.note)
     parts: list[Part] = ["reasoner", "segmenter"] if suite.task is Task.SEGMENTATION else ["reasoner"]
     folders = {
         part: locate(

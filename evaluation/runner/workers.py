@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.runner.samples import Sample, digest_of
+from vision_reasoner.cli import silence_transformers
 from vision_reasoner.errors import CheckpointError, UsageError, VisionReasonerError, one_line
-from vision_reasoner.inference import hush_transformers
 from vision_reasoner.model import VisionReasoner
 from vision_reasoner.models.checkpoints import Part, digest
 from vision_reasoner.results import Prediction, Task
@@ -57,7 +57,7 @@ def load_model(
         CheckpointError: a checkpoint is missing, or another than the run's.
     """
     if quietly:
-        hush_transformers()
+        silence_transformers()
     for part, wanted in (digests or {}).items():
         folder = Path(settings[FOLDERS[part]])
         if not folder.is_dir():

@@ -12,14 +12,13 @@ import pytest
 from tests.conftest import noise
 from vision_reasoner import Box, VisionReasoner
 from vision_reasoner.errors import CheckpointError
-from vision_reasoner.models import checkpoints
+from vision_reasoner.models import checkpoints, download
 from vision_reasoner.models.checkpoints import (
     RELEASED,
     check_transformers_folder,
     choose,
     digest,
     display_name,
-    download_main,
     locate,
 )
 from vision_reasoner.models.reasoner import Reasoner
@@ -288,7 +287,7 @@ def hub(monkeypatch):
 
 
 def test_download_fetches_each_part_into_its_folder_and_says_sizes_first(hub, tmp_path, capsys):
-    assert download_main(["--into", str(tmp_path / "models")]) == 0
+    assert download.main(["--into", str(tmp_path / "models")]) == 0
     assert [(hub_id, folder.name) for hub_id, folder in hub.fetched] == [
         ("Ricky06662/VisionReasoner-7B", "VisionReasoner-7B"),
         ("Ricky06662/TaskRouter-1.5B", "TaskRouter-1.5B"),
@@ -301,13 +300,13 @@ def test_download_fetches_each_part_into_its_folder_and_says_sizes_first(hub, tm
 
 
 def test_download_takes_one_part(hub, tmp_path):
-    assert download_main(["--what", "router", "--into", str(tmp_path)]) == 0
+    assert download.main(["--what", "router", "--into", str(tmp_path)]) == 0
     assert len(hub.fetched) == 1
 
 
 def test_download_stops_before_the_disk_is_full(hub, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=5))
-    assert download_main(["--into", str(tmp_path)]) == 4
+    assert download.main(["--into", str(tmp_path)]) == 4
     assert not hub.fetched
     assert "free" in capsys.readouterr().err.splitlines()[-1]
 
@@ -317,11 +316,11 @@ def test_what_is_there_already_needs_no_room(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=5))
     (tmp_path / "TaskRouter-1.5B").mkdir()
     (tmp_path / "TaskRouter-1.5B" / "model.safetensors").write_bytes(b"x" * 1000)
-    assert download_main(["--what", "router", "--into", str(tmp_path)]) == 0
+    assert download.main(["--what", "router", "--into", str(tmp_path)]) == 0
 
 
 def test_download_without_network_fails_at_once_with_one_line(no_network, tmp_path, capsys):
-    assert download_main(["--into", str(tmp_path)]) == 4
+    assert download.main(["--into", str(tmp_path)]) == 4
     message = capsys.readouterr().err
     assert message.startswith("error: Ricky06662/VisionReasoner-7B")
     assert "HF_ENDPOINT" in message

@@ -189,7 +189,7 @@ def test_a_reply_ends_at_its_end_token_while_others_go_on(reasoner, pictures, mo
 
 
 def test_decoding_is_greedy_and_keeps_the_repetition_penalty(bundle, pictures, monkeypatch, caplog):
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG):
         reasoner = Reasoner.from_pretrained(bundle / "reasoner", device="cpu")
     assert "repetition_penalty 1.05 is kept" in caplog.text
     calls, _ = record_calls(monkeypatch, reasoner.model)

@@ -1,16 +1,13 @@
-"""Where checkpoints are and what is in them: default lookup, folders and Hub ids, checks, the download command.
+"""Where checkpoints are and what is in them: default lookup, folders and Hub ids, checks.
 
 The only module that may touch the network: it turns a name into a local folder, and every loader reads local folders.
 A checkpoint has three parts, which may lie in one folder (a bundle with `reasoner/`, `router/`, `segmenter/`) or apart.
 """
 
-import argparse
 import hashlib
 import json
 import re
-import shutil
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -186,7 +183,7 @@ def locate(name: str | Path, part: Part, *, revision: str | None = None, offline
 
     hub_id = str(name)
     files = SAM2_FILES if hub_id.startswith("facebook/sam2") else FILES[part]
-    with _hub_errors(hub_id, revision):
+    with hub_errors(hub_id, revision):
         return Path(snapshot_download(hub_id, revision=revision, local_files_only=offline, allow_patterns=list(files)))
 
 
@@ -202,7 +199,7 @@ def _check_name(name: str | Path) -> None:
 
 
 @contextmanager
-def _hub_errors(hub_id: str, revision: str | None) -> Iterator[None]:
+def hub_errors(hub_id: str, revision: str | None) -> Iterator[None]:
     """Turn what the Hub's client raises into a CheckpointError that says what to do next."""
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -306,81 +303,3 @@ def first_line(error: BaseException, limit: int = 160) -> str:
     """The first line of an error's message, cut to `limit` characters."""
     lines = str(error).strip().splitlines()
     return lines[0][:limit] if lines else type(error).__name__
-
-
-# --- the download command --------------------------------------------------------------------------------------------
-def download(parts: Sequence[Part], *, into: Path = PRETRAINED, revision: str | None = None) -> list[Path]:
-    """Fetch released checkpoints into `into`, one folder each; what is there already is not fetched again.
-
-    Says sizes and free disk on stderr first. A download that was interrupted goes on where it stopped.
-
-    Raises:
-        CheckpointError: the Hub cannot be reached or does not give it, or the disk is too small.
-    """
-    from fnmatch import fnmatch
-
-    from huggingface_hub import HfApi, snapshot_download
-
-    api = HfApi()
-    total_left = 0
-    for part in parts:
-        release = RELEASED[part]
-        with _hub_errors(release.hub_id, revision):
-            info = api.model_info(release.hub_id, revision=revision, files_metadata=True, timeout=10)
-        files = {
-            file.rfilename: file.size or 0
-            for file in info.siblings or []
-            if any(fnmatch(file.rfilename, pattern) for pattern in release.files)
-        }
-        here = sum(
-            size
-            for name, size in files.items()
-            if (path := into / release.folder / name).is_file() and path.stat().st_size == size
-        )
-        whole = sum(files.values())
-        total_left += whole - here
-        print(
-            f"{release.hub_id}: {_gigabytes(whole)} in {len(files)} files, {_gigabytes(here)} already here",
-            file=sys.stderr,
-        )
-    into.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(into).free
-    print(f"to fetch: {_gigabytes(total_left)}; free in {into.resolve()}: {_gigabytes(free)}", file=sys.stderr)
-    if total_left > free:
-        raise CheckpointError(
-            f"{into.resolve()}: {_gigabytes(total_left)} to fetch but only {_gigabytes(free)} free; make room or give "
-            "--into a folder on a larger disk"
-        )
-    folders = []
-    for part in parts:
-        release = RELEASED[part]
-        folder = into / release.folder
-        with _hub_errors(release.hub_id, revision):
-            snapshot_download(release.hub_id, revision=revision, local_dir=folder, allow_patterns=list(release.files))
-        folders.append(folder)
-    return folders
-
-
-def _gigabytes(n_bytes: int) -> str:
-    return f"{n_bytes / 1e9:.1f} GB"
-
-
-def download_main(argv: Sequence[str] | None = None) -> int:
-    """`python -m vision_reasoner download`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m vision_reasoner download",
-        description="Fetch the released checkpoints into pretrained_models/. Resumable; HF_ENDPOINT names a mirror.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--what", choices=["all", *RELEASED], default="all", help="which part (default: %(default)s)")
-    parser.add_argument("--revision", help="branch, tag or commit on the Hub")
-    parser.add_argument("--into", type=Path, default=PRETRAINED, help="folder to put them in (default: %(default)s)")
-    arguments = parser.parse_args(argv)
-    parts: list[Part] = list(RELEASED) if arguments.what == "all" else [arguments.what]
-    try:
-        for folder in download(parts, into=arguments.into, revision=arguments.revision):
-            print(folder)
-    except VisionReasonerError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0

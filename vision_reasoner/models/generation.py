@@ -82,9 +82,9 @@ def load_model(
         raise CheckpointError(
             f"{folder}: incomplete, {len(missing)} weights are missing (first {missing[0]}); download it again"
         )
-    logger.info("%s: %s on %s, %s, %s attention", folder, type(model).__name__, where, number_format, attention)
+    logger.debug("%s: %s on %s, %s, %s attention", folder, type(model).__name__, where, number_format, attention)
     if model.generation_config.repetition_penalty not in (None, 1.0):
-        logger.info("%s: repetition_penalty %s is kept", folder, model.generation_config.repetition_penalty)
+        logger.debug("%s: repetition_penalty %s is kept", folder, model.generation_config.repetition_penalty)
     return model.eval()
 
 

@@ -102,7 +102,7 @@ class Segmenter:
                     f"{len(unexpected)} unexpected, first {(missing + unexpected)[0]}); download both again"
                 )
             model = model.float().to(where).eval()
-        logger.info("%s: SAM2 of %d pixels on %s, float32", folder, model.image_size, where)
+        logger.debug("%s: SAM2 of %d pixels on %s, float32", folder, model.image_size, where)
         return cls(model)
 
     def encode(self, image: Image.Image) -> Features:

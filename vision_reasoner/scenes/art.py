@@ -6,7 +6,6 @@ Three styles are what the supervised stages see, two others are for reinforcemen
 three, and one is never trained on. Of the styles that are, one drawing in ten is never trained on either.
 """
 
-import argparse
 import hashlib
 import io
 import json
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from vision_reasoner.cli import make_parser
 from vision_reasoner.errors import VisionReasonerError
 from vision_reasoner.scenes.classes import CLASSES
 
@@ -164,7 +164,7 @@ def _drawn(label: int, split: str, folder: Path) -> list[Sprite]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser("python -m vision_reasoner.scenes.art", __doc__)
     parser.add_argument("--output", type=Path, default=ART_FOLDER, help="folder to write to")
     fetch(parser.parse_args(argv).output)
     return 0

@@ -3,7 +3,6 @@
 python -m vision_reasoner.scenes.assets        # writes assets/*.png and assets/ground_truth.json
 """
 
-import argparse
 import json
 import random
 import sys
@@ -15,6 +14,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from vision_reasoner.cli import make_parser
 from vision_reasoner.errors import VisionReasonerError
 from vision_reasoner.scenes.art import Sprite, load_sprites
 from vision_reasoner.scenes.classes import CLASS_INDEX, SIGN
@@ -141,7 +141,7 @@ def truth(scene: Scene) -> list[dict[str, Any]]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser("python -m vision_reasoner.scenes.assets", __doc__)
     parser.add_argument("--output", type=Path, default=Path("assets"), help="folder to write to")
     args = parser.parse_args(argv)
     args.output.mkdir(exist_ok=True)

@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Protocol
 from PIL import Image
 from tqdm import tqdm
 
+from vision_reasoner.cli import add_output_options, make_parser, run_command
 from vision_reasoner.data.annotations import Annotation, Instances, Reference, read_instances, read_references
 from vision_reasoner.data.rows import (
     LAYOUTS,
@@ -48,7 +49,6 @@ from vision_reasoner.data.rows import (
     write_table,
 )
 from vision_reasoner.errors import CheckpointError, DataError, ImageError, UsageError, VisionReasonerError
-from vision_reasoner.inference import add_output_options, run_command
 from vision_reasoner.masks import Mask
 from vision_reasoner.models.reasoner import FRAME_SIDE
 from vision_reasoner.results import Task
@@ -459,9 +459,7 @@ def command(
         prepare: does what was asked and returns the number of rows.
         argv: the arguments; None for those that the process was started with.
     """
-    parser = argparse.ArgumentParser(
-        prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = make_parser(prog, description)
     commands = parser.add_subparsers(dest="source", required=True, metavar="source")
     for source, text in sources.items():
         sub = commands.add_parser(source, help=text, description=text, allow_abbrev=False)

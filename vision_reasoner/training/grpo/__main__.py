@@ -14,8 +14,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from vision_reasoner.cli import make_parser, run_command, silence_transformers
 from vision_reasoner.errors import UsageError
-from vision_reasoner.inference import add_output_options, hush_transformers, run_command
 
 EXAMPLES = """\
 examples:
@@ -63,13 +63,7 @@ LORA_LR = 10  # adapters want larger steps than the weights themselves
 
 def build_parser() -> argparse.ArgumentParser:
     """The flags; those of `PUBLISHED` are None where they are not given."""
-    parser = argparse.ArgumentParser(
-        prog="python -m vision_reasoner.training.grpo",
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = make_parser("python -m vision_reasoner.training.grpo", __doc__, epilog=EXAMPLES)
     add = parser.add_argument
     add("--preset", choices=("published", "tiny"), default="published", help="which defaults; default: %(default)s")
     add("--what", choices=("reasoner", "router"), default="reasoner", help="what to train; default: %(default)s")
@@ -139,7 +133,6 @@ def build_parser() -> argparse.ArgumentParser:
     add("--sample_every", type=int, default=5, metavar="STEPS", help="log some replies; 0: none; default: %(default)s")
     add("--seed", type=int, default=1, help="of rollouts, order and scenes; default: %(default)s")
     add("--threads", type=int, default=0, metavar="N", help="processor cores to use; default: all")
-    add_output_options(parser)
     return parser
 
 
@@ -208,7 +201,7 @@ def run(settings: argparse.Namespace) -> int:
     from vision_reasoner.training.grpo.trainer import train
 
     if not settings.verbose:
-        hush_transformers()
+        silence_transformers()
     folder = train(settings)
     print(folder)
     return 0

@@ -17,9 +17,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from vision_reasoner.cli import make_parser, run_command
 from vision_reasoner.errors import DataError, UsageError
 from vision_reasoner.files import parse_line, write_whole
-from vision_reasoner.inference import add_output_options, run_command
 
 PANELS = {  # name in log.jsonl: title
     "reward": "reward of rollouts",
@@ -91,15 +91,9 @@ def draw(folders: Sequence[Path]) -> Figure:
 
 def build_parser() -> argparse.ArgumentParser:
     """The options."""
-    parser = argparse.ArgumentParser(
-        prog="python -m vision_reasoner.training.grpo.curves",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = make_parser("python -m vision_reasoner.training.grpo.curves", __doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="DIR", help="--output_dir of a run")
     parser.add_argument("--output", type=Path, default=Path("curves.png"), metavar="FILE", help="default: %(default)s")
-    add_output_options(parser)
     return parser
 
 

@@ -6,7 +6,6 @@ A time is the processor's for one whole reply, from its text and its row's solut
 in the same way. They take turns on the same replies and must agree on every reward.
 """
 
-import argparse
 import itertools
 import json
 import random
@@ -17,6 +16,7 @@ from collections.abc import Callable, Sequence
 
 from scipy.optimize import linear_sum_assignment
 
+from vision_reasoner.cli import make_parser
 from vision_reasoner.geometry import Size
 from vision_reasoner.training.grpo.rewards import (
     BOX_DISTANCE,
@@ -129,11 +129,7 @@ def measure(n: int, plain: Callable[[str, str], Reward], rounds: int) -> tuple[f
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        prog="python -m vision_reasoner.training.grpo.rewards_benchmark",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser("python -m vision_reasoner.training.grpo.rewards_benchmark", __doc__)
     parser.add_argument("--objects", type=int, nargs="+", default=OBJECTS, help="per reply (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=20, help="how often each is timed (default: %(default)s)")
     arguments = parser.parse_args(argv)

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from vision_reasoner.cli import make_parser, run_command
 from vision_reasoner.errors import CheckpointError, UsageError
 from vision_reasoner.files import whole_folder
-from vision_reasoner.inference import add_output_options, run_command
 from vision_reasoner.models.checkpoints import RELEASED, is_bundle
 
 
@@ -64,15 +64,9 @@ def _average_file(files: Sequence[Path], output: Path) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     """The options."""
-    parser = argparse.ArgumentParser(
-        prog="python -m vision_reasoner.training.grpo.soup",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = make_parser("python -m vision_reasoner.training.grpo.soup", __doc__)
     parser.add_argument("checkpoints", nargs="+", type=Path, metavar="DIR", help="at least two of one model")
     parser.add_argument("--output_dir", type=Path, required=True, metavar="DIR", help="must not exist yet")
-    add_output_options(parser)
     return parser
 
 

@@ -368,7 +368,7 @@ class Trainer(GRPOTrainer):
         figures = {k: v if v is None or math.isfinite(v) else None for k, v in logs.items()}
         with (self.folder / "log.jsonl").open("ab") as stream:
             add_lines(stream, [{"step": step, **figures}])
-        logger.warning("%s", one_line(step, figures))
+        logger.info("%s", one_line(step, figures))
         if "reward" in logs and self.settings.sample_every and step % self.settings.sample_every == 0:
             self._log_samples(step)
 
@@ -511,11 +511,11 @@ def train(settings: argparse.Namespace) -> Path:
             for part in RELEASED.keys() - {subject.part}:
                 shutil.copytree(bundle / part, folder / part, dirs_exist_ok=True)
     if 0 < settings.max_steps <= step:
-        logger.warning("%s has %d steps already; a higher --max_steps goes on", folder, step)
+        logger.info("%s has %d steps already; a higher --max_steps goes on", folder, step)
         return result
     trainer = Trainer(subject, settings, config)
     if last is not None:
-        logger.warning("going on from %s", last)
+        logger.info("going on from %s", last)
     with denormals_flushed():
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     return result

@@ -6,7 +6,6 @@ Begins with the weights of stages 1 and 2 in `--output_dir`; `--export_only` wri
 With `--average` of other runs that went on from the same weights, it is the mean of all, often better than each.
 """
 
-import argparse
 import random
 import sys
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vision_reasoner.cli import make_parser
 from vision_reasoner.errors import VisionReasonerError
 from vision_reasoner.scenes.art import load_sprites
 from vision_reasoner.scenes.requests import random_requests
@@ -56,7 +56,7 @@ def export(model: Any, processor: Any, folder: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser("python -m vision_reasoner.training.tiny.joint", __doc__)
     loop.add_arguments(parser, minutes=120)
     parser.set_defaults(batch_size=8, lr=5e-4)
     parser.add_argument("--requests", type=int, default=10, help="requests per picture, at most (%(default)s)")

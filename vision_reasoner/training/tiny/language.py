@@ -15,7 +15,6 @@ dog?"). The teaching heads are dropped afterwards.
 Several requests share one picture: each sees the picture and itself, at the positions it would have alone.
 """
 
-import argparse
 import random
 import sys
 from collections.abc import Sequence
@@ -28,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb
 
+from vision_reasoner.cli import make_parser
 from vision_reasoner.errors import VisionReasonerError
 from vision_reasoner.prompts import VISION_REASONER
 from vision_reasoner.results import Task
@@ -509,7 +509,7 @@ class Language:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser("python -m vision_reasoner.training.tiny.language", __doc__)
     loop.add_arguments(parser, minutes=60)
     parser.add_argument("--requests", type=int, default=10, help="requests per picture, at most (%(default)s)")
     parser.add_argument("--seen", action="store_true", help="tokens of stage 1's vision tower, not made from the truth")

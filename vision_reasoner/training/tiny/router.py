@@ -8,7 +8,6 @@ A fifth of what it reads are the scenes' requests (`requests`, never their held-
 by more than one token. The constant turns of the conversation are one token each.
 """
 
-import argparse
 import json
 import math
 import random
@@ -23,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vision_reasoner.cli import make_parser
 from vision_reasoner.files import whole_folder
 from vision_reasoner.geometry import Box, Point
 from vision_reasoner.models.router import COUNTING, EDITING, OBJECTS, QUESTION, Router, read_category
@@ -311,7 +311,7 @@ def evaluate(folder: Path, written_by_hand: Path, n: int, seed: int) -> dict[str
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser("python -m vision_reasoner.training.tiny.router", __doc__)
     loop.add_arguments(parser, minutes=12)
     parser.set_defaults(batch_size=64)
     parser.add_argument("--evaluate", type=Path, metavar="FOLDER", help="do not train: print the figures of a router")

@@ -7,7 +7,6 @@ three masks learn the same truth, for a box leaves nothing ambiguous; the truth 
 pixel that the object covers, so that the upsampled logits cut edges between pixels.
 """
 
-import argparse
 import random
 import sys
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vision_reasoner.cli import make_parser
 from vision_reasoner.models.segmenter import BOX_CORNERS, POSITIVE_POINT, Segmenter
 from vision_reasoner.scenes.art import load_sprites
 from vision_reasoner.scenes.scene import Scene, SceneObject, random_scene
@@ -144,7 +144,7 @@ def export(model: Any, folder: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser("python -m vision_reasoner.training.tiny.segmenter", __doc__)
     loop.add_arguments(parser, minutes=120)
     parser.set_defaults(batch_size=6, lr=1e-3)
     args = parser.parse_args(argv)

@@ -6,7 +6,6 @@ The tokens alone teach slowly: few cells are near an object's centre. Every patc
 the tower that is dropped afterwards, what the object is that it shows, and where that lies.
 """
 
-import argparse
 import random
 import sys
 from collections import deque
@@ -20,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import get_vision_window_index
 
+from vision_reasoner.cli import make_parser
 from vision_reasoner.geometry import Box, Point
 from vision_reasoner.scenes.art import load_sprites
 from vision_reasoner.scenes.classes import CLASSES
@@ -180,7 +180,7 @@ def whiten(tower: Any, pictures: Sequence[np.ndarray]) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser("python -m vision_reasoner.training.tiny.vision", __doc__)
     loop.add_arguments(parser, minutes=60)
     parser.add_argument(
         "--shares",

@@ -1,0 +1,154 @@
+"""What all commands share: groups of options, how a command is run, logging, exit codes.
+
+Standard output carries results only; everything else goes to standard error.
+"""
+
+import argparse
+import logging
+import os
+import re
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from vision_reasoner import __version__
+from vision_reasoner.errors import ExitCode, VisionReasonerError, one_line
+from vision_reasoner.models.devices import ATTENTIONS, DTYPES
+from vision_reasoner.prompts import DIALECTS
+
+
+def make_parser(prog: str, description: str | None, *, epilog: str | None = None) -> argparse.ArgumentParser:
+    """A parser with the options of `run_command`, which keeps the line breaks of its texts."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add_output_options(parser)
+    return parser
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """The options about standard error, which `run_command` reads."""
+    parser.add_argument("-v", "--verbose", action="store_true", help="more of what goes on; tracebacks of errors")
+    parser.add_argument("-q", "--quiet", action="store_true", help="nothing but results and errors")
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """The options that every command has that runs a model; `model_settings` reads them."""
+    add = parser.add_argument
+    add(
+        "--model_path",
+        help="reasoner, or a bundle of all parts: folder or Hub id; "
+        "default: pretrained_models/VisionReasoner-7B if it is there, else the bundled checkpoint",
+    )
+    add(
+        "--task_router_model_path",
+        metavar="PATH",
+        help="router: folder or Hub id; default: the bundle's or released one",
+    )
+    add(
+        "--segmentation_model_path",
+        metavar="PATH",
+        help="SAM2: folder or Hub id; default: the bundle's or released one",
+    )
+    add(
+        "--model",
+        choices=tuple(DIALECTS),
+        default="vision_reasoner",
+        help="how it is asked; qwen, qwen2: the baselines",
+    )
+    add("--device", default="auto", help="cuda, cuda:1, mps, cpu; default: auto, the best there is")
+    add("--dtype", choices=DTYPES, default="auto", help="of reasoner and router; default: auto, what suits the device")
+    add(
+        "--attn_implementation",
+        choices=ATTENTIONS,
+        default="auto",
+        help="default: auto, flash-attn if there, else sdpa",
+    )
+    add("--max_new_tokens", type=int, metavar="N", help="limit of a reply; default: 2048")
+    add("--max_objects", type=int, metavar="N", help="objects kept of a reply; default: 300")
+    add("--max_image_pixels", type=int, metavar="N", help="refuse larger pictures; default: 89 megapixels")
+    add("--compat", choices=("none", "upstream"), default="none", help="upstream: prepare VQA as the original code did")
+    add("--revision", help="branch, tag or commit of --model_path on the Hub")
+    add("--offline", action="store_true", help="make no network attempt at all")
+    add("--version", action="version", version=f"%(prog)s {__version__}")
+
+
+def model_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The arguments for `VisionReasoner.from_pretrained`; limits that were not given are left out."""
+    names = ("model", "device", "dtype", "attn_implementation", "revision", "offline", "compat")
+    limits = ("max_new_tokens", "max_objects", "max_image_pixels")
+    return {
+        "model_path": arguments.model_path,
+        "router": arguments.task_router_model_path,
+        "segmenter": arguments.segmentation_model_path,
+        **{name: getattr(arguments, name) for name in names},
+        **{name: getattr(arguments, name) for name in limits if getattr(arguments, name) is not None},
+    }
+
+
+def run_command(
+    parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int], argv: Sequence[str] | None
+) -> int:
+    """Parse the arguments, `run`, and make what it raises one line on standard error and an exit code.
+
+    Args:
+        parser: from `make_parser`.
+        run: what the command does; gives the exit code.
+        argv: the arguments; None for those that the process was started with.
+    """
+    arguments = parser.parse_args(with_underscores(argv))
+    _set_up_logging(verbose=arguments.verbose, quiet=arguments.quiet)
+    if not arguments.verbose:
+        warnings.simplefilter("ignore")  # of the libraries; ours are logged
+    try:
+        return run(arguments)
+    except VisionReasonerError as error:
+        return _fail(str(error), error.exit_code, arguments.verbose)
+    except KeyboardInterrupt:
+        return _fail("interrupted; the same command does the rest", ExitCode.INTERRUPTED, verbose=False)
+    except BrokenPipeError:  # the reader of standard output has gone; nobody is left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.FAILURE
+    except Exception as error:  # noqa: BLE001 - the last resort: one line for people, the traceback with -v
+        return _fail(f"{one_line(error)} (run with -v for the traceback)", ExitCode.FAILURE, arguments.verbose)
+
+
+def with_underscores(argv: Sequence[str] | None) -> list[str]:
+    """The arguments, those of the process where there are none, with --model-path as good as --model_path."""
+    given = sys.argv[1:] if argv is None else argv
+    flag = re.compile(r"^--[a-z0-9]+(-[a-z0-9]+)+(?==|$)")
+    return [flag.sub(lambda found: "--" + found[0][2:].replace("-", "_"), text) for text in given]
+
+
+def _set_up_logging(*, verbose: bool, quiet: bool) -> None:
+    """Log to standard error: our messages from INFO, those of libraries from WARNING on; one level more if verbose."""
+    logging.basicConfig(
+        level=logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING,
+        stream=sys.stderr,
+        format="%(message)s",
+        force=True,
+    )
+    for package in ("vision_reasoner", "evaluation"):
+        level = logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO
+        logging.getLogger(package).setLevel(level)
+
+
+def silence_transformers() -> None:
+    """No warnings and progress bars of transformers; what we have to say is logged by us."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
+def _fail(message: str, exit_code: int, verbose: bool) -> int:
+    if verbose:
+        traceback.print_exc()
+    print(f"error: {message}", file=sys.stderr)
+    return exit_code
