@@ -99,7 +99,7 @@ def detection() -> tuple[list[dict[str, Any]], dict[str, Any]]:
         for label, members in sorted(View(scene, random.Random(0)).by_label.items()):
             row = common(scene, image_id, len(rows), CLASSES[label].name)
             found = [scene.objects[i] for i in members]
-            boxes = [[o.box.x1, o.box.y1, o.box.x2 + 1, o.box.y2 + 1] for o in found]
+            boxes = [list(o.box) for o in found]
             rows.append({**row, "bbox": boxes, "cat_id": label + 1})
             for o, (x1, y1, x2, y2) in zip(found, boxes, strict=True):
                 coco["annotations"].append(

@@ -79,8 +79,8 @@ class Asked:
 
 
 def truth_boxes(scene: Scene, request: Request) -> list[Box]:
-    """Boxes of the targets as edges, for they are kept as inclusive pixels."""
-    return [Box(b.x1, b.y1, b.x2 + 1, b.y2 + 1) for b in (scene.objects[i].box for i in request.targets)]
+    """Boxes of the targets."""
+    return [scene.objects[i].box for i in request.targets]
 
 
 def truth_mask(scene: Scene, request: Request) -> Mask:
@@ -219,7 +219,7 @@ def segmenter_given_truth(model: VisionReasoner, n: int, split: str, seed: int) 
     for i in tqdm(range(n), desc="segmenter"):
         scene = random_scene(sprites, random.Random(seed - i), max_objects=12)
         features = model.segmenter.encode(Image.fromarray(scene.picture))
-        prompts = [(o.box.x1, o.box.y1, o.box.x2 + 1, o.box.y2 + 1) for o in scene.objects]
+        prompts = [o.box for o in scene.objects]
         masks = [m for m, _ in model.segmenter.masks(features, prompts, [o.point for o in scene.objects])]
         found = zip(masks, scene.objects, strict=True)
         values.append(float(np.mean([segmentation.score([m], [o.mask])["iou"] for m, o in found])))

@@ -61,7 +61,7 @@ def test_the_examples_print_what_the_readme_shows(
 def test_ten_airplanes_are_counted_and_each_is_found(model: VisionReasoner) -> None:
     found = model.predict(ROOT / "assets/airplanes.png", TRUTH["airplanes.png"]["query"])
     assert found.count == 10
-    truth = [Box(*o["bbox_2d"]) for o in wanted("airplanes.png")]
+    truth = [Box.from_inclusive(*o["bbox_2d"]) for o in wanted("airplanes.png")]
     assert len(boxes.match([i.box for i in found.instances], truth)) == 10
 
 
@@ -75,7 +75,7 @@ def test_masks_lie_on_what_was_asked_for(model: VisionReasoner, name: str) -> No
     truth = np.any([coco_mask.decode(o["mask"]) for o in wanted(name)], axis=0)
     assert found.mask is not None
     # between a ladder's rungs the segmenter goes astray even if told the true box and point: nearly as good as that
-    objects = [Instance(Box(*o["bbox_2d"]), Point(*o["point_2d"])) for o in wanted(name)]
+    objects = [Instance(Box.from_inclusive(*o["bbox_2d"]), Point(*o["point_2d"])) for o in wanted(name)]
     told = model.segment(load_image(ROOT / "assets" / name), objects)
     best = iou(np.any([i.mask for i in told if i.mask is not None], axis=0), truth)
     assert iou(found.mask, truth) > min(0.75, 0.95 * best)

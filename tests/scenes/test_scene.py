@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.support.drawings import sprites
+from vision_reasoner.geometry import Box
 from vision_reasoner.scenes.scene import GRID, Layout, Thing, innermost, paint, random_layout, random_scene
 
 
@@ -14,7 +15,7 @@ def test_boxes_and_points_are_those_of_the_visible_pixels(seed: int) -> None:
     scene = random_scene(sprites(), random.Random(seed), (280, 280), max_objects=14)
     for o in scene.objects:
         rows, columns = np.nonzero(o.mask)
-        assert o.box == (columns.min(), rows.min(), columns.max(), rows.max())
+        assert o.box == Box.from_inclusive(columns.min(), rows.min(), columns.max(), rows.max())
         assert o.mask[o.point.y, o.point.x]
     assert (np.sum([o.mask for o in scene.objects], axis=0) <= 1).all(), "a pixel belongs to one object"
 
@@ -25,7 +26,7 @@ def test_objects_come_in_reading_order_each_in_a_cell_of_its_own(seed: int) -> N
     homes = [o.home for o in scene.objects]
     assert homes == sorted(set(homes))
     for o in scene.objects:
-        centre = (o.box.y1 + o.box.y2 + 1) / 2 / 280 * GRID, (o.box.x1 + o.box.x2 + 1) / 2 / 280 * GRID
+        centre = (o.box.y1 + o.box.y2) / 2 / 280 * GRID, (o.box.x1 + o.box.x2) / 2 / 280 * GRID
         assert o.home == (int(centre[0]), int(centre[1]))
 
 

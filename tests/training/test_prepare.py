@@ -66,10 +66,10 @@ def test_a_target_is_the_masks_first_and_last_pixels_and_its_innermost_one() -> 
     mask = releases.rectangle(11)  # x 40 to 79, y 20 to 59 of 200 x 100
     target = target_of(mask, (SIDE, SIDE))
     assert target is not None
-    assert target.box == (28, 28, 55, 83), "x by 140 / 200, y by 140 / 100"
+    assert target.box == (28, 28, 56, 84), "x by 140 / 200, y by 140 / 100"
     assert target.point.x in (41, 42)
     assert 41 <= target.point.y <= 70
-    assert target_of(mask, (200, 100)).box == (40, 20, 79, 59)  # type: ignore[union-attr]
+    assert target_of(mask, (200, 100)).box == (40, 20, 80, 60)  # type: ignore[union-attr]
 
 
 def test_a_point_lies_in_its_object_where_the_middle_of_the_box_does_not() -> None:

@@ -39,7 +39,7 @@ SHARD_BYTES = 500_000_000  # of pictures in one file
 # --- one row ----------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Target:
-    """One object of an answer, in pixels of the frame; the box's x2 and y2 are the last ones inside."""
+    """One object of an answer, in pixels of the frame."""
 
     box: Box
     point: Point
@@ -61,14 +61,14 @@ def target_of(mask: Mask, size: Size) -> Target | None:
     rows, columns = np.flatnonzero(squashed.any(1)), np.flatnonzero(squashed.any(0))
     if not len(rows):
         return None
-    y1, y2, x1, x2 = (int(v) for v in (rows[0], rows[-1], columns[0], columns[-1]))
-    row, column = innermost(squashed[y1 : y2 + 1, x1 : x2 + 1])
-    return Target(Box(x1, y1, x2, y2), Point(x1 + column, y1 + row))
+    box = Box.from_inclusive(int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1]))
+    row, column = innermost(squashed[box.y1 : box.y2, box.x1 : box.x2])
+    return Target(box, Point(box.x1 + column, box.y1 + row))
 
 
 def solution_of(targets: Iterable[Target]) -> str:
     """The answer's JSON text."""
-    return json.dumps([{"bbox_2d": list(t.box), "point_2d": list(t.point)} for t in targets])
+    return json.dumps([{"bbox_2d": list(t.box.inclusive), "point_2d": list(t.point)} for t in targets])
 
 
 def make_row(id: str, query: str, image: Image.Image, targets: Iterable[Target], frame_side: int) -> Row:

@@ -132,7 +132,7 @@ def truth(scene: Scene) -> list[dict[str, Any]]:
                 "name": o.name,
                 "colour": o.colour,
                 "text": o.text,
-                "bbox_2d": list(o.box),
+                "bbox_2d": list(o.box.inclusive),
                 "point_2d": list(o.point),
                 "mask": {"size": [int(v) for v in rle["size"]], "counts": rle["counts"].decode()},
             }

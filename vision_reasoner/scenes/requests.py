@@ -318,13 +318,13 @@ class View:
         """In the frame."""
         b = self.objects[i].box
         w, h = self.scene.size
-        return (b.x1 + b.x2 + 1) / 2 / w * self.side, (b.y1 + b.y2 + 1) / 2 / h * self.side
+        return (b.x1 + b.x2) / 2 / w * self.side, (b.y1 + b.y2) / 2 / h * self.side
 
     def area(self, i: int) -> float:
         """Of the box, in the frame."""
         b = self.objects[i].box
         w, h = self.scene.size
-        return (b.x2 - b.x1 + 1) * (b.y2 - b.y1 + 1) / w / h * self.side**2
+        return b.area / w / h * self.side**2
 
     def at(self, i: int) -> Piece:
         """Where the object is said to be: its home cell.

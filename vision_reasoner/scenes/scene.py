@@ -61,7 +61,7 @@ class SceneObject:
         label: index into CLASSES.
         colour: the colour it was painted in, if it was.
         text: the company's name, on a sign.
-        box: inclusive minimum and maximum of the mask, in pixels of the picture.
+        box: the edges of the mask, in pixels of the picture.
         point: the mask's innermost pixel.
         mask: (H, W) bool, what is visible of it.
         home: (row, column) of the grid cell that holds the box's centre; cells are read row by row.
@@ -362,10 +362,10 @@ def _object(
     if crop.sum() < MIN_VISIBLE * whole:
         return None
     rows, columns = where
-    y1, x1, y2, x2 = rows.start, columns.start, rows.stop - 1, columns.stop - 1
+    y1, x1, y2, x2 = rows.start, columns.start, rows.stop, columns.stop
     mask = np.zeros(owner.shape, bool)
     mask[where] = crop
-    home = int((y1 + y2 + 1) / 2 / owner.shape[0] * GRID), int((x1 + x2 + 1) / 2 / owner.shape[1] * GRID)
+    home = int((y1 + y2) / 2 / owner.shape[0] * GRID), int((x1 + x2) / 2 / owner.shape[1] * GRID)
     v, u = innermost(crop)
     return SceneObject(
         thing.sprite.label, thing.colour, thing.text, Box(x1, y1, x2, y2), Point(x1 + u, y1 + v), mask, home

@@ -280,7 +280,7 @@ class Maker:
         targets = []
         for mask in masks:
             target = target_of(mask, (self.frame_side, self.frame_side))
-            if target is None or min(target.box.x2 - target.box.x1, target.box.y2 - target.box.y1) + 1 < self.min_side:
+            if target is None or min(target.box.x2 - target.box.x1, target.box.y2 - target.box.y1) < self.min_side:
                 return "an object is too small"
             targets.append(target)
         if self.segmenter is not None and not agrees(self.segmenter, image, masks, self.min_iou):
@@ -300,7 +300,7 @@ def agrees(segmenter: "Segmenter", image: Image.Image, masks: Sequence[Mask], mi
     targets = [target for mask in masks if (target := target_of(mask, image.size)) is not None]
     if len(targets) < len(masks):
         return False
-    boxes = [(t.box.x1, t.box.y1, t.box.x2 + 1, t.box.y2 + 1) for t in targets]  # from pixels to edges
+    boxes = [t.box for t in targets]
     found = segmenter.masks(segmenter.encode(image), boxes, [t.point for t in targets])
     return all(
         (seen & mask).sum() >= min_iou * (seen | mask).sum() for (seen, _), mask in zip(found, masks, strict=True)

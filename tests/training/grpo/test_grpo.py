@@ -61,7 +61,7 @@ from vision_reasoner.training.grpo.trainer import (
 
 SIDE = tiny.FRAME_SIDE
 SIZE = (SIDE, SIDE)
-TARGET = Target(Box(10, 10, 49, 49), Point(30, 30))
+TARGET = Target(Box.from_inclusive(10, 10, 49, 49), Point(30, 30))
 QUERIES = ("the dog", "Find the red car.", "how many cups are on the table?", "all cats")
 
 

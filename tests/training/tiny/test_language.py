@@ -76,7 +76,7 @@ def test_a_lesson_reads_as_the_prompt_and_a_reply_that_parses_to_the_truth(
             continue
         parsed = parse_reply(reply, model_size=(SIDE, SIDE), image_size=(SIDE, SIDE))
         assert parsed.thinking == "".join(piece.text for piece in request.thinking)
-        assert [tuple(i.box) for i in parsed.instances] == [tuple(scene.objects[i].box) for i in request.targets]
+        assert [tuple(i.box) for i in parsed.instances] == [scene.objects[i].box.inclusive for i in request.targets]
         assert [i.point for i in parsed.instances] == [scene.objects[i].point for i in request.targets]
 
 
@@ -154,8 +154,8 @@ def test_a_slip_is_read_back_and_not_taught(teacher: Teacher, processor: Any) ->
         for k, (right, wrong) in enumerate(zip(written, read, strict=True)):
             box = scene.objects[request.targets[k]].box
             assert right != wrong
-            assert abs(int(wrong[0]) - (box.x1 + box.x2 + 1) / 2) <= CLOSE * CELL
-            assert abs(int(wrong[1]) - (box.y1 + box.y2 + 1) / 2) <= CLOSE * CELL
+            assert abs(int(wrong[0]) - (box.x1 + box.x2) / 2) <= CLOSE * CELL
+            assert abs(int(wrong[1]) - (box.y1 + box.y2) / 2) <= CLOSE * CELL
         batch = Batch(slipping, [[lesson]])
         tokens = batch.ids[0, batch.start + CELLS :].tolist()
         assert tokens[len(lesson.prompt) :] == lesson.read[:-1]
@@ -259,7 +259,7 @@ def test_an_object_settles_in_the_first_cell_close_to_its_centre_that_claims_it(
             assert at == sorted(set(at)), "two objects in one cell, or out of order"
             assert {id(o.mask) for o in before.objects} == {id(o.mask) for o in after.objects}
             for o in after.objects:
-                centre = (o.box.y1 + o.box.y2 + 1) / 2 / CELL, (o.box.x1 + o.box.x2 + 1) / 2 / CELL
+                centre = (o.box.y1 + o.box.y2) / 2 / CELL, (o.box.x1 + o.box.x2) / 2 / CELL
                 assert all(abs(c - (h + 0.5)) <= CLOSE for c, h in zip(centre, o.home, strict=True))
 
 

@@ -68,7 +68,7 @@ def test_prompts_are_jittered_corners_and_a_point_on_the_object_or_none(scene: S
         for o in scene.objects:
             (first, second, point), labels = stage.prompt(o, rng)
             assert tuple(labels[:2]) == tuple(BOX_CORNERS)
-            side = max(o.box.x2 - o.box.x1, o.box.y2 - o.box.y1) + 1
+            side = max(o.box.x2 - o.box.x1, o.box.y2 - o.box.y1)
             assert np.abs(np.array([*first, *second]) - np.array(o.box)).max() < 0.35 * side
             kinds.add(labels[2])
             if labels[2] == POSITIVE_POINT:

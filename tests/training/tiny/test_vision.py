@@ -31,7 +31,7 @@ def test_patches_show_the_object_whose_mask_covers_them_in_the_order_of_the_towe
             at = b, row // 2, column // 2, row % 2 * 2 + column % 2
             assert labels[at] == o.label
             centre = np.array([column, row, column, row]) * PATCH + PATCH / 2
-            assert np.allclose(sides[at].numpy() * CELL + centre, o.box, atol=1e-3)
+            assert np.allclose(sides[at].numpy() * CELL + centre, o.box.inclusive, atol=1e-3)
     covered = sum(int(o.mask.sum()) for s in scenes for o in s.objects) / (3 * SIDE**2)
     assert covered < float((truth.label < NONE).float().mean()) < 1.6 * covered
 
@@ -46,7 +46,7 @@ def test_a_detail_has_its_objects_where_they_are_seen_in_it(scenes: list[Scene])
             assert same.mask.shape == (3 * CELL, 3 * CELL)
             for s in seen:
                 rows, columns = np.where(s.mask)
-                inside = (rows >= s.box.y1) & (rows <= s.box.y2) & (columns >= s.box.x1) & (columns <= s.box.x2)
+                inside = (rows >= s.box.y1) & (rows < s.box.y2) & (columns >= s.box.x1) & (columns < s.box.x2)
                 assert inside.all()
 
 

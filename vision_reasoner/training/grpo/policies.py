@@ -257,7 +257,7 @@ def _rows_of(table: "datasets.Dataset", order: Sequence[int], size: Size) -> Row
             rescale([*box, *point], from_size=(side, side), to_size=size)
             for box, point in zip(targets.boxes.tolist(), targets.points.tolist(), strict=True)
         ]
-        solution = solution_of(Target(Box(*n[:4]), Point(*n[4:])) for n in numbers)
+        solution = solution_of(Target(Box.from_inclusive(*n[:4]), Point(*n[4:])) for n in numbers)
         kind = ("none", "one", "several")[min(len(numbers), 2)]
         return reasoner_row(row["id"], kind, row["problem"], solution, image, size)
 

@@ -120,7 +120,7 @@ class CellTruth:
             for part in ("body", "near", "centre"):  # in this order: none is hidden altogether by its neighbours
                 for i, o in enumerate(objects, first):
                     x1, y1, x2, y2 = o.box
-                    row, column = (y1 + y2 + 1) // (2 * CELL), (x1 + x2 + 1) // (2 * CELL)
+                    row, column = (y1 + y2) // (2 * CELL), (x1 + x2) // (2 * CELL)
                     inside = 0 <= row < grid and 0 <= column < grid
                     if part != "body" and not inside:
                         continue
@@ -129,14 +129,15 @@ class CellTruth:
                     else:
                         reach = (CLOSE if part == "body" else NEAR) * CELL
                         across, down = ((x2 - x1) / 4, (y2 - y1) / 4) if part == "body" else (0, 0)
-                        near_x = np.abs(mid - (x1 + x2 + 1) / 2) <= max(reach, across)
-                        near_y = np.abs(mid - (y1 + y2 + 1) / 2) <= max(reach, down)
+                        near_x = np.abs(mid - (x1 + x2) / 2) <= max(reach, across)
+                        near_y = np.abs(mid - (y1 + y2) / 2) <= max(reach, down)
                         rows, columns = np.where(near_y[:, None] & near_x[None])
                     x, y = mid[columns], mid[rows]
-                    off = np.maximum(np.abs(x - (x1 + x2 + 1) / 2), np.abs(y - (y1 + y2 + 1) / 2))
+                    off = np.maximum(np.abs(x - (x1 + x2) / 2), np.abs(y - (y1 + y2) / 2))
                     close[b, rows, columns] = off <= CLOSE * CELL
                     unsure[b, rows, columns] = (off > SURE * CELL) & (off <= CLOSE * CELL)
-                    away = np.stack([x1 - x, y1 - y, x2 - x, y2 - y, o.point.x - x, o.point.y - y], 1) / CELL
+                    answer = (*o.box.inclusive, *o.point)  # the numbers that the language model is to write
+                    away = (np.array(answer) - np.stack([x, y] * 3, 1)) / CELL
                     numbers[b, rows, columns] = np.concatenate([away, np.full((len(rows), 1), part != "body")], 1)
                     label[b, rows, columns] = o.label
                     colour[b, rows, columns] = COLOUR_INDEX[o.colour] if o.colour else -1

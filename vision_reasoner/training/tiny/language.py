@@ -198,7 +198,7 @@ class Teacher:
 
     def _beside(self, o: SceneObject) -> str:
         """The place of another cell that is close to the object's centre, if there is one."""
-        across, down = (o.box.x1 + o.box.x2 + 1) / 2 / CELL, (o.box.y1 + o.box.y2 + 1) / 2 / CELL
+        across, down = (o.box.x1 + o.box.x2) / 2 / CELL, (o.box.y1 + o.box.y2) / 2 / CELL
         rows, columns = ([k for k in range(GRID) if abs(k + 0.5 - centre) <= CLOSE] for centre in (down, across))
         cells = [(r, c) for r in rows for c in columns if (r, c) != o.home] or [o.home]
         return place_of(cells[int(torch.randint(len(cells), ()))], SIDE)
@@ -226,7 +226,8 @@ class Teacher:
             nth = numbers[o.label] = numbers.get(o.label, -1) + 1
             here: dict[str, Any] = {"look": cell[i], "asked": o.label, "nth": nth, "via": said.get(i, -1)}
             lesson.add(self.encode(NEXT if k else FIRST), **here)
-            lesson.add([*self.inner[list(o.box[:3])].tolist(), int(self.last[o.box.y2])], **here)
+            *inner, last = o.box.inclusive
+            lesson.add([*self.inner[inner].tolist(), int(self.last[last])], **here)
             lesson.add(self.encode(MIDDLE), **here)
             lesson.add([int(self.inner[o.point.x]), int(self.last[o.point.y])], **here)
         if targets:

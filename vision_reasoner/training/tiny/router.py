@@ -85,7 +85,7 @@ def random_unpainted_scene(rng: random.Random, max_objects: int = 12) -> Scene:
         row, column = divmod(home, GRID)
         x, y = column * cell + cell // 2, row * cell + cell // 2
         w, h = rng.randint(4, 60), rng.randint(4, 60)
-        box = Box(max(0, x - w), max(0, y - h), min(side - 1, x + w), min(side - 1, y + h))
+        box = Box(max(0, x - w), max(0, y - h), min(side, x + w), min(side, y + h))
         colour = rng.choice(list(COLOURS)) if CLASSES[label].paintable and rng.random() < 0.8 else None
         text = rng.choice(COMPANIES) if label == SIGN else None
         objects.append(SceneObject(label, colour, text, box, Point(x, y), mask, (row, column)))

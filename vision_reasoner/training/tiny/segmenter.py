@@ -71,7 +71,7 @@ def features(model: Any, pictures: Sequence[np.ndarray]) -> list[Tensor]:
 def prompt(o: SceneObject, rng: random.Random) -> tuple[list[list[float]], list[int]]:
     """Two corners, a little off, and a point inside: three (x, y) with their labels."""
     b = o.box
-    dx, dy = 0.05 * (b.x2 - b.x1 + 1), 0.05 * (b.y2 - b.y1 + 1)
+    dx, dy = 0.05 * (b.x2 - b.x1), 0.05 * (b.y2 - b.y1)
     corners = [[b.x1 + rng.gauss(0, dx), b.y1 + rng.gauss(0, dy)], [b.x2 + rng.gauss(0, dx), b.y2 + rng.gauss(0, dy)]]
     if rng.random() < 0.1:
         return [*corners, [0.0, 0.0]], [*BOX_CORNERS, NO_POINT]

@@ -107,7 +107,7 @@ class PatchTruth:
                 most[rows, columns] = shown[rows, columns]
                 x, y = mid[columns], mid[rows]
                 label[b, rows, columns] = o.label
-                sides[b, rows, columns] = np.stack([o.box.x1 - x, o.box.y1 - y, o.box.x2 - x, o.box.y2 - y], 1) / CELL
+                sides[b, rows, columns] = (np.array(o.box.inclusive) - np.stack([x, y] * 2, 1)) / CELL
         grid = torch.tensor([[1, n, n]] * len(views))
         order, _ = get_vision_window_index(grid, 2, VISION_CONFIG["window_size"], PATCH, kwargs={})
         self.label, self.sides = (
