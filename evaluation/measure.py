@@ -43,7 +43,7 @@ Figure = dict[str, Any]
 SEED = 9_100_000_000  # far from every stage's
 
 REFERRING: tuple[Maker, ...] = (
-    asking.by_colour,
+    asking.by_color,
     asking.by_size,
     asking.by_place,
     asking.by_relation,
@@ -53,7 +53,7 @@ REFERRING: tuple[Maker, ...] = (
 )
 QUESTIONS: tuple[Maker, ...] = (
     asking.ask_name,
-    asking.ask_colour,
+    asking.ask_color,
     asking.ask_there,
     asking.ask_what,
     asking.ask_side,

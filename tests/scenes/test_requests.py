@@ -51,13 +51,13 @@ def test_what_is_absent_has_no_target() -> None:
         assert not any(request.thinking[1].about == o.label for o in scene.objects)
 
 
-def test_by_colour_means_those_of_the_class_in_that_colour() -> None:
-    for scene, request in asked(asking.by_colour):
+def test_by_colour_means_those_of_the_class_in_that_color() -> None:
+    for scene, request in asked(asking.by_color):
         for i in request.targets:
-            colour = scene.objects[i].colour
-            assert colour is not None
-            assert colour in request.query
-            assert colour in said(request)
+            color = scene.objects[i].color
+            assert color is not None
+            assert color in request.query
+            assert color in said(request)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_by_purpose_means_all_that_serve_it() -> None:
 
 
 def test_questions_have_answers_and_no_targets() -> None:
-    for maker in (asking.ask_name, asking.ask_colour, asking.ask_there, asking.ask_what, asking.ask_side):
+    for maker in (asking.ask_name, asking.ask_color, asking.ask_there, asking.ask_what, asking.ask_side):
         for scene, request in asked(maker, 5):
             assert request.task is Task.VQA
             assert request.answer is not None

@@ -63,8 +63,8 @@ def test_the_innermost_pixel_is_farthest_from_the_edge_and_from_the_border() -> 
     assert 4 <= column <= 10
 
 
-def test_colours_are_given_only_to_what_was_painted() -> None:
+def test_colors_are_given_only_to_what_was_painted() -> None:
     rng = random.Random(0)
     objects = [o for _ in range(10) for o in random_scene(sprites(), rng, (280, 280)).objects]
-    assert any(o.colour for o in objects)
-    assert all(o.colour is None for _ in range(5) for o in random_scene(sprites(), rng, (280, 280), plain=True).objects)
+    assert any(o.color for o in objects)
+    assert all(o.color is None for _ in range(5) for o in random_scene(sprites(), rng, (280, 280), plain=True).objects)

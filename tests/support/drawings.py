@@ -11,7 +11,7 @@ from vision_reasoner.scenes.classes import CLASSES
 
 @lru_cache
 def sprites() -> tuple[tuple[Sprite, ...], ...]:
-    """Two ellipses for every class that is drawn, each of its own shape and colour."""
+    """Two ellipses for every class that is drawn, each of its own shape and color."""
     found = []
     for label, object_class in enumerate(CLASSES):
         rng = np.random.default_rng(label)

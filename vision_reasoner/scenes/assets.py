@@ -27,14 +27,14 @@ Sprites = Sequence[Sequence[Sprite]]
 
 
 def thing(
-    sprite: Sprite, x: float, y: float, longer: float, colour: str | None = None, text: str | None = None
+    sprite: Sprite, x: float, y: float, longer: float, color: str | None = None, text: str | None = None
 ) -> Thing:
     """A thing with its centre at (x, y) and its longer side `longer`, all relative to the picture's width or height."""
     height, width = sprite.rgba.shape[:2]
     w, h = width / SIZE[0], height / SIZE[1]
     scale = longer / max(w, h)
     return Thing(
-        sprite, x - w * scale / 2, y - h * scale / 2, w * scale, h * scale, 0.0, False, colour, text, 0.95, 0.35
+        sprite, x - w * scale / 2, y - h * scale / 2, w * scale, h * scale, 0.0, False, color, text, 0.95, 0.35
     )
 
 
@@ -123,14 +123,14 @@ PICTURES: dict[str, tuple[Callable[[Sprites], Layout], str, str]] = {
 
 
 def truth(scene: Scene) -> list[dict[str, Any]]:
-    """Every object: class, colour, text, inclusive box, point and run-length mask, in pixels of the picture."""
+    """Every object: class, color, text, inclusive box, point and run-length mask, in pixels of the picture."""
     found = []
     for o in scene.objects:
         rle = coco_mask.encode(np.asfortranarray(o.mask.astype(np.uint8)))
         found.append(
             {
                 "name": o.name,
-                "colour": o.colour,
+                "colour": o.color,
                 "text": o.text,
                 "bbox_2d": list(o.box.inclusive),
                 "point_2d": list(o.point),

@@ -1,4 +1,4 @@
-"""What can stand in a scene: classes, the code points of their drawings, colours, and what things are good for.
+"""What can stand in a scene: classes, the code points of their drawings, colors, and what things are good for.
 
 Data only. A drawing is named by its Unicode code points, as the art packages name their files.
 A class may have several.
@@ -15,7 +15,7 @@ class ObjectClass:
         name: singular, the word used in requests and answers.
         plural: its plural.
         drawings: code points (lower-case hex, joined by "-") of the emoji that show it.
-        paintable: whether it may be painted in a named colour.
+        paintable: whether it may be painted in a named color.
     """
 
     name: str
@@ -179,8 +179,8 @@ CLASSES: tuple[ObjectClass, ...] = (
 CLASS_INDEX = {c.name: i for i, c in enumerate(CLASSES)}
 SIGN = CLASS_INDEX["sign"]
 
-# The colours things are painted in: hue in degrees, saturation, value (None keeps the drawing's own).
-COLOURS: dict[str, tuple[float, float, float]] = {
+# The colors things are painted in: hue in degrees, saturation, value (None keeps the drawing's own).
+COLORS: dict[str, tuple[float, float, float]] = {
     "red": (0, 0.85, 0.85),
     "orange": (28, 0.95, 0.98),
     "yellow": (52, 0.85, 0.98),
@@ -191,7 +191,7 @@ COLOURS: dict[str, tuple[float, float, float]] = {
     "white": (0, 0.0, 1.0),
     "black": (0, 0.0, 0.22),
 }
-COLOUR_INDEX = {name: i for i, name in enumerate(COLOURS)}
+COLOR_INDEX = {name: i for i, name in enumerate(COLORS)}
 
 COMPANIES = (
     "ACME NOVA ORBIT LUMEN TERRA VERTEX ZENITH ATLAS KORA DELTA FJORD GLOBEX HELIX IONIC JUNO KITE LOTUS MERIDIAN "

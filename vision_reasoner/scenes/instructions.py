@@ -76,7 +76,7 @@ LISTS: dict[str, Sequence[str]] = {
     "parts": [many for _, many in PARTS],
     "stuff": _words(phrases.STUFF),
     "adjective": _words(phrases.ADJECTIVES),
-    "colour": _words(phrases.COLOURS),
+    "color": _words(phrases.COLORS),
     "superlative": _words(phrases.SUPERLATIVES),
     "act": _words(phrases.ACTS),
     "deed": _words(phrases.DEEDS),
@@ -185,7 +185,7 @@ class Writer:
         if chance < self.invented / 2:
             return made_up_word(self.rng)
         if chance > 0.7:
-            return self.rng.choice(LISTS["colour"])
+            return self.rng.choice(LISTS["color"])
         return self.rng.choice(LISTS["adjective"])
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 
 from vision_reasoner.results import Task
-from vision_reasoner.scenes.classes import CLASS_INDEX, CLASSES, COLOURS, PURPOSES, SIGN
+from vision_reasoner.scenes.classes import CLASS_INDEX, CLASSES, COLORS, PURPOSES, SIGN
 from vision_reasoner.scenes.scene import GRID, Scene, SceneObject
 
 NOWHERE = -2  # a Piece's look
@@ -154,7 +154,7 @@ NAMED = Wording(
     ("the {n}", "all {N}", "the {N}", "every {n}", "{N}", "{n}", "all the {N}", "a {n}", "each {n}"),
     ("any {n}", "all of the {N}"),
 )
-COLOURED = Wording(
+COLORED = Wording(
     ("the {c} {n}", "all {c} {N}", "the {c} {N}", "every {c} {n}", "the {n} that is {c}", "the {N} that are {c}"),
     ("all the {c} {N}", "each {c} {n}"),
 )
@@ -247,7 +247,7 @@ ASK_NAME = Wording(
     ),
     ("what is the name of this company", "which name is written on the sign", "what does it say on the sign"),
 )
-ASK_COLOUR = Wording(
+ASK_COLOR = Wording(
     (
         "what color is the {n}",
         "what colour is the {n}",
@@ -289,10 +289,10 @@ def article(noun: str) -> str:
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
-def number_of(label: int, n: int, colour: str = "") -> str:
+def number_of(label: int, n: int, color: str = "") -> str:
     """ "1 red cup", "3 red cups", "no red cup"; without the leading number's blank."""
     noun = CLASSES[label].name if n < 2 else CLASSES[label].plural
-    return f"{n or 'no'} {colour + ' ' if colour else ''}{noun}"
+    return f"{n or 'no'} {color + ' ' if color else ''}{noun}"
 
 
 @dataclass
@@ -371,14 +371,14 @@ def _noun(wording: str, label: int, **more: str) -> str:
     )
 
 
-def _look_for(v: View, groups: Sequence[tuple[int, Sequence[int]]], colour: str = "") -> tuple[Piece, ...]:
+def _look_for(v: View, groups: Sequence[tuple[int, Sequence[int]]], color: str = "") -> tuple[Piece, ...]:
     """ "I look for dogs: (98,70), (126,70). 2 dogs. And cats: nothing."; the number follows from the list."""
     pieces = []
     for i, (label, members) in enumerate(groups):
-        noun = f"{colour + ' ' if colour else ''}{CLASSES[label].plural}"
+        noun = f"{color + ' ' if color else ''}{CLASSES[label].plural}"
         pieces += [Piece(f"{' And' if i else 'I look for'} {noun}:", None, label), *v.listed(members, label, ".")]
         if members:
-            number, noun = number_of(label, len(members), colour).split(" ", 1)
+            number, noun = number_of(label, len(members), color).split(" ", 1)
             pieces += [Piece(f" {number}", None, label, len(members) - 1), Piece(f" {noun}.")]
     return tuple(pieces)
 
@@ -409,17 +409,17 @@ def absent(v: View) -> Request | None:
     return Request(task, "absent", query, (), _look_for(v, [(label, ())]))
 
 
-def by_colour(v: View) -> Request | None:
-    painted = [k for k, members in v.by_label.items() if all(v.objects[i].colour for i in members)]
+def by_color(v: View) -> Request | None:
+    painted = [k for k, members in v.by_label.items() if all(v.objects[i].color for i in members)]
     if not painted:
         return None
     label = v.rng.choice(painted)
-    there = sorted({v.objects[i].colour or "" for i in v.by_label[label]})
+    there = sorted({v.objects[i].color or "" for i in v.by_label[label]})
     missing = v.rng.random() < 0.12
-    colour = v.rng.choice([c for c in COLOURS if c not in there] if missing else there)
-    members = tuple(i for i in v.by_label[label] if v.objects[i].colour == colour)
-    task, query = v.ask(_noun(v.pick(COLOURED), label, c=colour))
-    return Request(task, "absent" if missing else "colour", query, members, _look_for(v, [(label, members)], colour))
+    color = v.rng.choice([c for c in COLORS if c not in there] if missing else there)
+    members = tuple(i for i in v.by_label[label] if v.objects[i].color == color)
+    task, query = v.ask(_noun(v.pick(COLORED), label, c=color))
+    return Request(task, "absent" if missing else "colour", query, members, _look_for(v, [(label, members)], color))
 
 
 def _outstanding(v: View, label: int, value: Callable[[int], float], margin: float) -> int | None:
@@ -575,13 +575,13 @@ def ask_name(v: View) -> Request | None:
     return _question(v, "vqa_sign", v.pick(ASK_NAME), Piece(v.objects[signs[0]].text or "", signs[0]))
 
 
-def ask_colour(v: View) -> Request | None:
-    fit = [m for m in v.by_label.values() if v.objects[m[0]].colour and len({v.objects[i].colour for i in m}) == 1]
+def ask_color(v: View) -> Request | None:
+    fit = [m for m in v.by_label.values() if v.objects[m[0]].color and len({v.objects[i].color for i in m}) == 1]
     if not fit:
         return None
     members = v.rng.choice(fit)
     seen = v.objects[members[0]]
-    return _question(v, "vqa_colour", _noun(v.pick(ASK_COLOUR), seen.label), Piece(seen.colour or "", members[0]))
+    return _question(v, "vqa_colour", _noun(v.pick(ASK_COLOR), seen.label), Piece(seen.color or "", members[0]))
 
 
 def ask_there(v: View) -> Request | None:
@@ -624,7 +624,7 @@ KINDS: tuple[tuple[Maker, float], ...] = (
     (by_name, 20),
     (counting, 14),
     (absent, 6),
-    (by_colour, 14),
+    (by_color, 14),
     (by_size, 9),
     (by_place, 12),
     (by_relation, 25),
@@ -632,7 +632,7 @@ KINDS: tuple[tuple[Maker, float], ...] = (
     (by_purpose, 12),
     (by_several, 12),
     (ask_name, 30),
-    (ask_colour, 8),
+    (ask_color, 8),
     (ask_there, 5),
     (ask_what, 8),
     (ask_side, 12),

@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from vision_reasoner.geometry import Box, Point
 from vision_reasoner.scenes.art import Sprite
-from vision_reasoner.scenes.classes import CLASSES, COLOURS, COMPANIES, SIGN
+from vision_reasoner.scenes.classes import CLASSES, COLORS, COMPANIES, SIGN
 
 GRID = 10  # a scene is laid out so that no two objects have their centres in one cell of a GRID x GRID grid
 MIN_VISIBLE = 0.6  # of an object's own pixels; a layout that hides more is drawn anew
@@ -37,7 +37,7 @@ class Thing:
     height: float
     angle: float = 0.0
     flip: bool = False
-    colour: str | None = None
+    color: str | None = None
     text: str | None = None
     brightness: float = 1.0
     shadow: float = 0.0
@@ -59,7 +59,7 @@ class SceneObject:
 
     Attributes:
         label: index into CLASSES.
-        colour: the colour it was painted in, if it was.
+        color: the color it was painted in, if it was.
         text: the company's name, on a sign.
         box: the edges of the mask, in pixels of the picture.
         point: the mask's innermost pixel.
@@ -68,7 +68,7 @@ class SceneObject:
     """
 
     label: int
-    colour: str | None
+    color: str | None
     text: str | None
     box: Box
     point: Point
@@ -106,9 +106,9 @@ def random_layout(
 ) -> Layout:
     """A random layout of `min_objects` to `max_objects` objects of up to `max_classes`, as far as they find room.
 
-    The share `signs` of layouts has a company's sign among these; of classes that come in any colour, the share
+    The share `signs` of layouts has a company's sign among these; of classes that come in any color, the share
     `painted` is painted.
-    A `plain` one, to begin to learn from, has each class's first drawing in its own colours, upright, on a gradient.
+    A `plain` one, to begin to learn from, has each class's first drawing in its own colors, upright, on a gradient.
     """
     aspect = math.exp(rng.uniform(math.log(0.7), math.log(1.45)))
     drawable = [i for i, found in enumerate(sprites) if found]
@@ -122,7 +122,7 @@ def random_layout(
     todo = [*labels, *(rng.choice(counted) for _ in range(total - len(labels)))]
     largest = MAX_SIDE if total < 6 else MAX_SIDE * (6 / total) ** 0.55
     smallest = MIN_SIDE * min(1.0, (10 / total) ** 0.5)
-    colours_of = {label: rng.random() < painted for label in labels}
+    colors_of = {label: rng.random() < painted for label in labels}
     favourite = {label: rng.choice(sprites[label]) for label in labels if sprites[label]}
     same_drawing, same_size = rng.random() < 0.5, rng.random() < 0.3
     common = math.exp(rng.uniform(math.log(smallest), math.log(largest)))
@@ -138,7 +138,7 @@ def random_layout(
         else:
             sprite = favourite[label] if same_drawing else rng.choice(sprites[label])
             sprite = sprites[label][0] if plain else sprite
-        colour = rng.choice(list(COLOURS)) if CLASSES[label].paintable and colours_of[label] and not plain else None
+        color = rng.choice(list(COLORS)) if CLASSES[label].paintable and colors_of[label] and not plain else None
         angle = 0.0 if plain else rng.gauss(0, 5) if label != SIGN else rng.gauss(0, 2)
         for attempt in range(24):
             side = (
@@ -162,7 +162,7 @@ def random_layout(
                         *box,
                         angle,
                         rng.random() < 0.5 and label != SIGN,
-                        colour,
+                        color,
                         text,
                         rng.choice(LIGHTS),
                         rng.choice(SHADOWS),
@@ -212,23 +212,23 @@ def sign(text: str, rng: Random) -> Sprite:
 
 # --- painting ---------------------------------------------------------------------------------------------------------
 @lru_cache(maxsize=8192)
-def _prepared(sprite: Sprite, colour: str | None, brightness: float, side: int) -> Image.Image:
-    """The drawing in its colour and light, its longer side `side` pixels, with premultiplied alpha."""
+def _prepared(sprite: Sprite, color: str | None, brightness: float, side: int) -> Image.Image:
+    """The drawing in its color and light, its longer side `side` pixels, with premultiplied alpha."""
     picture = Image.fromarray(sprite.rgba, "RGBA")
     scale = side / max(picture.size)
     if scale < 1:
         smaller = round(picture.width * scale) or 1, round(picture.height * scale) or 1
         picture = picture.resize(smaller, Image.Resampling.BILINEAR, reducing_gap=2.0)
-    rgba = paint_in(np.asarray(picture), colour) if colour else np.array(picture)
+    rgba = paint_in(np.asarray(picture), color) if color else np.array(picture)
     rgba[..., :3] = np.clip(rgba[..., :3] * brightness, 0, 255)
     return Image.fromarray(rgba, "RGBA").convert("RGBa")
 
 
 def _drawn(thing: Thing, size: tuple[int, int]) -> Image.Image:
-    """The thing's drawing as it is pasted, (width, height) = `size`: coloured, lit, flipped, turned."""
+    """The thing's drawing as it is pasted, (width, height) = `size`: colored, lit, flipped, turned."""
     level = next((side for side in (48, 96, 160) if side >= 1.1 * max(size)), 256)  # few levels: the cache serves them
     if thing.text is None:
-        picture = _prepared(thing.sprite, thing.colour, thing.brightness, level)
+        picture = _prepared(thing.sprite, thing.color, thing.brightness, level)
     else:
         picture = Image.fromarray(thing.sprite.rgba, "RGBA").convert("RGBa")  # a sign is drawn once
     if thing.flip:
@@ -238,9 +238,9 @@ def _drawn(thing: Thing, size: tuple[int, int]) -> Image.Image:
     return picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0).convert("RGBA")
 
 
-def paint_in(rgba: np.ndarray, colour: str) -> np.ndarray:
-    """A drawing in one of COLOURS; dark parts (tyres, outlines) keep their own."""
-    hue, saturation, value = COLOURS[colour]
+def paint_in(rgba: np.ndarray, color: str) -> np.ndarray:
+    """A drawing in one of COLORS; dark parts (tyres, outlines) keep their own."""
+    hue, saturation, value = COLORS[color]
     rgb, alpha = rgba[..., :3] / 255.0, rgba[..., 3:]
     light = rgb @ np.array([0.3, 0.59, 0.11])
     visible = alpha[..., 0] > 127
@@ -368,7 +368,7 @@ def _object(
     home = int((y1 + y2) / 2 / owner.shape[0] * GRID), int((x1 + x2) / 2 / owner.shape[1] * GRID)
     v, u = innermost(crop)
     return SceneObject(
-        thing.sprite.label, thing.colour, thing.text, Box(x1, y1, x2, y2), Point(x1 + u, y1 + v), mask, home
+        thing.sprite.label, thing.color, thing.text, Box(x1, y1, x2, y2), Point(x1 + u, y1 + v), mask, home
     )
 
 

@@ -1,7 +1,7 @@
 """VisionReasoner-Tiny: the shape of its reasoner, and the code in which its two halves speak to each other.
 
 The vision tower hands one token per 28 x 28 cell to the language model. What a perfect one would hand over is fixed
-here: the sum of orthonormal vectors, one for each class, colour and company, and one for each of the numbers that
+here: the sum of orthonormal vectors, one for each class, color and company, and one for each of the numbers that
 say where the object lies. The words for a class have the same vector in the language model's embedding, so that what
 is seen and what is asked are alike from the first step. Both halves can therefore be trained apart, and put together.
 """
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vision_reasoner.models import window_attention
-from vision_reasoner.scenes.classes import CLASSES, COLOUR_INDEX, COLOURS, COMPANIES
+from vision_reasoner.scenes.classes import CLASSES, COLOR_INDEX, COLORS, COMPANIES
 from vision_reasoner.scenes.scene import GRID, Scene, SceneObject
 from vision_reasoner.training.tiny import loop
 
@@ -62,15 +62,15 @@ class Code:
     """The vectors of the vision tokens; every group is (n, WIDTH), all rows together are orthonormal."""
 
     def __init__(self) -> None:
-        groups = {"classes": len(CLASSES) + 1, "colours": len(COLOURS), "companies": len(COMPANIES), "numbers": NUMBERS}
+        groups = {"classes": len(CLASSES) + 1, "colors": len(COLORS), "companies": len(COMPANIES), "numbers": NUMBERS}
         square = torch.randn(WIDTH, WIDTH, generator=torch.Generator().manual_seed(840), dtype=torch.float64)
         rows = torch.linalg.qr(square)[0].float()
         parts = rows[: sum(groups.values())].split(list(groups.values()))
-        self.classes, self.colours, self.companies, self.numbers = parts
+        self.classes, self.colors, self.companies, self.numbers = parts
         self.names = {c.name: self.classes[i] for i, c in enumerate(CLASSES)} | {
             c.plural: self.classes[i] for i, c in enumerate(CLASSES)
         }
-        self.names |= {c: self.colours[i] for c, i in COLOUR_INDEX.items()} | {
+        self.names |= {c: self.colors[i] for c, i in COLOR_INDEX.items()} | {
             c: self.companies[i] for i, c in enumerate(COMPANIES)
         }
 
@@ -78,8 +78,8 @@ class Code:
         """The ideal tokens, (cells, WIDTH); or with other numbers than the truth's."""
         there = (truth.label < NONE).float()[:, None]
         out = self.classes[truth.label] + there * ((truth.numbers if numbers is None else numbers) @ self.numbers)
-        painted, written = truth.colour >= 0, truth.company >= 0
-        out[painted] += self.colours[truth.colour[painted]]
+        painted, written = truth.color >= 0, truth.company >= 0
+        out[painted] += self.colors[truth.color[painted]]
         out[written] += self.companies[truth.company[written]]
         return out
 
@@ -100,7 +100,7 @@ class CellTruth:
 
     Attributes:
         label: class (NONE where nothing is).
-        colour, company: index, -1 where none.
+        color, company: index, -1 where none.
         numbers: (cells, NUMBERS), see NUMBERS.
         owner: number of the object in the whole batch, -1 where none.
         near, close: whether the owner's centre is.
@@ -111,7 +111,7 @@ class CellTruth:
     def __init__(self, scenes: Sequence[Sequence[SceneObject]], grid: int = GRID) -> None:
         """Of scenes painted at CELL pixels a cell, `grid` x `grid` cells each; objects may stick out."""
         shape = (len(scenes), grid, grid)
-        label, colour, company, owner = (np.full(shape, v) for v in (NONE, -1, -1, -1))
+        label, color, company, owner = (np.full(shape, v) for v in (NONE, -1, -1, -1))
         numbers, near, close = np.zeros((*shape, NUMBERS), np.float32), np.zeros(shape, bool), np.zeros(shape, bool)
         unsure = np.zeros(shape, bool)
         mid = np.arange(grid) * CELL + CELL / 2
@@ -140,13 +140,13 @@ class CellTruth:
                     away = (np.array(answer) - np.stack([x, y] * 3, 1)) / CELL
                     numbers[b, rows, columns] = np.concatenate([away, np.full((len(rows), 1), part != "body")], 1)
                     label[b, rows, columns] = o.label
-                    colour[b, rows, columns] = COLOUR_INDEX[o.colour] if o.colour else -1
+                    color[b, rows, columns] = COLOR_INDEX[o.color] if o.color else -1
                     company[b, rows, columns] = COMPANIES.index(o.text) if o.text else -1
                     owner[b, rows, columns] = i
                     near[b, rows, columns] = part != "body"
             first += len(objects)
-        self.label, self.colour, self.company, self.owner = (
-            torch.from_numpy(v).flatten().long() for v in (label, colour, company, owner)
+        self.label, self.color, self.company, self.owner = (
+            torch.from_numpy(v).flatten().long() for v in (label, color, company, owner)
         )
         self.numbers = torch.from_numpy(numbers).view(-1, NUMBERS)
         self.near, self.close, self.unsure = (torch.from_numpy(v).flatten() for v in (near, close, unsure))

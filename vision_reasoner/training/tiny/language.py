@@ -489,14 +489,14 @@ class Language:
     def _read(
         self, hidden: Tensor, head: nn.Module, batch: Batch, truth: CellTruth
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Every token of a reply that looks at a cell knows the class, colour and company there."""
+        """Every token of a reply that looks at a cell knows the class, color and company there."""
         rows, at = (batch.look >= 0).nonzero(as_tuple=True)
         cells = rows * CELLS + batch.look[rows, at]
         said = head(self._norm(hidden[rows, at]))
         loss, seen = hidden.new_zeros(()), {}
         groups = (
             ("class", truth.label, self.code.classes),
-            ("colour", truth.colour, self.code.colours),
+            ("color", truth.color, self.code.colors),
             ("company", truth.company, self.code.companies),
         )
         for name, index, vectors in groups:

@@ -29,7 +29,7 @@ from vision_reasoner.models.router import COUNTING, EDITING, OBJECTS, QUESTION, 
 from vision_reasoner.prompts import ROUTER_PROMPT, ROUTER_SYSTEM, router_messages
 from vision_reasoner.results import Task
 from vision_reasoner.scenes import instructions, requests
-from vision_reasoner.scenes.classes import CLASSES, COLOURS, COMPANIES, PURPOSES, SIGN
+from vision_reasoner.scenes.classes import CLASSES, COLORS, COMPANIES, PURPOSES, SIGN
 from vision_reasoner.scenes.scene import GRID, Scene, SceneObject
 from vision_reasoner.training.tiny import loop
 
@@ -86,9 +86,9 @@ def random_unpainted_scene(rng: random.Random, max_objects: int = 12) -> Scene:
         x, y = column * cell + cell // 2, row * cell + cell // 2
         w, h = rng.randint(4, 60), rng.randint(4, 60)
         box = Box(max(0, x - w), max(0, y - h), min(side, x + w), min(side, y + h))
-        colour = rng.choice(list(COLOURS)) if CLASSES[label].paintable and rng.random() < 0.8 else None
+        color = rng.choice(list(COLORS)) if CLASSES[label].paintable and rng.random() < 0.8 else None
         text = rng.choice(COMPANIES) if label == SIGN else None
-        objects.append(SceneObject(label, colour, text, box, Point(x, y), mask, (row, column)))
+        objects.append(SceneObject(label, color, text, box, Point(x, y), mask, (row, column)))
     return Scene(np.zeros((side, side, 3), np.uint8), objects)
 
 
@@ -114,12 +114,12 @@ def held_out_pattern() -> re.Pattern[str]:
     may stand before.
     """
     r = requests
-    phrases = [*r.NAMED.held_out, *r.COLOURED.held_out, *r.BETWEEN.held_out]
+    phrases = [*r.NAMED.held_out, *r.COLORED.held_out, *r.BETWEEN.held_out]
     phrases += [w for table in (r.SIZES, r.PLACES, r.RELATIONS) for wording in table.values() for w in wording.held_out]
     phrases += [ways[-1] for _, _, ways in PURPOSES]
-    noun, colour = r"\w+(?: \w+)?", f"(?:{'|'.join(COLOURS)})"
-    thing = rf"(?:{_pattern(phrases, n=noun, N=noun, c=colour)}|all the .+ and all the .+)"
-    wordings = (r.SEGMENT, r.DETECT, r.COUNT, r.ASK_NAME, r.ASK_COLOUR, r.ASK_THERE, r.ASK_WHAT, r.ASK_SIDE)
+    noun, color = r"\w+(?: \w+)?", f"(?:{'|'.join(COLORS)})"
+    thing = rf"(?:{_pattern(phrases, n=noun, N=noun, c=color)}|all the .+ and all the .+)"
+    wordings = (r.SEGMENT, r.DETECT, r.COUNT, r.ASK_NAME, r.ASK_COLOR, r.ASK_THERE, r.ASK_WHAT, r.ASK_SIDE)
     side = _pattern([way for ways in r.SIDES.values() for way in ways])
     sentence = _pattern([w for wording in wordings for w in wording.held_out], r=side)
     ordinary = _pattern([w for w in (*r.SEGMENT.train, *r.DETECT.train) if w != "{it}"], it=thing)

@@ -10,7 +10,7 @@ from typing import Any
 
 from vision_reasoner.prompts import VISION_REASONER
 from vision_reasoner.scenes import requests
-from vision_reasoner.scenes.classes import CLASSES, COLOURS, COMPANIES, PURPOSES
+from vision_reasoner.scenes.classes import CLASSES, COLORS, COMPANIES, PURPOSES
 from vision_reasoner.training.tiny.architecture import SIDE
 
 SPECIAL = [
@@ -77,7 +77,7 @@ def corpus() -> Iterable[str]:
     sentences = [t for w in wordings for t in w.train]
     sentences += [way for _, _, ways in PURPOSES for way in ways[:-1]]
     sentences += [f"Something that {sentence}: nothing." for sentence, _, _ in PURPOSES]
-    sentences += [*requests.PLACES, *requests.RELATIONS, *requests.SIZES, *COMPANIES, *COLOURS, "yes", "no", "and"]
+    sentences += [*requests.PLACES, *requests.RELATIONS, *requests.SIZES, *COMPANIES, *COLORS, "yes", "no", "and"]
     sentences += [f" {ways}" for options in requests.SIDES.values() for ways in options]
     sentences += [
         "There is no",
@@ -91,7 +91,7 @@ def corpus() -> Iterable[str]:
     for sentence in sentences:
         plain = sentence.replace("{", " ").replace("}", " ")
         yield from (plain, plain[:1].upper() + plain[1:])
-    for noun in [*COLOURS, *(n for c in CLASSES for n in (c.name, c.plural))]:
+    for noun in [*COLORS, *(n for c in CLASSES for n in (c.name, c.plural))]:
         yield from (noun, f"the {noun}")
 
 

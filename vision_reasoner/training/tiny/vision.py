@@ -40,7 +40,7 @@ from vision_reasoner.training.tiny.architecture import (
 
 FRESH = 16  # new scenes per step; with fewer, the tower learns them by heart
 SIGNS = 0.4  # share of scenes with a company's sign: the names are many, and small
-PAINTED = 0.6  # share of classes painted where they can be: else what things are is told by their colour alone
+PAINTED = 0.6  # share of classes painted where they can be: else what things are is told by their color alone
 PAINTABLE = 0.25  # share of scenes with none but such classes: painted, things are the hardest to recognise
 SIGN_CELLS = 5  # a detail that holds a whole sign
 POOL = 320  # scenes to draw from, so that what a step sees is mixed
@@ -50,7 +50,7 @@ SHARPNESS = 8.0  # of the class logits that are read from a token's products wit
 
 
 def vision_loss(tokens: Tensor, truth: CellTruth, code: Code) -> loop.Losses:
-    """How far the tokens are from the ideal ones: class, colour, company, numbers, and the plain distance.
+    """How far the tokens are from the ideal ones: class, color, company, numbers, and the plain distance.
 
     Args:
         tokens: (cells, WIDTH) of a batch, scene by scene.
@@ -77,7 +77,7 @@ def vision_loss(tokens: Tensor, truth: CellTruth, code: Code) -> loop.Losses:
         "near": (2 * ((claims > 0) & claiming).sum() / ((claims > 0).sum() + claiming.sum())).item(),
         "torn": (claims[truth.close].abs() < SHARPNESS / 4).float().mean().item(),
     }
-    for name, index, vectors in (("colour", truth.colour, code.colours), ("company", truth.company, code.companies)):
+    for name, index, vectors in (("color", truth.color, code.colors), ("company", truth.company, code.companies)):
         where = (index >= 0) & near
         if where.any():
             guess = tokens[where] @ vectors.T * SHARPNESS
