@@ -19,7 +19,7 @@ from evaluation.measure import ROWS, make_requests, truth_boxes, truth_mask
 from vision_reasoner.cli import make_parser
 from vision_reasoner.scenes.art import load_sprites
 from vision_reasoner.scenes.classes import CLASSES
-from vision_reasoner.scenes.requests import View
+from vision_reasoner.scenes.requests import RequestContext
 from vision_reasoner.scenes.scene import Scene, random_scene
 
 FOLDER = Path(__file__).resolve().parent / "data"
@@ -32,7 +32,7 @@ ROWS_BY_NAME = {row.name: row for row in ROWS}
 def encoded(scene: Scene) -> dict[str, Any]:
     """The picture as `datasets.Image` keeps it."""
     out = io.BytesIO()
-    Image.fromarray(scene.picture).save(out, "WEBP", quality=80)
+    Image.fromarray(scene.image).save(out, "WEBP", quality=80)
     return {"bytes": out.getvalue(), "path": None}
 
 
@@ -96,7 +96,7 @@ def detection() -> tuple[list[dict[str, Any]], dict[str, Any]]:
         scene = random_scene(sprites, random.Random(SEED - image_id), max_objects=12, min_objects=3, pixels=PIXELS)
         width, height = scene.size
         coco["images"].append({"id": image_id, "file_name": f"{image_id}.jpg", "width": width, "height": height})
-        for label, members in sorted(View(scene, random.Random(0)).by_label.items()):
+        for label, members in sorted(RequestContext(scene, random.Random(0)).by_label.items()):
             row = common(scene, image_id, len(rows), CLASSES[label].name)
             found = [scene.objects[i] for i in members]
             boxes = [list(o.box) for o in found]

@@ -34,7 +34,7 @@ from vision_reasoner.models.router import read_category
 from vision_reasoner.results import Prediction, Task
 from vision_reasoner.scenes import requests as asking
 from vision_reasoner.scenes.art import SPLITS, load_sprites
-from vision_reasoner.scenes.requests import Maker, Request, View
+from vision_reasoner.scenes.requests import Request, RequestContext, RequestTemplate
 from vision_reasoner.scenes.scene import Scene, random_scene
 
 Figure = dict[str, Any]
@@ -42,7 +42,7 @@ Figure = dict[str, Any]
 
 SEED = 9_100_000_000  # far from every stage's
 
-REFERRING: tuple[Maker, ...] = (
+REFERRING: tuple[RequestTemplate, ...] = (
     asking.by_color,
     asking.by_size,
     asking.by_place,
@@ -51,7 +51,7 @@ REFERRING: tuple[Maker, ...] = (
     asking.by_several,
     asking.by_purpose,
 )
-QUESTIONS: tuple[Maker, ...] = (
+QUESTIONS: tuple[RequestTemplate, ...] = (
     asking.ask_name,
     asking.ask_color,
     asking.ask_there,
@@ -65,7 +65,7 @@ class Row:
     """One line of the table: which requests, and from a prediction to its scores."""
 
     name: str
-    makers: tuple[Maker, ...]
+    templates: tuple[RequestTemplate, ...]
     kinds: tuple[str, ...]
     score: Callable[[Scene, Request, Prediction], dict[str, float]]
 
@@ -85,7 +85,7 @@ def truth_boxes(scene: Scene, request: Request) -> list[Box]:
 
 def truth_mask(scene: Scene, request: Request) -> Mask:
     """The union of the targets' masks, (H, W) bool."""
-    mask = np.zeros(scene.picture.shape[:2], bool)
+    mask = np.zeros(scene.image.shape[:2], bool)
     for i in request.targets:
         mask |= scene.objects[i].mask
     return mask
@@ -144,7 +144,7 @@ def make_requests(row: Row, n: int, split: str, seed: int = SEED, pixels: int = 
         rng = random.Random(seed + 1_000_003 * (1 + ROWS.index(row)) + i)
         i += 1
         scene = random_scene(sprites, rng, max_objects=12, pixels=pixels)
-        request = rng.choice(row.makers)(View(scene, rng, held_out=True))
+        request = rng.choice(row.templates)(RequestContext(scene, rng, held_out=True))
         if request is not None and request.kind in row.kinds:
             made += 1
             yield Asked(scene, request)
@@ -195,7 +195,7 @@ def measure(model: VisionReasoner, row: Row, n: int, split: str, seed: int, batc
     for k, asked in enumerate(make_requests(row, n, split, seed), 1):
         batch.append(asked)
         if len(batch) == batch_size or k == n:
-            pairs = [(Image.fromarray(a.scene.picture), a.request.query) for a in batch]
+            pairs = [(Image.fromarray(a.scene.image), a.request.query) for a in batch]
             found = model.predict_batch(pairs, task=[_task_for(row, a.request) for a in batch])
             for a, prediction in zip(batch, found, strict=True):
                 for name, value in row.score(a.scene, a.request, prediction).items():
@@ -218,7 +218,7 @@ def segmenter_given_truth(model: VisionReasoner, n: int, split: str, seed: int) 
     sprites, values = load_sprites(split), []
     for i in tqdm(range(n), desc="segmenter"):
         scene = random_scene(sprites, random.Random(seed - i), max_objects=12)
-        features = model.segmenter.encode(Image.fromarray(scene.picture))
+        features = model.segmenter.encode(Image.fromarray(scene.image))
         prompts = [o.box for o in scene.objects]
         masks = [m for m, _ in model.segmenter.masks(features, prompts, [o.point for o in scene.objects])]
         found = zip(masks, scene.objects, strict=True)

@@ -30,9 +30,9 @@ def test_objects_come_in_reading_order_each_in_a_cell_of_its_own(seed: int) -> N
         assert o.home == (int(centre[0]), int(centre[1]))
 
 
-def test_one_seed_gives_one_picture() -> None:
+def test_one_seed_gives_one_image() -> None:
     first, second = (random_scene(sprites(), random.Random(4)) for _ in range(2))
-    assert np.array_equal(first.picture, second.picture)
+    assert np.array_equal(first.image, second.image)
     assert [o.box for o in first.objects] == [o.box for o in second.objects]
 
 

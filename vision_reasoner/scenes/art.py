@@ -1,4 +1,4 @@
-"""The drawings that scenes are made of: fetched from the npm registry, turned into RGBA pictures, split for training.
+"""The drawings that scenes are made of: fetched from the npm registry, turned into RGBA images, split for training.
 
     python -m vision_reasoner.scenes.art          # fetch and rasterise into .art/ (about 38 MB, needs npm)
 
@@ -86,13 +86,13 @@ def _codes() -> list[str]:
     return [code for c in CLASSES for code in c.drawings]
 
 
-def _save(picture: Image.Image, path: Path) -> None:
-    picture = picture.convert("RGBA")
-    visible = picture.getchannel("A").point(lambda v: 255 if v > 40 else 0).getbbox()
-    picture = picture.crop(visible)
-    scale = SPRITE_SIDE / max(picture.size)
-    picture.resize(
-        (max(1, round(picture.width * scale)), max(1, round(picture.height * scale))), Image.Resampling.LANCZOS
+def _save(image: Image.Image, path: Path) -> None:
+    image = image.convert("RGBA")
+    visible = image.getchannel("A").point(lambda v: 255 if v > 40 else 0).getbbox()
+    image = image.crop(visible)
+    scale = SPRITE_SIDE / max(image.size)
+    image.resize(
+        (max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.LANCZOS
     ).save(path)
 
 

@@ -1,4 +1,4 @@
-"""The pictures of the README, composed by hand and painted by the scene generator, with their ground truth.
+"""The images of the README, composed by hand and painted by the scene generator, with their ground truth.
 
 python -m vision_reasoner.scenes.assets        # writes assets/*.png and assets/ground_truth.json
 """
@@ -29,7 +29,7 @@ Sprites = Sequence[Sequence[Sprite]]
 def thing(
     sprite: Sprite, x: float, y: float, longer: float, color: str | None = None, text: str | None = None
 ) -> Thing:
-    """A thing with its centre at (x, y) and its longer side `longer`, all relative to the picture's width or height."""
+    """A thing with its centre at (x, y) and its longer side `longer`, all relative to the image's width or height."""
     height, width = sprite.rgba.shape[:2]
     w, h = width / SIZE[0], height / SIZE[1]
     scale = longer / max(w, h)
@@ -112,7 +112,7 @@ def crowd(sprites: Sprites) -> Layout:
 
 
 # name: (who composes it, what is asked, the names of the targets or the answer)
-PICTURES: dict[str, tuple[Callable[[Sprites], Layout], str, str]] = {
+IMAGES: dict[str, tuple[Callable[[Sprites], Layout], str, str]] = {
     "airplanes": (airplanes, "How many airplanes are there in this image?", "airplane"),
     "donuts": (donuts, "please segment the donuts", "donut"),
     "stand_higher": (stand_higher, "find what can make the woman stand higher?", "ladder"),
@@ -123,7 +123,7 @@ PICTURES: dict[str, tuple[Callable[[Sprites], Layout], str, str]] = {
 
 
 def truth(scene: Scene) -> list[dict[str, Any]]:
-    """Every object: class, color, text, inclusive box, point and run-length mask, in pixels of the picture."""
+    """Every object: class, color, text, inclusive box, point and run-length mask, in pixels of the image."""
     found = []
     for o in scene.objects:
         rle = coco_mask.encode(np.asfortranarray(o.mask.astype(np.uint8)))
@@ -146,11 +146,11 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     args.output.mkdir(exist_ok=True)
     sprites, known = load_sprites(), {}
-    for name, (compose, query, answer) in PICTURES.items():
+    for name, (compose, query, answer) in IMAGES.items():
         scene = paint(compose(sprites), SIZE)
         if scene is None:
             raise VisionReasonerError(f"{name}: too much is hidden, or two things share a cell; move them apart")
-        Image.fromarray(scene.picture).save(args.output / f"{name}.png", optimize=True)
+        Image.fromarray(scene.image).save(args.output / f"{name}.png", optimize=True)
         known[f"{name}.png"] = {"query": query, "answer": answer, "objects": truth(scene)}
     (args.output / "ground_truth.json").write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
     return 0

@@ -13,28 +13,28 @@ from vision_reasoner.results import Task
 from vision_reasoner.scenes.classes import CLASS_INDEX, CLASSES, COLORS, PURPOSES, SIGN
 from vision_reasoner.scenes.scene import GRID, Scene, SceneObject
 
-NOWHERE = -2  # a Piece's look
+NO_OBJECT = -2  # a Span's look
 
 
 @dataclass(frozen=True)
-class Piece:
+class Span:
     """A stretch of a reply.
 
     Attributes:
         text: what is written.
         look: the object (index into the scene's) that one looks at to write it; NOWHERE where one sees that there is
-            no further one, None where the picture does not matter.
-        about: the class (index into CLASSES) it is about, None where that follows from `look`, or it is about none.
+            no further one, None where the image does not matter.
+        about: the class (index into CLASSES) it is about, None where that follows from `target`, or it is about none.
         nth: number among those that are being listed of the object that is due, be there one or not; None outside
             lists.
         via: the object that one must find first to know where to look, None where the words say it.
     """
 
     text: str
-    look: int | None = None
-    about: int | None = None
-    nth: int | None = None
-    via: int | None = None
+    target: int | None = None
+    class_id: int | None = None
+    ordinal: int | None = None
+    anchor: int | None = None
 
 
 def place_of(cell: tuple[int, int], side: int) -> str:
@@ -61,8 +61,8 @@ class Request:
     kind: str
     query: str
     targets: tuple[int, ...] = ()
-    thinking: tuple[Piece, ...] = ()
-    answer: Piece | None = None
+    thinking: tuple[Span, ...] = ()
+    answer: Span | None = None
 
 
 @dataclass
@@ -296,7 +296,7 @@ def number_of(label: int, n: int, color: str = "") -> str:
 
 
 @dataclass
-class View:
+class RequestContext:
     """A scene as requests see it: who is where, which classes there are; `side` is the frame thinking speaks of."""
 
     scene: Scene
@@ -326,22 +326,22 @@ class View:
         w, h = self.scene.size
         return b.area / w / h * self.side**2
 
-    def at(self, i: int) -> Piece:
+    def at(self, i: int) -> Span:
         """Where the object is said to be: its home cell.
 
         Not the object's own middle: which cell is next in reading order must follow from what is written.
         """
-        return Piece(place_of(self.objects[i].home, self.side), i)
+        return Span(place_of(self.objects[i].home, self.side), i)
 
-    def listed(self, members: Sequence[int], label: int, end: str) -> list[Piece]:
+    def listed(self, members: Sequence[int], label: int, end: str) -> list[Span]:
         """ " (98,70), (126,70)": where they are, one by one, then `end`; or that there are none."""
         if not members:
-            return [Piece(f" nothing{end}", NOWHERE, label, 0)]
-        pieces: list[Piece] = []
+            return [Span(f" nothing{end}", NO_OBJECT, label, 0)]
+        spans: list[Span] = []
         for n, i in enumerate(members):
-            pieces += [Piece("),", i, label, n)] if n else []
-            pieces += [replace(self.at(i), nth=n)]
-        return [*pieces, Piece(f"){end}", NOWHERE, label, len(members))]
+            spans += [Span("),", i, label, n)] if n else []
+            spans += [replace(self.at(i), ordinal=n)]
+        return [*spans, Span(f"){end}", NO_OBJECT, label, len(members))]
 
     def label(self, unique: bool = False, several: bool = False) -> int | None:
         """A random class of the scene; `unique`: with one object, `several`: with more."""
@@ -371,78 +371,78 @@ def _noun(wording: str, label: int, **more: str) -> str:
     )
 
 
-def _look_for(v: View, groups: Sequence[tuple[int, Sequence[int]]], color: str = "") -> tuple[Piece, ...]:
+def _look_for(ctx: RequestContext, groups: Sequence[tuple[int, Sequence[int]]], color: str = "") -> tuple[Span, ...]:
     """ "I look for dogs: (98,70), (126,70). 2 dogs. And cats: nothing."; the number follows from the list."""
-    pieces = []
+    spans = []
     for i, (label, members) in enumerate(groups):
         noun = f"{color + ' ' if color else ''}{CLASSES[label].plural}"
-        pieces += [Piece(f"{' And' if i else 'I look for'} {noun}:", None, label), *v.listed(members, label, ".")]
+        spans += [Span(f"{' And' if i else 'I look for'} {noun}:", None, label), *ctx.listed(members, label, ".")]
         if members:
             number, noun = number_of(label, len(members), color).split(" ", 1)
-            pieces += [Piece(f" {number}", None, label, len(members) - 1), Piece(f" {noun}.")]
-    return tuple(pieces)
+            spans += [Span(f" {number}", None, label, len(members) - 1), Span(f" {noun}.")]
+    return tuple(spans)
 
 
-def by_name(v: View) -> Request | None:
-    label = v.label()
+def by_name(ctx: RequestContext) -> Request | None:
+    label = ctx.label()
     assert label is not None
-    task, query = v.ask(_noun(v.pick(NAMED), label))
-    return Request(task, "name", query, tuple(v.by_label[label]), _look_for(v, [(label, v.by_label[label])]))
+    task, query = ctx.ask(_noun(ctx.pick(NAMED), label))
+    return Request(task, "name", query, tuple(ctx.by_label[label]), _look_for(ctx, [(label, ctx.by_label[label])]))
 
 
-def counting(v: View) -> Request | None:
-    label = v.label() if v.rng.random() < 0.9 else v.absent()
+def counting(ctx: RequestContext) -> Request | None:
+    label = ctx.label() if ctx.rng.random() < 0.9 else ctx.absent()
     assert label is not None
-    members = v.by_label.get(label, [])
+    members = ctx.by_label.get(label, [])
     return Request(
         Task.COUNTING,
         "count",
-        v.pick(COUNT).format(N=CLASSES[label].plural),
+        ctx.pick(COUNT).format(N=CLASSES[label].plural),
         tuple(members),
-        _look_for(v, [(label, members)]),
+        _look_for(ctx, [(label, members)]),
     )
 
 
-def absent(v: View) -> Request | None:
-    label = v.absent()
-    task, query = v.ask(_noun(v.pick(NAMED), label))
-    return Request(task, "absent", query, (), _look_for(v, [(label, ())]))
+def absent(ctx: RequestContext) -> Request | None:
+    label = ctx.absent()
+    task, query = ctx.ask(_noun(ctx.pick(NAMED), label))
+    return Request(task, "absent", query, (), _look_for(ctx, [(label, ())]))
 
 
-def by_color(v: View) -> Request | None:
-    painted = [k for k, members in v.by_label.items() if all(v.objects[i].color for i in members)]
+def by_color(ctx: RequestContext) -> Request | None:
+    painted = [k for k, members in ctx.by_label.items() if all(ctx.objects[i].color for i in members)]
     if not painted:
         return None
-    label = v.rng.choice(painted)
-    there = sorted({v.objects[i].color or "" for i in v.by_label[label]})
-    missing = v.rng.random() < 0.12
-    color = v.rng.choice([c for c in COLORS if c not in there] if missing else there)
-    members = tuple(i for i in v.by_label[label] if v.objects[i].color == color)
-    task, query = v.ask(_noun(v.pick(COLORED), label, c=color))
-    return Request(task, "absent" if missing else "colour", query, members, _look_for(v, [(label, members)], color))
+    label = ctx.rng.choice(painted)
+    there = sorted({ctx.objects[i].color or "" for i in ctx.by_label[label]})
+    missing = ctx.rng.random() < 0.12
+    color = ctx.rng.choice([c for c in COLORS if c not in there] if missing else there)
+    members = tuple(i for i in ctx.by_label[label] if ctx.objects[i].color == color)
+    task, query = ctx.ask(_noun(ctx.pick(COLORED), label, c=color))
+    return Request(task, "absent" if missing else "colour", query, members, _look_for(ctx, [(label, members)], color))
 
 
-def _outstanding(v: View, label: int, value: Callable[[int], float], margin: float) -> int | None:
+def _outstanding(ctx: RequestContext, label: int, value: Callable[[int], float], margin: float) -> int | None:
     """The object of the class with the largest value, if it leads by the margin."""
-    first, second = sorted(v.by_label[label], key=value, reverse=True)[:2]
+    first, second = sorted(ctx.by_label[label], key=value, reverse=True)[:2]
     return first if value(first) - value(second) > margin else None
 
 
-def by_size(v: View) -> Request | None:
-    label = v.label(several=True)
+def by_size(ctx: RequestContext) -> Request | None:
+    label = ctx.label(several=True)
     if label is None:
         return None
-    word = v.rng.choice(list(SIZES))
+    word = ctx.rng.choice(list(SIZES))
     sign = 1 if word == "largest" else -1
-    best = _outstanding(v, label, lambda i: sign * math.log(v.area(i)), math.log(1.3))
-    return None if best is None else _best_of(v, "size", label, best, word, SIZES[word])
+    best = _outstanding(ctx, label, lambda i: sign * math.log(ctx.area(i)), math.log(1.3))
+    return None if best is None else _best_of(ctx, "size", label, best, word, SIZES[word])
 
 
-def by_place(v: View) -> Request | None:
-    label = v.label(several=True)
+def by_place(ctx: RequestContext) -> Request | None:
+    label = ctx.label(several=True)
     if label is None:
         return None
-    word = v.rng.choice(list(PLACES))
+    word = ctx.rng.choice(list(PLACES))
     corners = {
         "left": (-1, 0),
         "right": (1, 0),
@@ -455,172 +455,174 @@ def by_place(v: View) -> Request | None:
     }
     ways = [corners[w] for w in word.split()]
     dx, dy = sum(w[0] for w in ways), sum(w[1] for w in ways)
-    best = _outstanding(v, label, lambda i: dx * v.centre(i)[0] + dy * v.centre(i)[1], 20 * len(ways))
-    return None if best is None else _best_of(v, "place", label, best, word, PLACES[word])
+    best = _outstanding(ctx, label, lambda i: dx * ctx.centre(i)[0] + dy * ctx.centre(i)[1], 20 * len(ways))
+    return None if best is None else _best_of(ctx, "place", label, best, word, PLACES[word])
 
 
-def _best_of(v: View, kind: str, label: int, best: int, word: str, wording: Wording) -> Request:
-    task, query = v.ask(_noun(v.pick(wording), label))
-    thinking = (Piece(f"Of {CLASSES[label].plural}, the {word} is at", None, label), v.at(best), Piece(")."))
+def _best_of(ctx: RequestContext, kind: str, label: int, best: int, word: str, wording: Wording) -> Request:
+    task, query = ctx.ask(_noun(ctx.pick(wording), label))
+    thinking = (Span(f"Of {CLASSES[label].plural}, the {word} is at", None, label), ctx.at(best), Span(")."))
     return Request(task, kind, query, (best,), thinking)
 
 
-def _beside(v: View, i: int, anchor: int) -> dict[str, float]:
+def _beside(ctx: RequestContext, i: int, anchor: int) -> dict[str, float]:
     """How far object i lies on each side of the anchor; only sides that it clearly is on."""
-    (x, y), (ax, ay) = v.centre(i), v.centre(anchor)
+    (x, y), (ax, ay) = ctx.centre(i), ctx.centre(anchor)
     dx, dy = x - ax, y - ay
     ways = {"left of": (-dx, abs(dy)), "right of": (dx, abs(dy)), "above": (-dy, abs(dx)), "below": (dy, abs(dx))}
     return {side: math.hypot(dx, dy) for side, (ahead, off) in ways.items() if ahead > 15 and ahead > 1.2 * off}
 
 
-def by_relation(v: View) -> Request | None:
-    anchors = [members[0] for members in v.by_label.values() if len(members) == 1]
-    if not anchors or len(v.by_label) < 2:
+def by_relation(ctx: RequestContext) -> Request | None:
+    anchors = [members[0] for members in ctx.by_label.values() if len(members) == 1]
+    if not anchors or len(ctx.by_label) < 2:
         return None
-    anchor = v.rng.choice(anchors)
-    label = v.rng.choice([k for k in v.by_label if k != v.objects[anchor].label])
-    word = v.rng.choice(list(RELATIONS))
+    anchor = ctx.rng.choice(anchors)
+    label = ctx.rng.choice([k for k in ctx.by_label if k != ctx.objects[anchor].label])
+    word = ctx.rng.choice(list(RELATIONS))
     if word == "next to":
-        fit = sorted(v.by_label[label], key=lambda i: math.dist(v.centre(i), v.centre(anchor)))
-        if len(fit) < 2 or math.dist(v.centre(fit[1]), v.centre(anchor)) < 1.3 * math.dist(
-            v.centre(fit[0]), v.centre(anchor)
+        fit = sorted(ctx.by_label[label], key=lambda i: math.dist(ctx.centre(i), ctx.centre(anchor)))
+        if len(fit) < 2 or math.dist(ctx.centre(fit[1]), ctx.centre(anchor)) < 1.3 * math.dist(
+            ctx.centre(fit[0]), ctx.centre(anchor)
         ):
             return None
     else:
-        fit = [i for i in v.by_label[label] if word in _beside(v, i, anchor)]
+        fit = [i for i in ctx.by_label[label] if word in _beside(ctx, i, anchor)]
         if len(fit) != 1:
             return None
-    m = v.objects[anchor].name
-    task, query = v.ask(_noun(v.pick(RELATIONS[word]), label, m=m))
+    m = ctx.objects[anchor].name
+    task, query = ctx.ask(_noun(ctx.pick(RELATIONS[word]), label, m=m))
     thinking = (
-        Piece(f"The {m} is at", None, v.objects[anchor].label),
-        v.at(anchor),
-        Piece(f"). The {CLASSES[label].name} {word} it is at", None, label),
-        v.at(fit[0]),
-        Piece(")."),
+        Span(f"The {m} is at", None, ctx.objects[anchor].label),
+        ctx.at(anchor),
+        Span(f"). The {CLASSES[label].name} {word} it is at", None, label),
+        ctx.at(fit[0]),
+        Span(")."),
     )
     return Request(task, "relation", query, (fit[0],), thinking)
 
 
-def by_between(v: View) -> Request | None:
-    anchors = [members[0] for members in v.by_label.values() if len(members) == 1]
-    if len(anchors) < 2 or len(v.by_label) < 3:
+def by_between(ctx: RequestContext) -> Request | None:
+    anchors = [members[0] for members in ctx.by_label.values() if len(members) == 1]
+    if len(anchors) < 2 or len(ctx.by_label) < 3:
         return None
-    a, b = v.rng.sample(anchors, 2)
-    label = v.rng.choice([k for k in v.by_label if k not in (v.objects[a].label, v.objects[b].label)])
-    (ax, ay), (bx, by) = v.centre(a), v.centre(b)
+    a, b = ctx.rng.sample(anchors, 2)
+    label = ctx.rng.choice([k for k in ctx.by_label if k not in (ctx.objects[a].label, ctx.objects[b].label)])
+    (ax, ay), (bx, by) = ctx.centre(a), ctx.centre(b)
     length = math.dist((ax, ay), (bx, by))
     middle = (ax + bx) / 2, (ay + by) / 2
-    near = sorted(v.by_label[label], key=lambda i: math.dist(v.centre(i), middle))
-    if math.dist(v.centre(near[0]), middle) > 0.3 * length or (
-        len(near) > 1 and math.dist(v.centre(near[1]), middle) < 0.5 * length
+    near = sorted(ctx.by_label[label], key=lambda i: math.dist(ctx.centre(i), middle))
+    if math.dist(ctx.centre(near[0]), middle) > 0.3 * length or (
+        len(near) > 1 and math.dist(ctx.centre(near[1]), middle) < 0.5 * length
     ):
         return None
-    m, k = v.objects[a].name, v.objects[b].name
-    task, query = v.ask(_noun(v.pick(BETWEEN), label, m=m, k=k))
+    m, k = ctx.objects[a].name, ctx.objects[b].name
+    task, query = ctx.ask(_noun(ctx.pick(BETWEEN), label, m=m, k=k))
     thinking = (
-        Piece(f"The {m} is at", None, v.objects[a].label),
-        v.at(a),
-        Piece(f"). The {k} is at", None, v.objects[b].label),
-        v.at(b),
-        Piece(f"). The {CLASSES[label].name} between them is at", None, label),
-        v.at(near[0]),
-        Piece(")."),
+        Span(f"The {m} is at", None, ctx.objects[a].label),
+        ctx.at(a),
+        Span(f"). The {k} is at", None, ctx.objects[b].label),
+        ctx.at(b),
+        Span(f"). The {CLASSES[label].name} between them is at", None, label),
+        ctx.at(near[0]),
+        Span(")."),
     )
     return Request(task, "relation", query, (near[0],), thinking)
 
 
-def by_purpose(v: View) -> Request | None:
-    good = [p for p in PURPOSES if any(CLASS_INDEX[n] in v.by_label for n in p[1])]
-    missing = v.rng.random() < 0.1
+def by_purpose(ctx: RequestContext) -> Request | None:
+    good = [p for p in PURPOSES if any(CLASS_INDEX[n] in ctx.by_label for n in p[1])]
+    missing = ctx.rng.random() < 0.1
     if missing:
         good = [p for p in PURPOSES if p not in good]
     if not good:
         return None
-    sentence, names, ways = v.rng.choice(good)
-    groups = [(CLASS_INDEX[n], v.by_label[CLASS_INDEX[n]]) for n in names if CLASS_INDEX[n] in v.by_label]
-    way = ways[-1] if v.held_out else v.rng.choice(ways[:-1])
-    task, query = (Task.SEGMENTATION, way) if v.rng.random() < 0.5 else v.ask(way)
-    pieces = [Piece(f"Something that {sentence}:")]
+    sentence, names, ways = ctx.rng.choice(good)
+    groups = [(CLASS_INDEX[n], ctx.by_label[CLASS_INDEX[n]]) for n in names if CLASS_INDEX[n] in ctx.by_label]
+    way = ways[-1] if ctx.held_out else ctx.rng.choice(ways[:-1])
+    task, query = (Task.SEGMENTATION, way) if ctx.rng.random() < 0.5 else ctx.ask(way)
+    spans = [Span(f"Something that {sentence}:")]
     for i, (label, members) in enumerate(groups):
         noun = f"{' and' if i else ''} {CLASSES[label].plural}"
-        pieces += [Piece(noun, members[0], label), *v.listed(members, label, "." if i + 1 == len(groups) else "")]
-    pieces += [] if groups else [Piece(" nothing.", NOWHERE)]
+        spans += [Span(noun, members[0], label), *ctx.listed(members, label, "." if i + 1 == len(groups) else "")]
+    spans += [] if groups else [Span(" nothing.", NO_OBJECT)]
     return Request(
-        task, "absent" if missing else "purpose", query, tuple(i for _, m in groups for i in m), tuple(pieces)
+        task, "absent" if missing else "purpose", query, tuple(i for _, m in groups for i in m), tuple(spans)
     )
 
 
-def by_several(v: View) -> Request | None:
-    if len(v.by_label) < 2:
+def by_several(ctx: RequestContext) -> Request | None:
+    if len(ctx.by_label) < 2:
         return None
-    first, second = v.rng.sample(list(v.by_label), 2)
-    form = v.rng.choice(("the {} and the {}", "{} and {}", "all {} and {}", "the {} and {}"))
-    if v.held_out:
+    first, second = ctx.rng.sample(list(ctx.by_label), 2)
+    form = ctx.rng.choice(("the {} and the {}", "{} and {}", "all {} and {}", "the {} and {}"))
+    if ctx.held_out:
         form = "all the {} and all the {}"
-    task, query = v.ask(form.format(CLASSES[first].plural, CLASSES[second].plural))
-    groups = [(first, v.by_label[first]), (second, v.by_label[second])]
-    return Request(task, "several", query, tuple(i for _, m in groups for i in m), _look_for(v, groups))
+    task, query = ctx.ask(form.format(CLASSES[first].plural, CLASSES[second].plural))
+    groups = [(first, ctx.by_label[first]), (second, ctx.by_label[second])]
+    return Request(task, "several", query, tuple(i for _, m in groups for i in m), _look_for(ctx, groups))
 
 
-def _question(v: View, kind: str, question: str, answer: Piece) -> Request:
-    question = question if v.rng.random() < 0.3 else question[0].upper() + question[1:]
-    return Request(Task.VQA, kind, question + ("?" if v.rng.random() < 0.8 else ""), (), (), answer)
+def _question(ctx: RequestContext, kind: str, question: str, answer: Span) -> Request:
+    question = question if ctx.rng.random() < 0.3 else question[0].upper() + question[1:]
+    return Request(Task.VQA, kind, question + ("?" if ctx.rng.random() < 0.8 else ""), (), (), answer)
 
 
-def ask_name(v: View) -> Request | None:
-    signs = v.by_label.get(SIGN, [])
+def ask_name(ctx: RequestContext) -> Request | None:
+    signs = ctx.by_label.get(SIGN, [])
     if len(signs) != 1:
         return None
-    return _question(v, "vqa_sign", v.pick(ASK_NAME), Piece(v.objects[signs[0]].text or "", signs[0]))
+    return _question(ctx, "vqa_sign", ctx.pick(ASK_NAME), Span(ctx.objects[signs[0]].text or "", signs[0]))
 
 
-def ask_color(v: View) -> Request | None:
-    fit = [m for m in v.by_label.values() if v.objects[m[0]].color and len({v.objects[i].color for i in m}) == 1]
+def ask_color(ctx: RequestContext) -> Request | None:
+    fit = [m for m in ctx.by_label.values() if ctx.objects[m[0]].color and len({ctx.objects[i].color for i in m}) == 1]
     if not fit:
         return None
-    members = v.rng.choice(fit)
-    seen = v.objects[members[0]]
-    return _question(v, "vqa_colour", _noun(v.pick(ASK_COLOR), seen.label), Piece(seen.color or "", members[0]))
+    members = ctx.rng.choice(fit)
+    seen = ctx.objects[members[0]]
+    return _question(ctx, "vqa_colour", _noun(ctx.pick(ASK_COLOR), seen.label), Span(seen.color or "", members[0]))
 
 
-def ask_there(v: View) -> Request | None:
-    label = v.label() if v.rng.random() < 0.5 else v.absent()
+def ask_there(ctx: RequestContext) -> Request | None:
+    label = ctx.label() if ctx.rng.random() < 0.5 else ctx.absent()
     assert label is not None
-    members = tuple(v.by_label.get(label, ()))
+    members = tuple(ctx.by_label.get(label, ()))
     return _question(
-        v,
+        ctx,
         "vqa_there",
-        _noun(v.pick(ASK_THERE), label).replace("a a", "an a"),
-        Piece("yes" if members else "no", members[0] if members else NOWHERE, label),
+        _noun(ctx.pick(ASK_THERE), label).replace("a a", "an a"),
+        Span("yes" if members else "no", members[0] if members else NO_OBJECT, label),
     )
 
 
-def ask_what(v: View) -> Request | None:
-    if len(v.by_label) != 1:
+def ask_what(ctx: RequestContext) -> Request | None:
+    if len(ctx.by_label) != 1:
         return None
-    return _question(v, "vqa_what", v.pick(ASK_WHAT), Piece(v.objects[0].name, 0))
+    return _question(ctx, "vqa_what", ctx.pick(ASK_WHAT), Span(ctx.objects[0].name, 0))
 
 
-def ask_side(v: View) -> Request | None:
-    anchors = [members[0] for members in v.by_label.values() if len(members) == 1]
+def ask_side(ctx: RequestContext) -> Request | None:
+    anchors = [members[0] for members in ctx.by_label.values() if len(members) == 1]
     if not anchors:
         return None
-    anchor = v.rng.choice(anchors)
-    side = v.rng.choice(list(SIDES))
-    fit = sorted((d[side], i) for i in range(len(v.objects)) if i != anchor and side in (d := _beside(v, i, anchor)))
+    anchor = ctx.rng.choice(anchors)
+    side = ctx.rng.choice(list(SIDES))
+    fit = sorted(
+        (d[side], i) for i in range(len(ctx.objects)) if i != anchor and side in (d := _beside(ctx, i, anchor))
+    )
     if not fit or (
-        len(fit) > 1 and fit[1][0] < 1.3 * fit[0][0] and v.objects[fit[0][1]].label != v.objects[fit[1][1]].label
+        len(fit) > 1 and fit[1][0] < 1.3 * fit[0][0] and ctx.objects[fit[0][1]].label != ctx.objects[fit[1][1]].label
     ):
         return None
     best = fit[0][1]
-    question = v.pick(ASK_SIDE).format(r=v.rng.choice(SIDES[side]), m=v.objects[anchor].name)
-    answer = Piece(v.objects[best].name, best, v.objects[anchor].label, via=anchor)
-    return _question(v, "vqa_side", question, answer)
+    question = ctx.pick(ASK_SIDE).format(r=ctx.rng.choice(SIDES[side]), m=ctx.objects[anchor].name)
+    answer = Span(ctx.objects[best].name, best, ctx.objects[anchor].label, anchor=anchor)
+    return _question(ctx, "vqa_side", question, answer)
 
 
-Maker = Callable[[View], Request | None]
-KINDS: tuple[tuple[Maker, float], ...] = (
+RequestTemplate = Callable[[RequestContext], Request | None]
+TEMPLATES: tuple[tuple[RequestTemplate, float], ...] = (
     (by_name, 20),
     (counting, 14),
     (absent, 6),
@@ -641,11 +643,11 @@ KINDS: tuple[tuple[Maker, float], ...] = (
 
 def random_requests(scene: Scene, rng: Random, n: int, held_out: bool = False, side: int = 280) -> list[Request]:
     """Up to `n` different requests of random kinds."""
-    view = View(scene, rng, held_out, side)
-    makers, weights = zip(*KINDS, strict=True)
+    view = RequestContext(scene, rng, held_out, side)
+    templates, weights = zip(*TEMPLATES, strict=True)
     found: dict[str, Request] = {}
     for _ in range(4 * n):
-        request = rng.choices(makers, weights)[0](view)
+        request = rng.choices(templates, weights)[0](view)
         if request is not None:
             found.setdefault(request.query, request)
         if len(found) == n:

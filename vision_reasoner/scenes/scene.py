@@ -1,6 +1,6 @@
-"""Scenes: photograph-like toy pictures of drawn objects, with exact boxes, inner points and masks.
+"""Scenes: photograph-like toy images of drawn objects, with exact boxes, inner points and masks.
 
-A `Layout` says what stands where on a canvas; `paint` turns it into a picture of any size and reads the truth off the
+A `Layout` says what stands where on a canvas; `paint` turns it into a image of any size and reads the truth off the
 painted pixels (what is hidden by another object does not count). Everything follows from the random generator given.
 This module knows nothing of requests, tokens or models.
 """
@@ -23,7 +23,7 @@ GRID = 10  # a scene is laid out so that no two objects have their centres in on
 MIN_VISIBLE = 0.6  # of an object's own pixels; a layout that hides more is drawn anew
 LIGHTS = (0.82, 0.95, 1.08)  # how bright a thing is; few, so that what is drawn can be drawn again
 SHADOWS = (0.0, 0.35, 0.55)  # how dark its shadow is
-MIN_SIDE, MAX_SIDE = 0.19, 0.5  # an object's longer side, relative to the picture's, where there are few
+MIN_SIDE, MAX_SIDE = 0.19, 0.5  # an object's longer side, relative to the image's, where there are few
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +61,7 @@ class SceneObject:
         label: index into CLASSES.
         color: the color it was painted in, if it was.
         text: the company's name, on a sign.
-        box: the edges of the mask, in pixels of the picture.
+        box: the edges of the mask, in pixels of the image.
         point: the mask's innermost pixel.
         mask: (H, W) bool, what is visible of it.
         home: (row, column) of the grid cell that holds the box's centre; cells are read row by row.
@@ -82,15 +82,15 @@ class SceneObject:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A painted picture, (H, W, 3) uint8, and its objects in reading order (by home cell)."""
+    """A painted image, (H, W, 3) uint8, and its objects in reading order (by home cell)."""
 
-    picture: np.ndarray
+    image: np.ndarray
     objects: list[SceneObject] = field(default_factory=list)
 
     @property
     def size(self) -> tuple[int, int]:
         """(width, height) in pixels."""
-        return self.picture.shape[1], self.picture.shape[0]
+        return self.image.shape[1], self.image.shape[0]
 
 
 # --- layouts ----------------------------------------------------------------------------------------------------------
@@ -201,25 +201,25 @@ def sign(text: str, rng: Random) -> Sprite:
     dark = tuple(rng.randint(0, 90) for _ in range(3))
     light = tuple(rng.randint(190, 255) for _ in range(3))
     board, ink = (dark, light) if rng.random() < 0.5 else (light, dark)
-    picture = Image.new("RGBA", (width, height))
-    draw = ImageDraw.Draw(picture)
+    image = Image.new("RGBA", (width, height))
+    draw = ImageDraw.Draw(image)
     draw.rounded_rectangle(
         (0, 0, width - 1, height - 1), rng.choice((0, 8, 18)), fill=board, outline=ink, width=rng.choice((2, 4, 7))
     )
     draw.text((pad - left, pad - top), text, font=font, fill=ink, stroke_width=rng.choice((0, 1, 2)), stroke_fill=ink)
-    return Sprite(SIGN, "drawn", text, np.asarray(picture))
+    return Sprite(SIGN, "drawn", text, np.asarray(image))
 
 
 # --- painting ---------------------------------------------------------------------------------------------------------
 @lru_cache(maxsize=8192)
 def _prepared(sprite: Sprite, color: str | None, brightness: float, side: int) -> Image.Image:
     """The drawing in its color and light, its longer side `side` pixels, with premultiplied alpha."""
-    picture = Image.fromarray(sprite.rgba, "RGBA")
-    scale = side / max(picture.size)
+    image = Image.fromarray(sprite.rgba, "RGBA")
+    scale = side / max(image.size)
     if scale < 1:
-        smaller = round(picture.width * scale) or 1, round(picture.height * scale) or 1
-        picture = picture.resize(smaller, Image.Resampling.BILINEAR, reducing_gap=2.0)
-    rgba = paint_in(np.asarray(picture), color) if color else np.array(picture)
+        smaller = round(image.width * scale) or 1, round(image.height * scale) or 1
+        image = image.resize(smaller, Image.Resampling.BILINEAR, reducing_gap=2.0)
+    rgba = paint_in(np.asarray(image), color) if color else np.array(image)
     rgba[..., :3] = np.clip(rgba[..., :3] * brightness, 0, 255)
     return Image.fromarray(rgba, "RGBA").convert("RGBa")
 
@@ -228,14 +228,14 @@ def _drawn(thing: Thing, size: tuple[int, int]) -> Image.Image:
     """The thing's drawing as it is pasted, (width, height) = `size`: colored, lit, flipped, turned."""
     level = next((side for side in (48, 96, 160) if side >= 1.1 * max(size)), 256)  # few levels: the cache serves them
     if thing.text is None:
-        picture = _prepared(thing.sprite, thing.color, thing.brightness, level)
+        image = _prepared(thing.sprite, thing.color, thing.brightness, level)
     else:
-        picture = Image.fromarray(thing.sprite.rgba, "RGBA").convert("RGBa")  # a sign is drawn once
+        image = Image.fromarray(thing.sprite.rgba, "RGBA").convert("RGBa")  # a sign is drawn once
     if thing.flip:
-        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if thing.angle:
-        picture = picture.rotate(thing.angle, Image.Resampling.BILINEAR, expand=True)
-    return picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0).convert("RGBA")
+        image = image.rotate(thing.angle, Image.Resampling.BILINEAR, expand=True)
+    return image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0).convert("RGBA")
 
 
 def paint_in(rgba: np.ndarray, color: str) -> np.ndarray:
@@ -286,11 +286,9 @@ def background(size: tuple[int, int], rng: np.random.Generator, plain: bool = Fa
         canvas = a + (b - a) * np.clip(soft * 0.35 + 0.5, 0, 1)[..., None]
     else:
         canvas = np.broadcast_to(a, (side, side, 3))
-    picture = Image.fromarray(np.clip(canvas, 0, 255).astype(np.uint8)).resize(
-        (width, height), Image.Resampling.BILINEAR
-    )
+    image = Image.fromarray(np.clip(canvas, 0, 255).astype(np.uint8)).resize((width, height), Image.Resampling.BILINEAR)
     if rng.random() < 0.5 and not plain:  # clutter: soft shapes that are nothing
-        draw = ImageDraw.Draw(picture, "RGBA")
+        draw = ImageDraw.Draw(image, "RGBA")
         for _ in range(rng.integers(1, 9)):
             u, v, w, h = rng.uniform(-0.1, 1, 2).tolist() + rng.uniform(0.03, 0.4, 2).tolist()
             fill = (*rng.uniform(30, 250, 3).astype(int).tolist(), int(rng.integers(25, 120)))
@@ -303,8 +301,8 @@ def background(size: tuple[int, int], rng: np.random.Generator, plain: bool = Fa
             else:
                 draw.line(where, fill=fill, width=int(rng.integers(1, 6)))
         if rng.random() < 0.5:
-            picture = picture.filter(ImageFilter.BoxBlur(rng.uniform(0.5, 3)))
-    return picture
+            image = image.filter(ImageFilter.BoxBlur(rng.uniform(0.5, 3)))
+    return image
 
 
 def paint(layout: Layout, size: tuple[int, int]) -> Scene | None:
@@ -315,7 +313,7 @@ def paint(layout: Layout, size: tuple[int, int]) -> Scene | None:
     """
     width, height = size
     rng = np.random.default_rng(layout.background)
-    picture = background(size, rng, layout.plain)
+    image = background(size, rng, layout.plain)
     owner = np.full((height, width), -1, np.int16)
     whole = []
     for i, thing in enumerate(layout.things):
@@ -330,12 +328,12 @@ def paint(layout: Layout, size: tuple[int, int]) -> Scene | None:
                 .resize((w, h), Image.Resampling.BILINEAR)
                 .point(_darker(thing.shadow))
             )
-            picture.paste((20, 20, 25), (x + dx, y + dy), cast)
-        picture.paste(sprite, (x, y), alpha)
+            image.paste((20, 20, 25), (x + dx, y + dy), cast)
+        image.paste(sprite, (x, y), alpha)
         solid = np.asarray(alpha) > 127
         owner[y : y + h, x : x + w][solid] = i
         whole.append(int(solid.sum()))
-    pixels = np.asarray(picture).astype(np.float32)
+    pixels = np.asarray(image).astype(np.float32)
     tint = rng.uniform(0.9, 1.1, 3) * rng.uniform(0.85, 1.1)
     if rng.random() < 0.5:
         pixels = (pixels - 128) * np.float32(rng.uniform(0.85, 1.1)) + 128

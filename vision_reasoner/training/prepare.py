@@ -189,7 +189,7 @@ class ScenePicture:
         return f"{self.seed}-{self.number}"
 
     def open(self) -> Image.Image:
-        return Image.fromarray(self.scene().picture)
+        return Image.fromarray(self.scene().image)
 
     def scene(self) -> "Scene":
         return _painted(self)

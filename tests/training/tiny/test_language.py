@@ -15,7 +15,7 @@ from tests.support.drawings import sprites
 from vision_reasoner.parsing import parse_reply
 from vision_reasoner.prompts import VISION_REASONER
 from vision_reasoner.results import Task
-from vision_reasoner.scenes.requests import View, ask_side, random_requests
+from vision_reasoner.scenes.requests import RequestContext, ask_side, random_requests
 from vision_reasoner.scenes.scene import Scene, random_scene
 from vision_reasoner.training.tiny.architecture import (
     CELL,
@@ -75,7 +75,7 @@ def test_a_lesson_reads_as_the_prompt_and_a_reply_that_parses_to_the_truth(
             assert reply == request.answer.text
             continue
         parsed = parse_reply(reply, model_size=(SIDE, SIDE), image_size=(SIDE, SIDE))
-        assert parsed.thinking == "".join(piece.text for piece in request.thinking)
+        assert parsed.thinking == "".join(span.text for span in request.thinking)
         assert [tuple(i.box) for i in parsed.instances] == [scene.objects[i].box.inclusive for i in request.targets]
         assert [i.point for i in parsed.instances] == [scene.objects[i].point for i in request.targets]
 
@@ -93,9 +93,9 @@ def test_think_and_answer_are_no_special_tokens(processor: Any) -> None:
 
 
 def test_pixels_are_those_of_the_processor(processor: Any, scene: Scene) -> None:
-    made = processor.image_processor(images=[Image.fromarray(scene.picture)], return_tensors="pt")
+    made = processor.image_processor(images=[Image.fromarray(scene.image)], return_tensors="pt")
     assert made["image_grid_thw"].tolist() == [[1, 20, 20]]
-    assert torch.allclose(made["pixel_values"], pixel_values([scene.picture]), atol=1e-5)
+    assert torch.allclose(made["pixel_values"], pixel_values([scene.image]), atol=1e-5)
 
 
 def test_a_packed_request_gets_the_logits_that_it_gets_alone(
@@ -106,7 +106,7 @@ def test_a_packed_request_gets_the_logits_that_it_gets_alone(
     lessons = [teacher.lesson(scene, r) for r in requests]
     batch = Batch(teacher, [lessons])
     with torch.no_grad():
-        tokens = see(model.model.visual, [scene.picture])
+        tokens = see(model.model.visual, [scene.image])
         embedded = model.get_input_embeddings()(batch.ids)
         embedded[0, batch.start : batch.start + CELLS] = tokens
         packed = model.model.language_model(
@@ -120,7 +120,7 @@ def test_a_packed_request_gets_the_logits_that_it_gets_alone(
             text = request.query if request.task is Task.VQA else VISION_REASONER.text_for(request.query)
             inputs = processor(
                 text=[prompt_of(processor, text) + processor.tokenizer.decode(lesson.reply[:-1])],
-                images=[Image.fromarray(scene.picture)],
+                images=[Image.fromarray(scene.image)],
                 return_tensors="pt",
             )
             alone = model.model(**inputs, use_cache=False).last_hidden_state[0]
@@ -185,10 +185,10 @@ def test_what_is_read_and_the_way_there_are_taught(teacher: Teacher, model: Any)
         scene = random_scene(sprites(), rng, (SIDE, SIDE))
         truth = CellTruth([scene.objects])
         settled = truth.settled([scene])
-        request = ask_side(View(settled[0], rng))
+        request = ask_side(RequestContext(settled[0], rng))
     assert request.answer is not None
-    assert request.answer.via is not None
-    row, column = settled[0].objects[request.answer.via].home
+    assert request.answer.anchor is not None
+    row, column = settled[0].objects[request.answer.anchor].home
     assert teacher.lesson(settled[0], request).via[0] == row * 10 + column
     language = Language(model, Heads(), teacher, code)
     loss, seen = language.losses(settled, [[request]], code.tokens(truth), truth)
@@ -198,7 +198,7 @@ def test_what_is_read_and_the_way_there_are_taught(teacher: Teacher, model: Any)
     model.zero_grad()
 
 
-def test_a_picture_gets_as_many_requests_as_there_is_room_for(teacher: Teacher, scene: Scene) -> None:
+def test_a_image_gets_as_many_requests_as_there_is_room_for(teacher: Teacher, scene: Scene) -> None:
     requests = random_requests(scene, random.Random(4), 30)
     kept = teacher.lessons(scene, requests)
     lengths = [len(x.prompt) + len(x.reply) - 1 for x in kept]

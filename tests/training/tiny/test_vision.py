@@ -40,8 +40,8 @@ def test_a_detail_has_its_objects_where_they_are_seen_in_it(scenes: list[Scene])
     rng = random.Random(0)
     for scene in scenes:
         for o in scene.objects:
-            picture, seen = detail(scene, o, 3, rng)
-            assert picture.shape == (3 * CELL, 3 * CELL, 3)
+            image, seen = detail(scene, o, 3, rng)
+            assert image.shape == (3 * CELL, 3 * CELL, 3)
             [same] = [s for s in seen if s.label == o.label and s.mask.sum() and s.point is not o.point][:1]
             assert same.mask.shape == (3 * CELL, 3 * CELL)
             for s in seen:
@@ -66,7 +66,7 @@ def test_a_step_teaches_every_weight_of_the_tower(scenes: list[Scene]) -> None:
     torch.manual_seed(0)
     tower, code = make_vision(), Code()
     head = PatchHead(tower)
-    tokens = see(tower, [s.picture for s in scenes])
+    tokens = see(tower, [s.image for s in scenes])
     loss, _ = vision_loss(tokens, CellTruth([s.objects for s in scenes]), code)
     asked, seen = head.loss(PatchTruth([s.objects for s in scenes], GRID))
     (loss + asked).backward()

@@ -194,20 +194,22 @@ def scene_row(seed: int, number: int, size: Size, no_target_share: float, rehear
         no_target_share: of requests for what is not there, besides those that are among the other kinds.
         rehearsed_share: of scenes with the drawings of the supervised stages.
     """
-    from vision_reasoner.scenes.requests import View, absent, random_requests
+    from vision_reasoner.scenes.requests import RequestContext, absent, random_requests
     from vision_reasoner.training.prepare import ScenePicture
 
     for attempt in itertools.count(number, ENDLESS):  # nearly always the first
         drawings = "train" if Random(f"drawings {seed} {attempt}").random() < rehearsed_share else "rewarded"
         scene = ScenePicture(FIRST_SCENE_SEED + seed, attempt, drawings, SCENE_OBJECTS).scene()
         rng = Random(f"grpo {seed} {attempt}")
-        for request in [absent(View(scene, rng))] if rng.random() < no_target_share else random_requests(scene, rng, 4):
+        for request in (
+            [absent(RequestContext(scene, rng))] if rng.random() < no_target_share else random_requests(scene, rng, 4)
+        ):
             if request is None or request.task is Task.VQA:
                 continue
             targets = [target_of(scene.objects[i].mask, size) for i in request.targets]
             seen = [target for target in targets if target is not None]
             if len(seen) == len(targets):
-                image = Image.fromarray(scene.picture)
+                image = Image.fromarray(scene.image)
                 id = f"{seed}-{attempt}"
                 return reasoner_row(id, request.kind, request.query, solution_of(seen), image, size)
     raise AssertionError  # it does not end

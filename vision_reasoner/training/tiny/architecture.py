@@ -190,14 +190,14 @@ class CellTruth:
         return found
 
 
-def pixel_values(pictures: Sequence[np.ndarray], mean: float = 0.5, std: float = 0.25) -> Tensor:
-    """Qwen2.5-VL's input for square pictures of one size, a multiple of CELL.
+def pixel_values(images: Sequence[np.ndarray], mean: float = 0.5, std: float = 0.25) -> Tensor:
+    """Qwen2.5-VL's input for square images of one size, a multiple of CELL.
 
     (patches, 3 * 2 * 14 * 14), 2 x 2 neighbours next to each other.
 
     The same numbers as its processor makes, faster; the tests hold the two against each other.
     """
-    x = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(std)
+    x = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(std)
     grid = x.shape[-1] // CELL
     x = x.view(len(x), 3, grid, 2, PATCH, grid, 2, PATCH).permute(0, 2, 5, 3, 6, 1, 4, 7)
     return x.reshape(-1, 3, 1, PATCH, PATCH).expand(-1, 3, 2, PATCH, PATCH).reshape(-1, 3 * 2 * PATCH * PATCH)
@@ -257,12 +257,12 @@ def make_vision() -> torch.nn.Module:
     return tower
 
 
-def see(tower: Any, pictures: Sequence[np.ndarray]) -> Tensor:
-    """(pictures * cells, WIDTH): the vision tokens of square pictures of one size, as the language model gets them."""
+def see(tower: Any, images: Sequence[np.ndarray]) -> Tensor:
+    """(images * cells, WIDTH): the vision tokens of square images of one size, as the language model gets them."""
     weight = tower.patch_embed.proj.weight
     # the convolution over whole patches is a matrix product, and far faster as one
     tower.patch_embed.forward = lambda x: torch.nn.functional.linear(x, weight.flatten(1))
-    patches = pictures[0].shape[0] // PATCH
-    grid = torch.tensor([[1, patches, patches]] * len(pictures))
+    patches = images[0].shape[0] // PATCH
+    grid = torch.tensor([[1, patches, patches]] * len(images))
     with loop.mixed_precision():
-        return tower(pixel_values(pictures), grid_thw=grid).pooler_output.float().view(-1, WIDTH)
+        return tower(pixel_values(images), grid_thw=grid).pooler_output.float().view(-1, WIDTH)

@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = make_parser("python -m vision_reasoner.training.tiny.joint", __doc__)
     loop.add_arguments(parser, minutes=120)
     parser.set_defaults(batch_size=8, lr=5e-4)
-    parser.add_argument("--requests", type=int, default=10, help="requests per picture, at most (%(default)s)")
+    parser.add_argument("--requests", type=int, default=10, help="requests per image, at most (%(default)s)")
     parser.add_argument("--export_only", action="store_true", help="write the checkpoint of the weights there are")
     parser.add_argument("--average", type=Path, nargs="+", default=[], metavar="DIR", help="--output_dir of other runs")
     args = parser.parse_args(argv)
@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
         def step_losses(step: int) -> loop.Losses:
             rng = random.Random(args.seed * 4_000_037 + step)
             scenes = [random_scene(sprites, rng, (SIDE, SIDE), signs=SIGNS) for _ in range(args.batch_size)]
-            tokens, truth = see(tower, [s.picture for s in scenes]), CellTruth([s.objects for s in scenes])
+            tokens, truth = see(tower, [s.image for s in scenes]), CellTruth([s.objects for s in scenes])
             seen, look = vision_loss(tokens, truth, code)
             truth.settle(tokens.detach() @ code.numbers[-1])
             scenes = truth.settled(scenes)

@@ -3,7 +3,7 @@
     python -m vision_reasoner.training.tiny.language --minutes 60
     python -m vision_reasoner.training.tiny.language --minutes 60 --seen   # then: on what the trained vision tower sees
 
-The loss on the reply's tokens alone teaches the format and then, for thousands of steps, nothing of the picture. What
+The loss on the reply's tokens alone teaches the format and then, for thousands of steps, nothing of the image. What
 makes the model look is being taught every part of the way from question to answer where it should arise: the class
 asked and which object is due (hidden state TELL); each cell's class, place and box (SEE) and whether it is a home
 (HOMES). Two heads of layer FIND look at the object that is written, or that comes next, and at the first token where no
@@ -12,7 +12,7 @@ by what it comes after, and layer FIND + 1 looks again; what both bring is taugh
 look at what leads there: the object's place as the thinking has said it, or another object ("what is left of the
 dog?"). The teaching heads are dropped afterwards.
 
-Several requests share one picture: each sees the picture and itself, at the positions it would have alone.
+Several requests share one image: each sees the image and itself, at the positions it would have alone.
 """
 
 import random
@@ -32,7 +32,7 @@ from vision_reasoner.errors import VisionReasonerError
 from vision_reasoner.prompts import VISION_REASONER
 from vision_reasoner.results import Task
 from vision_reasoner.scenes.art import load_sprites
-from vision_reasoner.scenes.requests import NOWHERE, Piece, Request, place_of, random_requests
+from vision_reasoner.scenes.requests import NO_OBJECT, Request, Span, place_of, random_requests
 from vision_reasoner.scenes.scene import GRID, Scene, SceneObject, random_scene
 from vision_reasoner.training.tiny.architecture import (
     CELL,
@@ -70,7 +70,7 @@ SLIPS = 0.1  # of the places that a training lesson lists
 STRANGE = 0.2  # of the requests, with a word that means nothing
 LETTERS = "eeettaaooiinnsshhrrddlluucmwfgypbvkjxqz"  # of such a word; the common ones more often
 SIGNS = 0.25  # share of scenes with a company's sign, for names are the hardest to read
-ROOM = 300  # tokens for the requests of one picture: the longest row of a batch decides what a step costs
+ROOM = 300  # tokens for the requests of one image: the longest row of a batch decides what a step costs
 
 
 @dataclass
@@ -155,33 +155,33 @@ class Teacher:
         query = self._with_strange_word(request.query) if torch.rand(()) < self.strange else request.query
         if request.task is Task.VQA:
             assert request.answer is not None
-            pieces: tuple[Piece, ...] = (request.answer,)
+            spans: tuple[Span, ...] = (request.answer,)
             text = query
         else:
-            pieces, text = request.thinking, VISION_REASONER.text_for(query)
+            spans, text = request.thinking, VISION_REASONER.text_for(query)
         lesson = Lesson(self.encode("<|vision_end|>") + self.encode(text) + self.tail)
         if request.task is not Task.VQA:
             lesson.add(self.encode(THINK))
         said: dict[int, int] = {}  # the token with which the place of an object was said
         listed: dict[int, int] = {}  # cells of the list's objects by number
-        for piece in pieces:
-            look, about, after = piece.look, piece.about, None
-            if piece.nth is not None and look is not None:
-                after = listed[piece.nth - 1] if piece.nth else CELLS
-            if look is not None and look != NOWHERE:
+        for span in spans:
+            look, about, after = span.target, span.class_id, None
+            if span.ordinal is not None and look is not None:
+                after = listed[span.ordinal - 1] if span.ordinal else CELLS
+            if look is not None and look != NO_OBJECT:
                 about = objects[look].label if about is None else about
                 look = cell[look]
-                if piece.nth is not None:
-                    listed[piece.nth] = look
-            via = None if piece.via is None else cell[piece.via]
-            told = (-1 if v is None else v for v in (look, about, piece.nth, via, after))
-            lesson.add(self.encode(piece.text), *told)
-            if piece.nth is not None and lesson.reply[-1] in self.places and torch.rand(()) < self.slips:
-                assert piece.look is not None
-                slip = self.encode(self._beside(objects[piece.look]))
+                if span.ordinal is not None:
+                    listed[span.ordinal] = look
+            via = None if span.anchor is None else cell[span.anchor]
+            told = (-1 if v is None else v for v in (look, about, span.ordinal, via, after))
+            lesson.add(self.encode(span.text), *told)
+            if span.ordinal is not None and lesson.reply[-1] in self.places and torch.rand(()) < self.slips:
+                assert span.target is not None
+                slip = self.encode(self._beside(objects[span.target]))
                 lesson.read[-len(slip) :] = slip
-            if piece.look is not None and lesson.reply[-1] in self.places:
-                said[piece.look] = CELLS + len(lesson.prompt) + len(lesson.reply) - 1
+            if span.target is not None and lesson.reply[-1] in self.places:
+                said[span.target] = CELLS + len(lesson.prompt) + len(lesson.reply) - 1
         if request.task is not Task.VQA:
             self._answer(lesson, scene, request.targets, cell, said)
         lesson.add([self.tokenizer.eos_token_id])
@@ -219,7 +219,7 @@ class Teacher:
         self, lesson: Lesson, scene: Scene, targets: Sequence[int], cell: list[int], said: dict[int, int]
     ) -> None:
         if not targets:
-            lesson.add(self.encode(NOTHING), NOWHERE)
+            lesson.add(self.encode(NOTHING), NO_OBJECT)
         numbers: dict[int, int] = {}
         for k, i in enumerate(targets):
             o = scene.objects[i]
@@ -231,11 +231,11 @@ class Teacher:
             lesson.add(self.encode(MIDDLE), **here)
             lesson.add([int(self.inner[o.point.x]), int(self.last[o.point.y])], **here)
         if targets:
-            lesson.add(self.encode(LAST), NOWHERE, scene.objects[targets[-1]].label)
+            lesson.add(self.encode(LAST), NO_OBJECT, scene.objects[targets[-1]].label)
 
 
 class Batch:
-    """Scenes and their lessons as tensors, (scenes, length) each; row b is the picture, then its requests one by one.
+    """Scenes and their lessons as tensors, (scenes, length) each; row b is the image, then its requests one by one.
 
     Attributes:
         ids, positions (3, scenes, length), mask (scenes, 1, length, length).
@@ -351,7 +351,7 @@ class Language:
         look = torch.where(batch.look >= 0, batch.start + batch.look, batch.look)
         before, listed = truth.before(), batch.after >= 0
         place, follow = torch.full_like(truth.label, -1), torch.full_like(look, -1)
-        place[truth.home] = torch.where(before < CELLS, batch.start + before, NOWHERE)
+        place[truth.home] = torch.where(before < CELLS, batch.start + before, NO_OBJECT)
         follow[:, batch.start : batch.start + CELLS] = place.view(-1, CELLS)
         parts = [
             self._reply(out.last_hidden_state.float(), batch),
@@ -395,7 +395,7 @@ class Language:
                 among = logp[these][:, ids]
                 loss = loss + 0.5 * soft_number_loss(among, value[y[these]].float())
                 errors.append((among.argmax(1) - value[y[these]]).abs().float())
-        word = t.names[y] | ((looks >= 0) & t.words[y])  # what is asked for, and what is read off the picture
+        word = t.names[y] | ((looks >= 0) & t.words[y])  # what is asked for, and what is read off the image
         going_on = (looks != -1) & ~word & ~number & (y != t.middle)  # whether there is a further object
         rest = ~(number | count | word | going_on)
         seen = {"px": torch.cat(errors).median() if errors else nll.new_zeros(())}
@@ -512,7 +512,7 @@ class Language:
 def main(argv: list[str] | None = None) -> int:
     parser = make_parser("python -m vision_reasoner.training.tiny.language", __doc__)
     loop.add_arguments(parser, minutes=60)
-    parser.add_argument("--requests", type=int, default=10, help="requests per picture, at most (%(default)s)")
+    parser.add_argument("--requests", type=int, default=10, help="requests per image, at most (%(default)s)")
     parser.add_argument("--seen", action="store_true", help="tokens of stage 1's vision tower, not made from the truth")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
@@ -533,7 +533,7 @@ def main(argv: list[str] | None = None) -> int:
         truth = CellTruth([s.objects for s in scenes])
         if args.seen:
             with torch.no_grad():
-                tokens = see(model.model.visual, [s.picture for s in scenes])
+                tokens = see(model.model.visual, [s.image for s in scenes])
         else:
             tokens = code.blurred(truth)
             tokens = tokens + 0.02 * torch.randn_like(tokens)

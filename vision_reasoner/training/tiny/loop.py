@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser, minutes: float) -> None:
     )
     parser.add_argument("--seed", type=int, default=1, help="of weights and scenes")
     parser.add_argument("--threads", type=int, default=1, help="processor cores to use")
-    parser.add_argument("--batch_size", type=int, default=16, help="pictures per step")
+    parser.add_argument("--batch_size", type=int, default=16, help="images per step")
     parser.add_argument("--lr", type=float, default=2e-3, help="peak learning rate")
 
 

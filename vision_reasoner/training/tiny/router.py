@@ -68,7 +68,7 @@ CONFIG: dict[str, Any] = {
 
 # --- requests --------------------------------------------------------------------------------------------------------
 def random_unpainted_scene(rng: random.Random, max_objects: int = 12) -> Scene:
-    """Objects of up to five classes in cells of their own, as requests need them; the picture stays blank."""
+    """Objects of up to five classes in cells of their own, as requests need them; the image stays blank."""
     side, cell = 280, 280 // GRID
     labels = rng.sample(range(len(CLASSES)), rng.randint(1, 5))
     if rng.random() < 0.15:

@@ -32,7 +32,7 @@ NO_POINT = -1  # the prompt encoder's label for padding
 
 
 def config() -> dict[str, Any]:
-    """The package's yaml for a tiny SAM2, with a smaller Hiera, picture and width."""
+    """The package's yaml for a tiny SAM2, with a smaller Hiera, image and width."""
     from importlib.resources import files
 
     from omegaconf import OmegaConf
@@ -59,9 +59,9 @@ def make_segmenter() -> Any:
     return _build(config()["model"])
 
 
-def features(model: Any, pictures: Sequence[np.ndarray]) -> list[Tensor]:
+def features(model: Any, images: Sequence[np.ndarray]) -> list[Tensor]:
     """What `Segmenter.encode` computes: three levels (B, C, h, w), finest first."""
-    x = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
+    x = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
     x = (x - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
     _, levels, _, sizes = model._prepare_backbone_features(model.forward_image(x))
     levels[-1] = levels[-1] + model.no_mem_embed
@@ -85,7 +85,7 @@ def prompt(o: SceneObject, rng: random.Random) -> tuple[list[list[float]], list[
 
 def losses(model: Any, scenes: Sequence[Scene], rng: random.Random, most: int = 48) -> loop.Losses:
     """On scenes painted at IMAGE_SIZE, for at most `most` of their objects."""
-    levels = features(model, [s.picture for s in scenes])
+    levels = features(model, [s.image for s in scenes])
     wanted = [(b, o) for b, s in enumerate(scenes) for o in s.objects]
     wanted = rng.sample(wanted, min(most, len(wanted)))
     of = torch.tensor([b for b, _ in wanted])

@@ -29,7 +29,7 @@ PROMPT_HEAD, PROMPT_TAIL = VISION_REASONER.prompt.split("{query}")
 SYSTEM = "system\nYou are a helpful assistant."
 MOST = 20  # the largest number that is said in words
 
-# One user turn with its pictures, as Qwen2.5-VL's own template renders it; the processor widens <|image_pad|>.
+# One user turn with its images, as Qwen2.5-VL's own template renders it; the processor widens <|image_pad|>.
 CHAT_TEMPLATE = (
     "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -125,7 +125,7 @@ def build_tokenizer() -> Any:
 
 
 def build_processor() -> Any:
-    """Qwen2.5-VL's processor around it, for pictures of SIDE x SIDE."""
+    """Qwen2.5-VL's processor around it, for images of SIDE x SIDE."""
     from transformers import Qwen2_5_VLProcessor, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
 
     pixels = {"min_pixels": 28 * 28, "max_pixels": SIDE * SIDE, "image_mean": [0.5] * 3, "image_std": [0.25] * 3}

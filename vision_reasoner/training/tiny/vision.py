@@ -165,14 +165,14 @@ def detail(scene: Scene, o: SceneObject, cells: int, rng: random.Random) -> tupl
         for o in scene.objects
         if o.box.x2 > x and o.box.y2 > y and o.box.x1 < x + side and o.box.y1 < y + side
     ]
-    return scene.picture[y : y + side, x : x + side], shifted
+    return scene.image[y : y + side, x : x + side], shifted
 
 
 @torch.no_grad()
-def whiten(tower: Any, pictures: Sequence[np.ndarray]) -> None:
+def whiten(tower: Any, images: Sequence[np.ndarray]) -> None:
     """Begin with patches' principal components, each of unit variance: what a random projection would have to find."""
     weight = tower.patch_embed.proj.weight
-    patches = pixel_values(pictures).view(-1, 3, 2, PATCH * PATCH)[:, :, 0].flatten(1)
+    patches = pixel_values(images).view(-1, 3, 2, PATCH * PATCH)[:, :, 0].flatten(1)
     patches = patches - patches.mean(0)
     variance, axes = torch.linalg.eigh(patches.T @ patches / len(patches))
     first = (axes / (variance + 0.05).sqrt()).flip(1)[:, : len(weight)].T
@@ -187,14 +187,14 @@ def main(argv: list[str] | None = None) -> int:
         type=float,
         nargs=4,
         default=(0.3, 0.15, 0.2, 0.35),
-        help="of steps on details of 2 and of 3 cells, on signs, and on whole pictures",
+        help="of steps on details of 2 and of 3 cells, on signs, and on whole images",
     )
     parser.add_argument("--plain_steps", type=int, default=1000, help="steps until no scene is plain (%(default)s)")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     tower, code, sprites = make_vision(), Code(), load_sprites()
-    whiten(tower, [random_scene(sprites, random.Random(i), (SIDE, SIDE)).picture for i in range(50)])
+    whiten(tower, [random_scene(sprites, random.Random(i), (SIDE, SIDE)).image for i in range(50)])
     head = PatchHead(tower)
     paintable = [found if c.paintable else [] for found, c in zip(sprites, CLASSES, strict=True)]
     pool: deque[Scene] = deque(maxlen=POOL)
@@ -213,7 +213,7 @@ def main(argv: list[str] | None = None) -> int:
         rng = random.Random(args.seed * 1_000_003 - step)
         if cells == GRID:
             some = rng.sample(pool, min(len(pool), args.batch_size))
-            views = [(s.picture, s.objects) for s in some]
+            views = [(s.image, s.objects) for s in some]
         else:
             every = [
                 (s, o)
@@ -223,7 +223,7 @@ def main(argv: list[str] | None = None) -> int:
             ]
             n = args.batch_size * {2: 12, 3: 6, SIGN_CELLS: 3}[cells]
             views = [detail(s, o, cells, rng) for s, o in rng.sample(every, min(n, len(every)))]
-        tokens = see(tower, [picture for picture, _ in views])
+        tokens = see(tower, [image for image, _ in views])
         loss, seen = vision_loss(tokens, CellTruth([objects for _, objects in views], cells), code)
         asked, said = head.loss(PatchTruth([objects for _, objects in views], cells))
         seen = {f"{k}{cells}" if k in ("class", "near", "sides") else k: v for k, v in seen.items()}
