@@ -18,7 +18,7 @@ from vision_reasoner.cli import make_parser
 from vision_reasoner.errors import VisionReasonerError
 from vision_reasoner.scenes.art import Sprite, load_sprites
 from vision_reasoner.scenes.classes import CLASS_INDEX, SIGN
-from vision_reasoner.scenes.scene import Layout, Scene, Thing, paint, random_layout, sign
+from vision_reasoner.scenes.scene import Layout, Placement, Scene, paint, random_layout, sign
 
 SIZE = (640, 480)
 ASPECT = SIZE[0] / SIZE[1]
@@ -26,14 +26,14 @@ SKY, TABLE, MEADOW, STREET, ROOM, WALL = 1628, 8225, 1282, 4506, 10204, 438  # s
 Sprites = Sequence[Sequence[Sprite]]
 
 
-def thing(
+def centered(
     sprite: Sprite, x: float, y: float, longer: float, color: str | None = None, text: str | None = None
-) -> Thing:
+) -> Placement:
     """A thing with its centre at (x, y) and its longer side `longer`, all relative to the image's width or height."""
     height, width = sprite.rgba.shape[:2]
     w, h = width / SIZE[0], height / SIZE[1]
     scale = longer / max(w, h)
-    return Thing(
+    return Placement(
         sprite, x - w * scale / 2, y - h * scale / 2, w * scale, h * scale, 0.0, False, color, text, 0.95, 0.35
     )
 
@@ -47,26 +47,26 @@ def airplanes(sprites: Sprites) -> Layout:
     """Ten airplanes in formation: a wedge of four rows."""
     plane = first(sprites, "airplane")
     places = [(0.5 + (k - row / 2) * 0.23, 0.14 + row * 0.23) for row in range(4) for k in range(row + 1)]
-    return Layout([thing(plane, x, y, 0.17) for x, y in places], ASPECT, SKY)
+    return Layout([centered(plane, x, y, 0.17) for x, y in places], ASPECT, SKY)
 
 
 def donuts(sprites: Sprites) -> Layout:
     """Five donuts, and two cups among them."""
     donut, cup = first(sprites, "donut"), first(sprites, "cup")
     at = [(0.2, 0.25, 0.26), (0.52, 0.22, 0.22), (0.82, 0.3, 0.24), (0.3, 0.72, 0.24), (0.62, 0.68, 0.28)]
-    things = [thing(donut, *place) for place in at]
-    return Layout([*things, thing(cup, 0.86, 0.76, 0.2), thing(cup, 0.08, 0.58, 0.15)], ASPECT, TABLE)
+    placements = [centered(donut, *place) for place in at]
+    return Layout([*placements, centered(cup, 0.86, 0.76, 0.2), centered(cup, 0.08, 0.58, 0.15)], ASPECT, TABLE)
 
 
 def stand_higher(sprites: Sprites) -> Layout:
     """A woman and a ladder among other things."""
     return Layout(
         [
-            thing(first(sprites, "tree"), 0.14, 0.32, 0.42),
-            thing(first(sprites, "woman"), 0.42, 0.55, 0.5),
-            thing(first(sprites, "ladder"), 0.68, 0.5, 0.56),
-            thing(first(sprites, "dog"), 0.88, 0.8, 0.22),
-            thing(first(sprites, "ball"), 0.2, 0.84, 0.14),
+            centered(first(sprites, "tree"), 0.14, 0.32, 0.42),
+            centered(first(sprites, "woman"), 0.42, 0.55, 0.5),
+            centered(first(sprites, "ladder"), 0.68, 0.5, 0.56),
+            centered(first(sprites, "dog"), 0.88, 0.8, 0.22),
+            centered(first(sprites, "ball"), 0.2, 0.84, 0.14),
         ],
         ASPECT,
         MEADOW,
@@ -78,9 +78,9 @@ def company_name(sprites: Sprites) -> Layout:
     board = sign("LUMEN", random.Random(3))
     return Layout(
         [
-            thing(board, 0.45, 0.3, 0.46, text="LUMEN"),
-            thing(first(sprites, "house"), 0.82, 0.6, 0.34),
-            thing(first(sprites, "car"), 0.36, 0.8, 0.28),
+            centered(board, 0.45, 0.3, 0.46, text="LUMEN"),
+            centered(first(sprites, "house"), 0.82, 0.6, 0.34),
+            centered(first(sprites, "car"), 0.36, 0.8, 0.28),
         ],
         ASPECT,
         STREET,
@@ -91,10 +91,10 @@ def no_umbrella(sprites: Sprites) -> Layout:
     """A scene in which there is no umbrella."""
     return Layout(
         [
-            thing(first(sprites, "cat"), 0.25, 0.6, 0.3),
-            thing(first(sprites, "chair"), 0.58, 0.58, 0.34, "blue"),
-            thing(first(sprites, "potted plant"), 0.85, 0.4, 0.3),
-            thing(first(sprites, "clock"), 0.55, 0.16, 0.18),
+            centered(first(sprites, "cat"), 0.25, 0.6, 0.3),
+            centered(first(sprites, "chair"), 0.58, 0.58, 0.34, "blue"),
+            centered(first(sprites, "potted plant"), 0.85, 0.4, 0.3),
+            centered(first(sprites, "clock"), 0.55, 0.16, 0.18),
         ],
         ASPECT,
         ROOM,
@@ -105,9 +105,9 @@ def crowd(sprites: Sprites) -> Layout:
     """Twenty things of five classes."""
     for seed in range(1000):
         layout = random_layout(sprites, random.Random(seed), 20, 20)
-        kinds = {t.sprite.label for t in layout.things}
-        if len(layout.things) == 20 and len(kinds) == 5 and SIGN not in kinds:
-            return Layout(layout.things, ASPECT, WALL)
+        kinds = {t.sprite.label for t in layout.placements}
+        if len(layout.placements) == 20 and len(kinds) == 5 and SIGN not in kinds:
+            return Layout(layout.placements, ASPECT, WALL)
     raise VisionReasonerError("no layout of twenty things found")
 
 

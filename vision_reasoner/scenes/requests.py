@@ -327,11 +327,11 @@ class RequestContext:
         return b.area / w / h * self.side**2
 
     def at(self, i: int) -> Span:
-        """Where the object is said to be: its home cell.
+        """Where the object is said to be: its grid cell.
 
         Not the object's own middle: which cell is next in reading order must follow from what is written.
         """
-        return Span(place_of(self.objects[i].home, self.side), i)
+        return Span(place_of(self.objects[i].cell, self.side), i)
 
     def listed(self, members: Sequence[int], label: int, end: str) -> list[Span]:
         """ " (98,70), (126,70)": where they are, one by one, then `end`; or that there are none."""

@@ -27,7 +27,7 @@ MIN_SIDE, MAX_SIDE = 0.19, 0.5  # an object's longer side, relative to the image
 
 
 @dataclass(frozen=True, eq=False)
-class Thing:
+class Placement:
     """An object to be painted: x, y, width, height relative to the canvas (0 to 1). Later things hide earlier ones."""
 
     sprite: Sprite
@@ -47,7 +47,7 @@ class Thing:
 class Layout:
     """What stands where; `aspect` is the canvas's width / height, `background` seeds the background."""
 
-    things: list[Thing]
+    placements: list[Placement]
     aspect: float
     background: int
     plain: bool = False
@@ -73,7 +73,7 @@ class SceneObject:
     box: Box
     point: Point
     mask: np.ndarray
-    home: tuple[int, int]
+    cell: tuple[int, int]
 
     @property
     def name(self) -> str:
@@ -82,7 +82,7 @@ class SceneObject:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A painted image, (H, W, 3) uint8, and its objects in reading order (by home cell)."""
+    """A painted image, (H, W, 3) uint8, and its objects in reading order (by grid cell)."""
 
     image: np.ndarray
     objects: list[SceneObject] = field(default_factory=list)
@@ -126,9 +126,9 @@ def random_layout(
     favourite = {label: rng.choice(sprites[label]) for label in labels if sprites[label]}
     same_drawing, same_size = rng.random() < 0.5, rng.random() < 0.3
     common = math.exp(rng.uniform(math.log(smallest), math.log(largest)))
-    things: list[Thing] = []
+    placements: list[Placement] = []
     taken: list[tuple[float, float, float, float]] = []
-    homes: set[tuple[int, int]] = set()
+    cells: set[tuple[int, int]] = set()
     rng.shuffle(todo)
     for label in todo:
         text = None
@@ -152,12 +152,12 @@ def random_layout(
             box = _place(sprite, side, angle, aspect, rng)
             if box is None:
                 continue
-            home = int((box[1] + box[3] / 2) * GRID), int((box[0] + box[2] / 2) * GRID)
-            if home not in homes and all(_covered(box, other) < 0.16 for other in taken):
+            cell = int((box[1] + box[3] / 2) * GRID), int((box[0] + box[2] / 2) * GRID)
+            if cell not in cells and all(_covered(box, other) < 0.16 for other in taken):
                 taken.append(box)
-                homes.add(home)
-                things.append(
-                    Thing(
+                cells.add(cell)
+                placements.append(
+                    Placement(
                         sprite,
                         *box,
                         angle,
@@ -169,7 +169,7 @@ def random_layout(
                     )
                 )
                 break
-    return Layout(things, aspect, rng.getrandbits(32), plain)
+    return Layout(placements, aspect, rng.getrandbits(32), plain)
 
 
 def _place(
@@ -224,17 +224,17 @@ def _prepared(sprite: Sprite, color: str | None, brightness: float, side: int) -
     return Image.fromarray(rgba, "RGBA").convert("RGBa")
 
 
-def _drawn(thing: Thing, size: tuple[int, int]) -> Image.Image:
+def _drawn(placement: Placement, size: tuple[int, int]) -> Image.Image:
     """The thing's drawing as it is pasted, (width, height) = `size`: colored, lit, flipped, turned."""
     level = next((side for side in (48, 96, 160) if side >= 1.1 * max(size)), 256)  # few levels: the cache serves them
-    if thing.text is None:
-        image = _prepared(thing.sprite, thing.color, thing.brightness, level)
+    if placement.text is None:
+        image = _prepared(placement.sprite, placement.color, placement.brightness, level)
     else:
-        image = Image.fromarray(thing.sprite.rgba, "RGBA").convert("RGBa")  # a sign is drawn once
-    if thing.flip:
+        image = Image.fromarray(placement.sprite.rgba, "RGBA").convert("RGBa")  # a sign is drawn once
+    if placement.flip:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    if thing.angle:
-        image = image.rotate(thing.angle, Image.Resampling.BILINEAR, expand=True)
+    if placement.angle:
+        image = image.rotate(placement.angle, Image.Resampling.BILINEAR, expand=True)
     return image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0).convert("RGBA")
 
 
@@ -309,24 +309,24 @@ def paint(layout: Layout, size: tuple[int, int]) -> Scene | None:
     """Paint a layout at `size` (width, height).
 
     Returns:
-        The scene, or None where an object is hidden too much or two objects share a home cell.
+        The scene, or None where an object is hidden too much or two objects share a grid cell.
     """
     width, height = size
     rng = np.random.default_rng(layout.background)
     image = background(size, rng, layout.plain)
     owner = np.full((height, width), -1, np.int16)
     whole = []
-    for i, thing in enumerate(layout.things):
-        w, h = max(3, round(thing.width * width)), max(3, round(thing.height * height))
-        x, y = min(round(thing.x * width), width - w), min(round(thing.y * height), height - h)
-        sprite = _drawn(thing, (w, h))
+    for i, placement in enumerate(layout.placements):
+        w, h = max(3, round(placement.width * width)), max(3, round(placement.height * height))
+        x, y = min(round(placement.x * width), width - w), min(round(placement.y * height), height - h)
+        sprite = _drawn(placement, (w, h))
         alpha = sprite.getchannel("A")
-        if thing.shadow:
+        if placement.shadow:
             dx, dy = round(0.05 * w), round(0.07 * h)
             cast = (
                 alpha.resize((max(1, w // 4), max(1, h // 4)))
                 .resize((w, h), Image.Resampling.BILINEAR)
-                .point(_darker(thing.shadow))
+                .point(_darker(placement.shadow))
             )
             image.paste((20, 20, 25), (x + dx, y + dy), cast)
         image.paste(sprite, (x, y), alpha)
@@ -341,18 +341,18 @@ def paint(layout: Layout, size: tuple[int, int]) -> Scene | None:
     pixels = pixels * tint.astype(np.float32) + noise
     objects = []
     slices = ndimage.find_objects(owner + 1, max_label=len(whole))
-    for i, thing in enumerate(layout.things):
-        seen = _object(thing, owner, i, slices[i], whole[i])
+    for i, placement in enumerate(layout.placements):
+        seen = _object(placement, owner, i, slices[i], whole[i])
         if seen is None:
             return None
         objects.append(seen)
-    if len({o.home for o in objects}) < len(objects):
+    if len({o.cell for o in objects}) < len(objects):
         return None
-    return Scene(np.clip(pixels, 0, 255).astype(np.uint8), sorted(objects, key=lambda o: o.home))
+    return Scene(np.clip(pixels, 0, 255).astype(np.uint8), sorted(objects, key=lambda o: o.cell))
 
 
 def _object(
-    thing: Thing, owner: np.ndarray, i: int, where: tuple[slice, slice] | None, whole: int
+    placement: Placement, owner: np.ndarray, i: int, where: tuple[slice, slice] | None, whole: int
 ) -> SceneObject | None:
     if where is None:
         return None
@@ -363,10 +363,10 @@ def _object(
     y1, x1, y2, x2 = rows.start, columns.start, rows.stop, columns.stop
     mask = np.zeros(owner.shape, bool)
     mask[where] = crop
-    home = int((y1 + y2) / 2 / owner.shape[0] * GRID), int((x1 + x2) / 2 / owner.shape[1] * GRID)
+    cell = int((y1 + y2) / 2 / owner.shape[0] * GRID), int((x1 + x2) / 2 / owner.shape[1] * GRID)
     v, u = innermost(crop)
     return SceneObject(
-        thing.sprite.label, thing.color, thing.text, Box(x1, y1, x2, y2), Point(x1 + u, y1 + v), mask, home
+        placement.sprite.label, placement.color, placement.text, Box(x1, y1, x2, y2), Point(x1 + u, y1 + v), mask, cell
     )
 
 
@@ -394,6 +394,6 @@ def random_scene(
     while True:
         layout = random_layout(sprites, rng, max_objects, min_objects, max_classes, plain, signs, painted)
         at = size or (round(side * math.sqrt(layout.aspect)), round(side / math.sqrt(layout.aspect)))
-        scene = paint(layout, at) if layout.things else None
+        scene = paint(layout, at) if layout.placements else None
         if scene is not None:
             return scene

@@ -72,8 +72,8 @@ def test_the_constant_turns_are_one_token_each_and_any_request_survives(tokenize
         text = tokenizer.apply_chat_template(router_messages(query), tokenize=False, add_generation_prompt=True)
         ids = tokenizer(text)["input_ids"]
         assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text
-    assert len(training.Lessons(tokenizer).prompt("dog")) <= 11 + len(tokenizer(" dog")["input_ids"])
-    assert all(len(ids) == 3 for ids in training.Lessons(tokenizer).replies.values())
+    assert len(training.ExampleEncoder(tokenizer).prompt("dog")) <= 11 + len(tokenizer(" dog")["input_ids"])
+    assert all(len(ids) == 3 for ids in training.ExampleEncoder(tokenizer).replies.values())
 
 
 def test_the_template_is_that_of_the_released_router(tokenizer):

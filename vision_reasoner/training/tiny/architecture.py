@@ -26,9 +26,9 @@ PATCH = 14
 WIDTH = 256  # of the language model, and of the tokens between the two
 HEAD = 64
 NUMBERS = 7  # x1 y1 x2 y2 and the point's x y, in cells from the cell's centre; 1 where the object's centre is near
-NONE = len(CLASSES)
+NO_CLASS = len(CLASSES)
 NEAR = 0.75  # cells, in x and in y: what is near; the cells near an object's centre are one, two or four
-BLUR = 0.15  # in numbers: about as far as a tower's are off
+NUMBER_NOISE = 0.15  # in numbers: about as far as a tower's are off
 SURE, CLOSE = 0.55, 1.0  # cells between these know the object in any case; the tower itself decides if it is near
 
 VISION_CONFIG: dict[str, Any] = {
@@ -58,7 +58,7 @@ TEXT_CONFIG: dict[str, Any] = {
 }
 
 
-class Code:
+class ConceptCodebook:
     """The vectors of the vision tokens; every group is (n, WIDTH), all rows together are orthonormal."""
 
     def __init__(self) -> None:
@@ -76,23 +76,23 @@ class Code:
 
     def tokens(self, truth: "CellTruth", numbers: Tensor | None = None) -> Tensor:
         """The ideal tokens, (cells, WIDTH); or with other numbers than the truth's."""
-        there = (truth.label < NONE).float()[:, None]
+        there = (truth.label < NO_CLASS).float()[:, None]
         out = self.classes[truth.label] + there * ((truth.numbers if numbers is None else numbers) @ self.numbers)
         painted, written = truth.color >= 0, truth.company >= 0
         out[painted] += self.colors[truth.color[painted]]
         out[written] += self.companies[truth.company[written]]
         return out
 
-    def blurred(self, truth: "CellTruth") -> Tensor:
+    def noisy_tokens(self, truth: "CellTruth") -> Tensor:
         """Tokens as uncertain as a tower's: numbers are off, and where it is unsure what is near, chance decides.
 
         With ideal ones each cell could tell from its own offset whether it is a home. A language model that has learned
-        that fails with a tower that errs; it must see whether a cell before it claims the same object.
+        that fails with a tower that errs; it must see whether a cell before it objectness the same object.
         """
         numbers = truth.numbers.clone()
         tossed = torch.rand(len(numbers)) < 0.5
-        numbers[:, -1] = torch.where(truth.unsure, tossed, truth.near)
-        return self.tokens(truth, numbers + BLUR * torch.randn_like(numbers))
+        numbers[:, -1] = torch.where(truth.ambiguous, tossed, truth.near)
+        return self.tokens(truth, numbers + NUMBER_NOISE * torch.randn_like(numbers))
 
 
 class CellTruth:
@@ -111,9 +111,9 @@ class CellTruth:
     def __init__(self, scenes: Sequence[Sequence[SceneObject]], grid: int = GRID) -> None:
         """Of scenes painted at CELL pixels a cell, `grid` x `grid` cells each; objects may stick out."""
         shape = (len(scenes), grid, grid)
-        label, color, company, owner = (np.full(shape, v) for v in (NONE, -1, -1, -1))
+        label, color, company, owner = (np.full(shape, v) for v in (NO_CLASS, -1, -1, -1))
         numbers, near, close = np.zeros((*shape, NUMBERS), np.float32), np.zeros(shape, bool), np.zeros(shape, bool)
-        unsure = np.zeros(shape, bool)
+        ambiguous = np.zeros(shape, bool)
         mid = np.arange(grid) * CELL + CELL / 2
         first = 0
         for b, objects in enumerate(scenes):
@@ -135,7 +135,7 @@ class CellTruth:
                     x, y = mid[columns], mid[rows]
                     off = np.maximum(np.abs(x - (x1 + x2) / 2), np.abs(y - (y1 + y2) / 2))
                     close[b, rows, columns] = off <= CLOSE * CELL
-                    unsure[b, rows, columns] = (off > SURE * CELL) & (off <= CLOSE * CELL)
+                    ambiguous[b, rows, columns] = (off > SURE * CELL) & (off <= CLOSE * CELL)
                     answer = (*o.box.inclusive, *o.point)  # the numbers that the language model is to write
                     away = (np.array(answer) - np.stack([x, y] * 3, 1)) / CELL
                     numbers[b, rows, columns] = np.concatenate([away, np.full((len(rows), 1), part != "body")], 1)
@@ -149,43 +149,43 @@ class CellTruth:
             torch.from_numpy(v).flatten().long() for v in (label, color, company, owner)
         )
         self.numbers = torch.from_numpy(numbers).view(-1, NUMBERS)
-        self.near, self.close, self.unsure = (torch.from_numpy(v).flatten() for v in (near, close, unsure))
-        self.settle(self.numbers[:, -1])
+        self.near, self.close, self.ambiguous = (torch.from_numpy(v).flatten() for v in (near, close, ambiguous))
+        self.assign(self.numbers[:, -1])
 
-    def settle(self, claims: Tensor) -> None:
+    def assign(self, objectness: Tensor) -> None:
         """Each object's home becomes the first of the close cells that claim it, in reading order.
 
         Were it the cell that holds the centre, then a centre on a border would be a coin's toss, and the object listed
-        twice or never. Some cell always claims with certainty, and each can see whether one before it does.
+        twice or never. Some cell always objectness with certainty, and each can see whether one before it does.
 
         Args:
-            claims: (cells,), about 1 where the tokens say that an object's centre is near, about 0 elsewhere. Where
+            objectness: (cells,), about 1 where the tokens say that an object's centre is near, about 0 elsewhere. Where
                 none of an object's cells reaches 0.5, the highest counts.
         """
         cells = self.close.nonzero()[:, 0]
-        owner, value = self.owner[cells], claims[cells].clamp(max=0.5)
+        owner, value = self.owner[cells], objectness[cells].clamp(max=0.5)
         objects = int(self.owner.max()) + 1
         most = value.new_full((objects,), -torch.inf).scatter_reduce(0, owner, value, "amax")
         best = value == most[owner]
         first = cells.new_full((objects,), len(self.owner)).scatter_reduce(0, owner[best], cells[best], "amin")
-        self.home = torch.zeros_like(self.close)
-        self.home[first[first < len(self.owner)]] = True
+        self.responsible = torch.zeros_like(self.close)
+        self.responsible[first[first < len(self.owner)]] = True
 
-    def before(self) -> Tensor:
+    def previous_responsible(self) -> Tensor:
         """Of each home, in the order of the cells: the home before it of its class and scene, CELLS for the first."""
-        cells = self.home.nonzero()[:, 0]
-        kind = cells // CELLS * (NONE + 1) + self.label[cells]
+        cells = self.responsible.nonzero()[:, 0]
+        kind = cells // CELLS * (NO_CLASS + 1) + self.label[cells]
         same = torch.tril(kind[:, None] == kind, -1)
         last = (same * torch.arange(1, len(cells) + 1)).amax(1) - 1
         return torch.where(last < 0, CELLS, cells[last] % CELLS)
 
-    def settled(self, scenes: Sequence[Scene]) -> list[Scene]:
+    def assigned_scenes(self, scenes: Sequence[Scene]) -> list[Scene]:
         """The scenes that this is the truth of, their objects at these homes and in the order of these."""
-        at = {int(self.owner[cell]): int(cell) % CELLS for cell in self.home.nonzero()[:, 0]}
+        at = {int(self.owner[cell]): int(cell) % CELLS for cell in self.responsible.nonzero()[:, 0]}
         found, first = [], 0
         for scene in scenes:
-            objects = [replace(o, home=divmod(at[first + k], GRID)) for k, o in enumerate(scene.objects)]
-            found.append(replace(scene, objects=sorted(objects, key=lambda o: o.home)))
+            objects = [replace(o, cell=divmod(at[first + k], GRID)) for k, o in enumerate(scene.objects)]
+            found.append(replace(scene, objects=sorted(objects, key=lambda o: o.cell)))
             first += len(scene.objects)
         return found
 
@@ -203,7 +203,7 @@ def pixel_values(images: Sequence[np.ndarray], mean: float = 0.5, std: float = 0
     return x.reshape(-1, 3, 1, PATCH, PATCH).expand(-1, 3, 2, PATCH, PATCH).reshape(-1, 3 * 2 * PATCH * PATCH)
 
 
-def make_reasoner(tokenizer: Any, code: Code) -> Any:
+def make_reasoner(tokenizer: Any, codebook: ConceptCodebook) -> Any:
     """A Qwen2_5_VLForConditionalGeneration of this shape, with fresh weights and the code in its embedding."""
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
@@ -224,19 +224,19 @@ def make_reasoner(tokenizer: Any, code: Code) -> Any:
     model = Qwen2_5_VLForConditionalGeneration(config)
     model.generation_config.update(do_sample=False, temperature=None, top_p=None, top_k=None, **ends)
     window_attention.install(model.model.visual)
-    _write_code(model.get_input_embeddings().weight, tokenizer, code)
+    _write_code(model.get_input_embeddings().weight, tokenizer, codebook)
     return model
 
 
 @torch.no_grad()
-def _write_code(words: Tensor, tokenizer: Any, code: Code) -> None:
+def _write_code(words: Tensor, tokenizer: Any, codebook: ConceptCodebook) -> None:
     """Words of the code get its vectors, and numbers that are near each other begin near each other."""
     draw = torch.Generator().manual_seed(280)
     words.normal_(0, WIDTH**-0.5, generator=draw)
     for i in range(len(words)):
         text = tokenizer.decode([i]).strip()
-        if text in code.names:
-            words[i] = code.names[text] + 0.2 * words[i]
+        if text in codebook.names:
+            words[i] = codebook.names[text] + 0.2 * words[i]
     n, f = torch.linspace(0, 1, SIDE + 1)[:, None], 2 ** torch.arange(8).float()[None] * torch.pi
     waves = torch.cat([torch.sin(n * f), torch.cos(n * f), n, 1 - n], 1)
     waves = waves @ torch.randn(waves.shape[1], WIDTH, generator=draw)
@@ -246,7 +246,7 @@ def _write_code(words: Tensor, tokenizer: Any, code: Code) -> None:
         words[ids] = waves + 0.2 * WIDTH**-0.5 * torch.randn(1, WIDTH, generator=draw)
 
 
-def make_vision() -> torch.nn.Module:
+def make_vision_tower() -> torch.nn.Module:
     """The vision tower, with fresh weights."""
     from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVisionConfig
     from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel
@@ -257,7 +257,7 @@ def make_vision() -> torch.nn.Module:
     return tower
 
 
-def see(tower: Any, images: Sequence[np.ndarray]) -> Tensor:
+def encode_images(tower: Any, images: Sequence[np.ndarray]) -> Tensor:
     """(images * cells, WIDTH): the vision tokens of square images of one size, as the language model gets them."""
     weight = tower.patch_embed.proj.weight
     # the convolution over whole patches is a matrix product, and far faster as one

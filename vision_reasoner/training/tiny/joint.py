@@ -20,8 +20,22 @@ from vision_reasoner.errors import VisionReasonerError
 from vision_reasoner.scenes.art import load_sprites
 from vision_reasoner.scenes.requests import random_requests
 from vision_reasoner.scenes.scene import random_scene
-from vision_reasoner.training.tiny.architecture import SIDE, CellTruth, Code, loop, make_reasoner, see
-from vision_reasoner.training.tiny.language import SIGNS, SLIPS, STRANGE, Heads, Language, Teacher
+from vision_reasoner.training.tiny.architecture import (
+    SIDE,
+    CellTruth,
+    ConceptCodebook,
+    encode_images,
+    loop,
+    make_reasoner,
+)
+from vision_reasoner.training.tiny.language import (
+    NONSENSE_SHARE,
+    PREFIX_NOISE,
+    SIGNS,
+    AuxiliaryHeads,
+    ExampleEncoder,
+    LanguageObjective,
+)
 from vision_reasoner.training.tiny.tokenizer import build_processor
 from vision_reasoner.training.tiny.vision import vision_loss
 
@@ -67,21 +81,26 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--average goes with --export_only")
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    processor, code = build_processor(), Code()
-    model, heads = make_reasoner(processor.tokenizer, code), Heads()
+    processor, codebook = build_processor(), ConceptCodebook()
+    model, heads = make_reasoner(processor.tokenizer, codebook), AuxiliaryHeads()
     tower = model.model.visual
     modules: dict[str, torch.nn.Module] = {"tower": tower, "language": model.model.language_model, "heads": heads}
     load_weights(modules, [args.output_dir, *args.average])
     if not args.export_only:
-        language, sprites = Language(model, heads, Teacher(processor.tokenizer, SLIPS, STRANGE), code), load_sprites()
+        language, sprites = (
+            LanguageObjective(
+                model, heads, ExampleEncoder(processor.tokenizer, PREFIX_NOISE, NONSENSE_SHARE), codebook
+            ),
+            load_sprites(),
+        )
 
         def step_losses(step: int) -> loop.Losses:
             rng = random.Random(args.seed * 4_000_037 + step)
             scenes = [random_scene(sprites, rng, (SIDE, SIDE), signs=SIGNS) for _ in range(args.batch_size)]
-            tokens, truth = see(tower, [s.image for s in scenes]), CellTruth([s.objects for s in scenes])
-            seen, look = vision_loss(tokens, truth, code)
-            truth.settle(tokens.detach() @ code.numbers[-1])
-            scenes = truth.settled(scenes)
+            tokens, truth = encode_images(tower, [s.image for s in scenes]), CellTruth([s.objects for s in scenes])
+            seen, look = vision_loss(tokens, truth, codebook)
+            truth.assign(tokens.detach() @ codebook.numbers[-1])
+            scenes = truth.assigned_scenes(scenes)
             requests = [random_requests(s, rng, args.requests) for s in scenes]
             told, say = language.losses(scenes, requests, tokens, truth)
             return seen + told, {**look, **say}

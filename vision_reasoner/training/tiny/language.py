@@ -39,14 +39,14 @@ from vision_reasoner.training.tiny.architecture import (
     CELLS,
     CLOSE,
     HEAD,
-    NONE,
+    NO_CLASS,
     SIDE,
     WIDTH,
     CellTruth,
-    Code,
+    ConceptCodebook,
+    encode_images,
     loop,
     make_reasoner,
-    see,
 )
 from vision_reasoner.training.tiny.tokenizer import (
     FIRST,
@@ -66,15 +66,15 @@ FIND = 3  # the layer that looks; the one before finds the way there, the one af
 ATTENDING = (FIND - 1, FIND, FIND + 1)
 TAUGHT_HEADS = 2
 IGNORE = -100
-SLIPS = 0.1  # of the places that a training lesson lists
-STRANGE = 0.2  # of the requests, with a word that means nothing
+PREFIX_NOISE = 0.1  # of the places that a training lesson lists
+NONSENSE_SHARE = 0.2  # of the requests, with a word that means nothing
 LETTERS = "eeettaaooiinnsshhrrddlluucmwfgypbvkjxqz"  # of such a word; the common ones more often
 SIGNS = 0.25  # share of scenes with a company's sign, for names are the hardest to read
 ROOM = 300  # tokens for the requests of one image: the longest row of a batch decides what a step costs
 
 
 @dataclass
-class Lesson:
+class Example:
     """One request with its reply as tokens; every list has one entry per token of the reply.
 
     Attributes:
@@ -91,26 +91,32 @@ class Lesson:
     prompt: list[int]
     reply: list[int] = field(default_factory=list)
     read: list[int] = field(default_factory=list)
-    look: list[int] = field(default_factory=list)
-    asked: list[int] = field(default_factory=list)
-    nth: list[int] = field(default_factory=list)
-    via: list[int] = field(default_factory=list)
-    after: list[int] = field(default_factory=list)
+    target_cell: list[int] = field(default_factory=list)
+    class_id: list[int] = field(default_factory=list)
+    ordinal: list[int] = field(default_factory=list)
+    anchor: list[int] = field(default_factory=list)
+    previous_cell: list[int] = field(default_factory=list)
 
     def add(
-        self, ids: Sequence[int], look: int = -1, asked: int = -1, nth: int = -1, via: int = -1, after: int = -1
+        self,
+        ids: Sequence[int],
+        target_cell: int = -1,
+        class_id: int = -1,
+        ordinal: int = -1,
+        anchor: int = -1,
+        previous_cell: int = -1,
     ) -> None:
         for i in ids:
             self.reply.append(i)
             self.read.append(i)
-            self.look.append(look)
-            self.asked.append(asked)
-            self.nth.append(nth)
-            self.via.append(via)
-            self.after.append(after)
+            self.target_cell.append(target_cell)
+            self.class_id.append(class_id)
+            self.ordinal.append(ordinal)
+            self.anchor.append(anchor)
+            self.previous_cell.append(previous_cell)
 
 
-class Teacher:
+class ExampleEncoder:
     """Turns scenes and requests into lessons and batches of tensors; holds the tokenizer's ids.
 
     Args:
@@ -120,8 +126,8 @@ class Teacher:
         strange: share of the requests with a word that means nothing: people say more than the wordings here do.
     """
 
-    def __init__(self, tokenizer: Any, slips: float = 0.0, strange: float = 0.0) -> None:
-        self.tokenizer, self.slips, self.strange = tokenizer, slips, strange
+    def __init__(self, tokenizer: Any, prefix_noise: float = 0.0, nonsense_share: float = 0.0) -> None:
+        self.tokenizer, self.prefix_noise, self.nonsense_share = tokenizer, prefix_noise, nonsense_share
         self.known: dict[str, list[int]] = {}
         self.head = self.encode(
             "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|>"
@@ -137,7 +143,7 @@ class Teacher:
         self.middle = self.encode(MIDDLE)[0]
         texts = [tokenizer.decode([i]).strip() for i in range(len(tokenizer))]
         self.words = torch.tensor([text.isalpha() for text in texts])
-        names = Code().names
+        names = ConceptCodebook().names
         self.names = torch.tensor([text in names for text in texts])
         self.compounds = {name for name in names if " " in name}
 
@@ -149,89 +155,94 @@ class Teacher:
             self.known[text] = ids
         return self.known[text]
 
-    def lesson(self, scene: Scene, request: Request) -> Lesson:
+    def example(self, scene: Scene, request: Request) -> Example:
         objects = scene.objects
-        cell = [o.home[0] * GRID + o.home[1] for o in objects]
-        query = self._with_strange_word(request.query) if torch.rand(()) < self.strange else request.query
+        cell = [o.cell[0] * GRID + o.cell[1] for o in objects]
+        query = self._with_nonsense_word(request.query) if torch.rand(()) < self.nonsense_share else request.query
         if request.task is Task.VQA:
             assert request.answer is not None
             spans: tuple[Span, ...] = (request.answer,)
             text = query
         else:
             spans, text = request.thinking, VISION_REASONER.text_for(query)
-        lesson = Lesson(self.encode("<|vision_end|>") + self.encode(text) + self.tail)
+        example = Example(self.encode("<|vision_end|>") + self.encode(text) + self.tail)
         if request.task is not Task.VQA:
-            lesson.add(self.encode(THINK))
+            example.add(self.encode(THINK))
         said: dict[int, int] = {}  # the token with which the place of an object was said
         listed: dict[int, int] = {}  # cells of the list's objects by number
         for span in spans:
-            look, about, after = span.target, span.class_id, None
-            if span.ordinal is not None and look is not None:
-                after = listed[span.ordinal - 1] if span.ordinal else CELLS
-            if look is not None and look != NO_OBJECT:
-                about = objects[look].label if about is None else about
-                look = cell[look]
+            target_cell, about, previous_cell = span.target, span.class_id, None
+            if span.ordinal is not None and target_cell is not None:
+                previous_cell = listed[span.ordinal - 1] if span.ordinal else CELLS
+            if target_cell is not None and target_cell != NO_OBJECT:
+                about = objects[target_cell].label if about is None else about
+                target_cell = cell[target_cell]
                 if span.ordinal is not None:
-                    listed[span.ordinal] = look
-            via = None if span.anchor is None else cell[span.anchor]
-            told = (-1 if v is None else v for v in (look, about, span.ordinal, via, after))
-            lesson.add(self.encode(span.text), *told)
-            if span.ordinal is not None and lesson.reply[-1] in self.places and torch.rand(()) < self.slips:
+                    listed[span.ordinal] = target_cell
+            anchor = None if span.anchor is None else cell[span.anchor]
+            told = (-1 if v is None else v for v in (target_cell, about, span.ordinal, anchor, previous_cell))
+            example.add(self.encode(span.text), *told)
+            if span.ordinal is not None and example.reply[-1] in self.places and torch.rand(()) < self.prefix_noise:
                 assert span.target is not None
                 slip = self.encode(self._beside(objects[span.target]))
-                lesson.read[-len(slip) :] = slip
-            if span.target is not None and lesson.reply[-1] in self.places:
-                said[span.target] = CELLS + len(lesson.prompt) + len(lesson.reply) - 1
+                example.read[-len(slip) :] = slip
+            if span.target is not None and example.reply[-1] in self.places:
+                said[span.target] = CELLS + len(example.prompt) + len(example.reply) - 1
         if request.task is not Task.VQA:
-            self._answer(lesson, scene, request.targets, cell, said)
-        lesson.add([self.tokenizer.eos_token_id])
-        return lesson
+            self._answer(example, scene, request.targets, cell, said)
+        example.add([self.tokenizer.eos_token_id])
+        return example
 
-    def _with_strange_word(self, query: str) -> str:
+    def _with_nonsense_word(self, query: str) -> str:
         """The query with random letters among its first words; names of two words stay together."""
         words = query.split(" ")
-        strange = "".join(LETTERS[k] for k in torch.randint(len(LETTERS), (int(torch.randint(2, 10, ())),)))
+        nonsense = "".join(LETTERS[k] for k in torch.randint(len(LETTERS), (int(torch.randint(2, 10, ())),)))
         at = int(torch.randint(min(4, len(words)) + 1, ()))
         while 0 < at < len(words) and f"{words[at - 1]} {words[at]}".strip("?.,") in self.compounds:
             at -= 1
-        return " ".join([*words[:at], strange, *words[at:]])
+        return " ".join([*words[:at], nonsense, *words[at:]])
 
     def _beside(self, o: SceneObject) -> str:
         """The place of another cell that is close to the object's centre, if there is one."""
         across, down = (o.box.x1 + o.box.x2) / 2 / CELL, (o.box.y1 + o.box.y2) / 2 / CELL
         rows, columns = ([k for k in range(GRID) if abs(k + 0.5 - centre) <= CLOSE] for centre in (down, across))
-        cells = [(r, c) for r in rows for c in columns if (r, c) != o.home] or [o.home]
+        cells = [(r, c) for r in rows for c in columns if (r, c) != o.cell] or [o.cell]
         return place_of(cells[int(torch.randint(len(cells), ()))], SIDE)
 
-    def lessons(self, scene: Scene, requests: Sequence[Request]) -> list[Lesson]:
+    def examples(self, scene: Scene, requests: Sequence[Request]) -> list[Example]:
         """As many of the requests as there is ROOM for, the first in any case."""
-        kept: list[Lesson] = []
+        kept: list[Example] = []
         used = 0
         for request in requests:
-            lesson = self.lesson(scene, request)
-            length = len(lesson.prompt) + len(lesson.reply) - 1
+            example = self.example(scene, request)
+            length = len(example.prompt) + len(example.reply) - 1
             if not kept or used + length <= ROOM:
-                kept.append(lesson)
+                kept.append(example)
                 used += length
         return kept
 
     def _answer(
-        self, lesson: Lesson, scene: Scene, targets: Sequence[int], cell: list[int], said: dict[int, int]
+        self, example: Example, scene: Scene, targets: Sequence[int], cell: list[int], said: dict[int, int]
     ) -> None:
         if not targets:
-            lesson.add(self.encode(NOTHING), NO_OBJECT)
+            example.add(self.encode(NOTHING), NO_OBJECT)
         numbers: dict[int, int] = {}
         for k, i in enumerate(targets):
             o = scene.objects[i]
-            nth = numbers[o.label] = numbers.get(o.label, -1) + 1
-            here: dict[str, Any] = {"look": cell[i], "asked": o.label, "nth": nth, "via": said.get(i, -1)}
-            lesson.add(self.encode(NEXT if k else FIRST), **here)
+            ordinal = numbers[o.label] = numbers.get(o.label, -1) + 1
+            here: dict[str, Any] = {
+                "target_cell": cell[i],
+                "class_id": o.label,
+                "ordinal": ordinal,
+                "anchor": said.get(i, -1),
+            }
+            example.add(self.encode(NEXT if k else FIRST), **here)
             *inner, last = o.box.inclusive
-            lesson.add([*self.inner[inner].tolist(), int(self.last[last])], **here)
-            lesson.add(self.encode(MIDDLE), **here)
-            lesson.add([int(self.inner[o.point.x]), int(self.last[o.point.y])], **here)
+            example.add([*self.inner[inner].tolist(), int(self.last[last])], **here)
+            example.add(self.encode(MIDDLE), **here)
+            example.add([int(self.inner[o.point.x]), int(self.last[o.point.y])], **here)
         if targets:
-            lesson.add(self.encode(LAST), NO_OBJECT, scene.objects[targets[-1]].label)
+            example.add(self.encode(LAST), NO_OBJECT, scene.objects[targets[-1]].label)
 
 
 class Batch:
@@ -243,19 +254,21 @@ class Batch:
             with labels; look and after are cells, via is a place in the row.
     """
 
-    def __init__(self, teacher: Teacher, lessons: Sequence[Sequence[Lesson]]) -> None:
-        head = len(teacher.head)
-        length = head + CELLS + max(sum(len(x.prompt) + len(x.reply) - 1 for x in row) for row in lessons)
-        shape = len(lessons), length
+    def __init__(self, encoder: ExampleEncoder, examples: Sequence[Sequence[Example]]) -> None:
+        head = len(encoder.head)
+        length = head + CELLS + max(sum(len(x.prompt) + len(x.reply) - 1 for x in row) for row in examples)
+        shape = len(examples), length
         self.start = head
         self.ids = torch.zeros(shape, dtype=torch.long)
         self.labels = torch.full(shape, IGNORE)
-        self.look, self.asked, self.nth, self.via, self.after = (torch.full(shape, -1) for _ in range(5))
+        self.target_cell, self.class_id, self.ordinal, self.anchor, self.previous_cell = (
+            torch.full(shape, -1) for _ in range(5)
+        )
         part = torch.zeros(shape, dtype=torch.long)
         place = torch.zeros(shape, dtype=torch.long)
-        for b, row in enumerate(lessons):
-            self.ids[b, :head] = torch.tensor(teacher.head)
-            self.ids[b, head : head + CELLS] = teacher.image
+        for b, row in enumerate(examples):
+            self.ids[b, :head] = torch.tensor(encoder.head)
+            self.ids[b, head : head + CELLS] = encoder.image
             at = head + CELLS
             for k, x in enumerate(row, 1):
                 tokens = x.prompt + x.read[:-1]
@@ -265,15 +278,15 @@ class Batch:
                 place[b, at:end] = head + GRID + torch.arange(len(tokens))
                 for target, source in (
                     (self.labels, x.reply),
-                    (self.look, x.look),
-                    (self.asked, x.asked),
-                    (self.nth, x.nth),
-                    (self.via, x.via),
-                    (self.after, x.after),
+                    (self.target_cell, x.target_cell),
+                    (self.class_id, x.class_id),
+                    (self.ordinal, x.ordinal),
+                    (self.anchor, x.anchor),
+                    (self.previous_cell, x.previous_cell),
                 ):
                     target[b, first:end] = torch.tensor(source)
-                via = self.via[b, first:end]
-                via += torch.where(via < CELLS, head, at - CELLS) * (via >= 0)
+                anchor = self.anchor[b, first:end]
+                anchor += torch.where(anchor < CELLS, head, at - CELLS) * (anchor >= 0)
                 at = end
             part[b, at:] = -1
         place[:, :head] = torch.arange(head)
@@ -286,7 +299,7 @@ class Batch:
         self.mask = (same & causal)[:, None]
 
 
-class Heads(nn.Module):
+class AuxiliaryHeads(nn.Module):
     """What is asked of hidden states in training only; all of it in the model's own embedding."""
 
     def __init__(self) -> None:
@@ -296,7 +309,7 @@ class Heads(nn.Module):
         self.said_class, self.said_nth = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
         self.homes = nn.ModuleList(nn.Linear(WIDTH, 1) for _ in HOMES)
         self.read = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(2))
-        self.before, self.after = nn.Linear(WIDTH, CELLS + 1), nn.Linear(WIDTH, CELLS + 1)
+        self.before, self.previous_cell = nn.Linear(WIDTH, CELLS + 1), nn.Linear(WIDTH, CELLS + 1)
 
 
 def soft_number_loss(logp: Tensor, truth: Tensor, sigma: float = 1.5) -> Tensor:
@@ -305,11 +318,11 @@ def soft_number_loss(logp: Tensor, truth: Tensor, sigma: float = 1.5) -> Tensor:
     return -(w / w.sum(-1, keepdim=True) * logp).sum(-1).mean()
 
 
-class Language:
+class LanguageObjective:
     """The language model's losses on a batch of scenes; knows where in the network each part is taught."""
 
-    def __init__(self, model: Any, heads: Heads, teacher: Teacher, code: Code) -> None:
-        self.model, self.heads, self.teacher, self.code = model, heads, teacher, code
+    def __init__(self, model: Any, heads: AuxiliaryHeads, encoder: ExampleEncoder, codebook: ConceptCodebook) -> None:
+        self.model, self.heads, self.encoder, self.codebook = model, heads, encoder, codebook
         self.projected: dict[tuple[int, str], Tensor] = {}
         for layer in ATTENDING:
             attention = model.model.language_model.layers[layer].self_attn
@@ -332,7 +345,7 @@ class Language:
             tokens: (scenes * CELLS, WIDTH), seen or made from the truth.
             truth: of these cells.
         """
-        batch = Batch(self.teacher, [self.teacher.lessons(s, row) for s, row in zip(scenes, requests, strict=True)])
+        batch = Batch(self.encoder, [self.encoder.examples(s, row) for s, row in zip(scenes, requests, strict=True)])
         words = self.model.get_input_embeddings().weight
         embedded = self.model.get_input_embeddings()(batch.ids).clone()
         embedded[:, batch.start : batch.start + CELLS] = tokens.view(len(scenes), CELLS, WIDTH)
@@ -348,21 +361,21 @@ class Language:
         cells = [state[:, batch.start : batch.start + CELLS].reshape(-1, WIDTH) for state in h]
         turns = self.model.model.language_model.rotary_emb(embedded, batch.positions)
         turned = {layer: self._turned(layer, turns) for layer in ATTENDING}
-        look = torch.where(batch.look >= 0, batch.start + batch.look, batch.look)
-        before, listed = truth.before(), batch.after >= 0
-        place, follow = torch.full_like(truth.label, -1), torch.full_like(look, -1)
-        place[truth.home] = torch.where(before < CELLS, batch.start + before, NO_OBJECT)
+        target_cell = torch.where(batch.target_cell >= 0, batch.start + batch.target_cell, batch.target_cell)
+        before, listed = truth.previous_responsible(), batch.previous_cell >= 0
+        place, follow = torch.full_like(truth.label, -1), torch.full_like(target_cell, -1)
+        place[truth.responsible] = torch.where(before < CELLS, batch.start + before, NO_OBJECT)
         follow[:, batch.start : batch.start + CELLS] = place.view(-1, CELLS)
         parts = [
             self._reply(out.last_hidden_state.float(), batch),
             self._cells(words, cells[SEE], truth),
             *(self._homes(cells[i], head, truth) for i, head in zip(HOMES, self.heads.homes, strict=True)),
-            self._order("before", self.heads.before(self._norm(cells[FIND + 1][truth.home])), before),
-            self._order("after", self.heads.after(self._norm(h[FIND][listed])), batch.after[listed]),
+            self._order("before", self.heads.before(self._norm(cells[FIND + 1][truth.responsible])), before),
+            self._order("after", self.heads.previous_cell(self._norm(h[FIND][listed])), batch.previous_cell[listed]),
             self._text(words, h[TELL], batch),
-            self._look("via", turned[FIND - 1], batch.via, batch),
+            self._look("via", turned[FIND - 1], batch.anchor, batch),
             self._look("follow", turned[FIND], follow, batch, slice(TAUGHT_HEADS, 2 * TAUGHT_HEADS)),
-            *(self._look(f"look{i}", turned[i], look, batch) for i in (FIND, FIND + 1)),
+            *(self._look(f"look{i}", turned[i], target_cell, batch) for i in (FIND, FIND + 1)),
             *(self._read(h[FIND + 1 + i], head, batch, truth) for i, head in enumerate(self.heads.read)),
         ]
         seen = {k: v.item() for _, values in parts for k, v in values.items()}
@@ -381,9 +394,9 @@ class Language:
         y = batch.labels[keep]
         logp = self.model.lm_head(hidden[keep]).log_softmax(-1)
         nll = -logp.gather(1, y[:, None])[:, 0]
-        t = self.teacher
+        t = self.encoder
         count = (y >= t.count) & (y <= t.count + MOST)
-        looks = batch.look[keep]
+        looks = batch.target_cell[keep]
         right = logp.argmax(1) == y
         loss, number, errors = nll.new_zeros(()), torch.zeros_like(count), []
         for ids in (t.inner, t.last):
@@ -407,16 +420,18 @@ class Language:
 
     def _cells(self, words: Tensor, cells: Tensor, truth: CellTruth) -> tuple[Tensor, dict[str, Tensor]]:
         """A middle layer knows each cell's class and place, and its object's box and point."""
-        there = truth.label < NONE
+        there = truth.label < NO_CLASS
         step = torch.arange(GRID) * CELL + CELL / 2
         centre = torch.stack([step[None].expand(GRID, GRID), step[:, None].expand(GRID, GRID)], -1).view(1, -1, 2)
         centre = centre.expand(len(cells) // CELLS, -1, -1).reshape(-1, 2)
         where = (truth.numbers[:, :6] * CELL + centre.repeat(1, 3)).clamp(0, SIDE)
         h = self._norm(cells)
-        logits = torch.cat([self.heads.seen_class(h) @ self.code.classes[:NONE].T * 6, self.heads.seen_none(h)], 1)
+        logits = torch.cat(
+            [self.heads.seen_class(h) @ self.codebook.classes[:NO_CLASS].T * 6, self.heads.seen_none(h)], 1
+        )
         # a third of the empty cells is enough to know their place
         some = there | (torch.rand(len(cells)) < 0.3)
-        guess = self.heads.seen_numbers(h[some]).view(-1, 8, WIDTH) @ self._unit(words, self.teacher.inner)
+        guess = self.heads.seen_numbers(h[some]).view(-1, 8, WIDTH) @ self._unit(words, self.encoder.inner)
         guess = guess.log_softmax(-1)
         loss = F.cross_entropy(logits, truth.label) + soft_number_loss(guess[:, 6:], centre[some])
         seen = {}
@@ -429,8 +444,10 @@ class Language:
     def _homes(self, cells: Tensor, head: nn.Module, truth: CellTruth) -> tuple[Tensor, dict[str, Tensor]]:
         """Each cell knows whether it is where its object is listed."""
         homes = head(self._norm(cells))[:, 0]
-        loss = 10.0 * F.binary_cross_entropy_with_logits(homes, truth.home.float())  # few cells are one
-        return loss, {"home": 2 * ((homes > 0) & truth.home).sum() / ((homes > 0).sum() + truth.home.sum())}
+        loss = 10.0 * F.binary_cross_entropy_with_logits(homes, truth.responsible.float())  # few cells are one
+        return loss, {
+            "home": 2 * ((homes > 0) & truth.responsible).sum() / ((homes > 0).sum() + truth.responsible.sum())
+        }
 
     def _order(self, name: str, logits: Tensor, cells: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Homes know which one of their class is before them, and a list's tokens after which one they are."""
@@ -440,21 +457,21 @@ class Language:
 
     def _text(self, words: Tensor, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Every token of a reply knows which class it is about, and the number of the object it writes."""
-        about, writing = batch.asked >= 0, batch.nth >= 0
+        about, writing = batch.class_id >= 0, batch.ordinal >= 0
         if not about.any():
             return hidden.new_zeros(()), {}
-        said = self.heads.said_class(self._norm(hidden[about])) @ self.code.classes.T * 6
-        loss = F.cross_entropy(said, batch.asked[about])
-        seen = {"asked": (said.argmax(1) == batch.asked[about]).float().mean()}
+        said = self.heads.said_class(self._norm(hidden[about])) @ self.codebook.classes.T * 6
+        loss = F.cross_entropy(said, batch.class_id[about])
+        seen = {"asked": (said.argmax(1) == batch.class_id[about]).float().mean()}
         if writing.any():
-            told, right = self._number(words, self.heads.said_nth(self._norm(hidden[writing])), batch.nth[writing])
+            told, right = self._number(words, self.heads.said_nth(self._norm(hidden[writing])), batch.ordinal[writing])
             loss, seen = loss + told, {**seen, "said nth": right}
         return loss, seen
 
-    def _number(self, words: Tensor, said: Tensor, nth: Tensor) -> tuple[Tensor, Tensor]:
+    def _number(self, words: Tensor, said: Tensor, ordinal: Tensor) -> tuple[Tensor, Tensor]:
         """Loss and accuracy of saying which of the objects of a class it is."""
-        logits = said @ self._unit(words, slice(self.teacher.count, self.teacher.count + MOST + 1))
-        return F.cross_entropy(logits, nth), (logits.argmax(1) == nth).float().mean()
+        logits = said @ self._unit(words, slice(self.encoder.count, self.encoder.count + MOST + 1))
+        return F.cross_entropy(logits, ordinal), (logits.argmax(1) == ordinal).float().mean()
 
     def _turned(self, layer: int, turns: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """A layer's queries and keys, (scenes, heads, length, HEAD) each, turned by their positions."""
@@ -490,14 +507,14 @@ class Language:
         self, hidden: Tensor, head: nn.Module, batch: Batch, truth: CellTruth
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Every token of a reply that looks at a cell knows the class, color and company there."""
-        rows, at = (batch.look >= 0).nonzero(as_tuple=True)
-        cells = rows * CELLS + batch.look[rows, at]
+        rows, at = (batch.target_cell >= 0).nonzero(as_tuple=True)
+        cells = rows * CELLS + batch.target_cell[rows, at]
         said = head(self._norm(hidden[rows, at]))
         loss, seen = hidden.new_zeros(()), {}
         groups = (
-            ("class", truth.label, self.code.classes),
-            ("color", truth.color, self.code.colors),
-            ("company", truth.company, self.code.companies),
+            ("class", truth.label, self.codebook.classes),
+            ("color", truth.color, self.codebook.colors),
+            ("company", truth.company, self.codebook.companies),
         )
         for name, index, vectors in groups:
             due = index[cells]
@@ -517,10 +534,10 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    tokenizer, code, sprites = build_tokenizer(), Code(), load_sprites()
-    model, heads = make_reasoner(tokenizer, code), Heads()
+    tokenizer, codebook, sprites = build_tokenizer(), ConceptCodebook(), load_sprites()
+    model, heads = make_reasoner(tokenizer, codebook), AuxiliaryHeads()
     model.model.visual.requires_grad_(False)
-    language = Language(model, heads, Teacher(tokenizer, SLIPS, STRANGE), code)
+    language = LanguageObjective(model, heads, ExampleEncoder(tokenizer, PREFIX_NOISE, NONSENSE_SHARE), codebook)
     if args.seen and not loop.resume(args.output_dir / "vision.pt", {"tower": model.model.visual}):
         raise VisionReasonerError(
             f"no vision tower in {args.output_dir}: run `python -m vision_reasoner.training.tiny.vision` first"
@@ -533,12 +550,12 @@ def main(argv: list[str] | None = None) -> int:
         truth = CellTruth([s.objects for s in scenes])
         if args.seen:
             with torch.no_grad():
-                tokens = see(model.model.visual, [s.image for s in scenes])
+                tokens = encode_images(model.model.visual, [s.image for s in scenes])
         else:
-            tokens = code.blurred(truth)
+            tokens = codebook.noisy_tokens(truth)
             tokens = tokens + 0.02 * torch.randn_like(tokens)
-        truth.settle(tokens @ code.numbers[-1])
-        scenes = truth.settled(scenes)
+        truth.assign(tokens @ codebook.numbers[-1])
+        scenes = truth.assigned_scenes(scenes)
         requests = [random_requests(s, rng, args.requests) for s in scenes]
         return language.losses(scenes, requests, tokens, truth)
 

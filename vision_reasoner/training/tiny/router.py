@@ -78,11 +78,11 @@ def random_unpainted_scene(rng: random.Random, max_objects: int = 12) -> Scene:
     if SIGN in labels:
         chosen = [SIGN, *(label for label in chosen if label != SIGN)]
     rng.shuffle(chosen)
-    homes = sorted(rng.sample(range(GRID * GRID), len(chosen)))
+    positions = sorted(rng.sample(range(GRID * GRID), len(chosen)))
     mask = np.zeros((side, side), bool)
     objects = []
-    for label, home in zip(chosen, homes, strict=True):
-        row, column = divmod(home, GRID)
+    for label, position in zip(chosen, positions, strict=True):
+        row, column = divmod(position, GRID)
         x, y = column * cell + cell // 2, row * cell + cell // 2
         w, h = rng.randint(4, 60), rng.randint(4, 60)
         box = Box(max(0, x - w), max(0, y - h), min(side, x + w), min(side, y + h))
@@ -196,10 +196,10 @@ def make_model(tokenizer: Any) -> Any:
 
 
 # ids (group, length), padded on the right; at (group, 3), the places whose next token is the reply's; those (group, 3)
-Lesson = tuple[Tensor, Tensor, Tensor]
+Group = tuple[Tensor, Tensor, Tensor]
 
 
-class Lessons:
+class ExampleEncoder:
     """Turns requests and their categories into tensors."""
 
     def __init__(self, tokenizer: Any) -> None:
@@ -218,30 +218,30 @@ class Lessons:
         finally:
             bpe.dropout = None
 
-    def batch(self, rng: random.Random, n: int) -> list[Lesson]:
+    def batch(self, rng: random.Random, n: int) -> list[Group]:
         """`n` requests to train on, in groups of similar length."""
-        lessons = []
+        examples = []
         for _ in range(n):
             query, category = random_request(rng)
-            lessons.append((self.prompt(query, SPLIT if rng.random() < SPLIT_SHARE else 0.0), self.replies[category]))
-        lessons.sort(key=lambda lesson: len(lesson[0]))
-        return [self._group(lessons[i : i + GROUP]) for i in range(0, n, GROUP)]
+            examples.append((self.prompt(query, SPLIT if rng.random() < SPLIT_SHARE else 0.0), self.replies[category]))
+        examples.sort(key=lambda example: len(example[0]))
+        return [self._group(examples[i : i + GROUP]) for i in range(0, n, GROUP)]
 
-    def _group(self, lessons: Sequence[tuple[list[int], list[int]]]) -> Lesson:
-        rows = [torch.tensor(prompt + reply[:-1]) for prompt, reply in lessons]
+    def _group(self, examples: Sequence[tuple[list[int], list[int]]]) -> Group:
+        rows = [torch.tensor(prompt + reply[:-1]) for prompt, reply in examples]
         ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.tokenizer.pad_token_id)
-        at = [[len(prompt) - 1 + i for i in range(len(reply))] for prompt, reply in lessons]
-        return ids, torch.tensor(at), torch.tensor([reply for _, reply in lessons])
+        at = [[len(prompt) - 1 + i for i in range(len(reply))] for prompt, reply in examples]
+        return ids, torch.tensor(at), torch.tensor([reply for _, reply in examples])
 
 
-def losses(model: Any, lessons: Sequence[Lesson]) -> loop.Losses:
+def losses(model: Any, examples: Sequence[Group]) -> loop.Losses:
     """Cross-entropy of the replies' tokens; padding on the right is never looked at by what stands left of it."""
-    predicted, said = [], []
-    for ids, at, reply in lessons:
+    predicted, replies = [], []
+    for ids, at, reply in examples:
         hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state
         predicted.append(model.lm_head(hidden.gather(1, at[..., None].expand(-1, -1, hidden.shape[-1]))))
-        said.append(reply)
-    logits, truth = torch.cat(predicted), torch.cat(said)
+        replies.append(reply)
+    logits, truth = torch.cat(predicted), torch.cat(replies)
     loss = F.cross_entropy(logits.flatten(0, 1), truth.flatten(), label_smoothing=0.02)
     right = (logits.argmax(-1) == truth).all(1).float().mean()
     return loss, {"loss": loss.item(), "right": right.item()}
@@ -329,11 +329,11 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     torch.manual_seed(args.seed)
     tokenizer = build_tokenizer(args.seed, CORPUS)
-    model, lessons = make_model(tokenizer), Lessons(tokenizer)
+    model, examples = make_model(tokenizer), ExampleEncoder(tokenizer)
 
     def step_losses(step: int) -> loop.Losses:
         rng = random.Random(args.seed * 2_000_003 + step)
-        return losses(model, lessons.batch(rng, args.batch_size))
+        return losses(model, examples.batch(rng, args.batch_size))
 
     loop.train("router", {"router": model}, step_losses, args)
     if loop.processes()[0] == 0:

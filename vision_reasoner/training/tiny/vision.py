@@ -26,16 +26,16 @@ from vision_reasoner.scenes.classes import CLASSES
 from vision_reasoner.scenes.scene import GRID, Scene, SceneObject, random_scene
 from vision_reasoner.training.tiny.architecture import (
     CELL,
-    NONE,
+    NO_CLASS,
     PATCH,
     SIDE,
     VISION_CONFIG,
     CellTruth,
-    Code,
+    ConceptCodebook,
+    encode_images,
     loop,
-    make_vision,
+    make_vision_tower,
     pixel_values,
-    see,
 )
 
 FRESH = 16  # new scenes per step; with fewer, the tower learns them by heart
@@ -49,7 +49,7 @@ MIN_SHOWN = 0.3  # of a patch must be an object's for it to show the object
 SHARPNESS = 8.0  # of the class logits that are read from a token's products with the code's unit vectors
 
 
-def vision_loss(tokens: Tensor, truth: CellTruth, code: Code) -> loop.Losses:
+def vision_loss(tokens: Tensor, truth: CellTruth, codebook: ConceptCodebook) -> loop.Losses:
     """How far the tokens are from the ideal ones: class, color, company, numbers, and the plain distance.
 
     Args:
@@ -57,27 +57,30 @@ def vision_loss(tokens: Tensor, truth: CellTruth, code: Code) -> loop.Losses:
         truth: of the same cells.
         code: the vectors the tokens should be made of.
     """
-    numbers = tokens @ code.numbers.T
-    there, near = truth.label < NONE, truth.near
-    logits = tokens @ code.classes.T * SHARPNESS
+    numbers = tokens @ codebook.numbers.T
+    there, near = truth.label < NO_CLASS, truth.near
+    logits = tokens @ codebook.classes.T * SHARPNESS
     wrong = F.cross_entropy(logits, truth.label, reduction="none")
     off = (numbers - truth.numbers)[there, :-1]
-    claims = (numbers[:, -1] - 0.5) * SHARPNESS
+    objectness = (numbers[:, -1] - 0.5) * SHARPNESS
     # where it is unsure what is near, the tower is held to what it says: a claim in between could be read either way
-    claiming = torch.where(truth.unsure, claims.detach() > 0, near)
-    claimed = F.binary_cross_entropy_with_logits(claims, claiming.float())
+    positive = torch.where(truth.ambiguous, objectness.detach() > 0, near)
+    objectness_loss = F.binary_cross_entropy_with_logits(objectness, positive.float())
     # weighed so that none drowns the others: what things are is by far the slowest to learn, then where they end
     parts = [(1.0, wrong[near]), (0.3, wrong[there & ~near]), (0.2, wrong[~there])]
-    loss = torch.stack([weight * part.mean() for weight, part in parts if len(part)]).sum() + 4.0 * claimed
+    loss = torch.stack([weight * part.mean() for weight, part in parts if len(part)]).sum() + 4.0 * objectness_loss
     loss = loss + 3.0 * F.smooth_l1_loss(off, torch.zeros_like(off), beta=0.1)
-    loss = loss + 0.05 * ((tokens - code.tokens(truth)) ** 2).sum(1).mean()
+    loss = loss + 0.05 * ((tokens - codebook.tokens(truth)) ** 2).sum(1).mean()
     seen = {
-        "class": (logits[near][:, :NONE].argmax(1) == truth.label[near]).float().mean().item(),
+        "class": (logits[near][:, :NO_CLASS].argmax(1) == truth.label[near]).float().mean().item(),
         "sides": off.abs()[near[there]].mean().item() * CELL,
-        "near": (2 * ((claims > 0) & claiming).sum() / ((claims > 0).sum() + claiming.sum())).item(),
-        "torn": (claims[truth.close].abs() < SHARPNESS / 4).float().mean().item(),
+        "near": (2 * ((objectness > 0) & positive).sum() / ((objectness > 0).sum() + positive.sum())).item(),
+        "torn": (objectness[truth.close].abs() < SHARPNESS / 4).float().mean().item(),
     }
-    for name, index, vectors in (("color", truth.color, code.colors), ("company", truth.company, code.companies)):
+    for name, index, vectors in (
+        ("color", truth.color, codebook.colors),
+        ("company", truth.company, codebook.companies),
+    ):
         where = (index >= 0) & near
         if where.any():
             guess = tokens[where] @ vectors.T * SHARPNESS
@@ -97,7 +100,7 @@ class PatchTruth:
     def __init__(self, views: Sequence[Sequence[SceneObject]], cells: int) -> None:
         """Of views of `cells` x `cells` cells."""
         n = cells * CELL // PATCH
-        label, sides = np.full((len(views), n, n), NONE), np.zeros((len(views), n, n, 4), np.float32)
+        label, sides = np.full((len(views), n, n), NO_CLASS), np.zeros((len(views), n, n, 4), np.float32)
         mid = np.arange(n) * PATCH + PATCH / 2
         for b, objects in enumerate(views):
             most = np.full((n, n), MIN_SHOWN)
@@ -126,7 +129,7 @@ class PatchHead(nn.Module):
 
     def __init__(self, tower: Any) -> None:
         super().__init__()
-        self.linear = nn.Linear(VISION_CONFIG["hidden_size"], NONE + 1 + 4)
+        self.linear = nn.Linear(VISION_CONFIG["hidden_size"], NO_CLASS + 1 + 4)
         self.patches = torch.empty(0)
         tower.blocks[ASKED_BLOCK].register_forward_hook(self._keep)
 
@@ -137,15 +140,15 @@ class PatchHead(nn.Module):
     def loss(self, truth: PatchTruth) -> loop.Losses:
         """Of the views that the tower saw last."""
         said = self.linear(F.rms_norm(self.patches, self.patches.shape[-1:]))
-        wrong = F.cross_entropy(said[:, : NONE + 1], truth.label, reduction="none")
-        there = truth.label < NONE
-        off = (said[:, NONE + 1 :] - truth.sides)[there]
+        wrong = F.cross_entropy(said[:, : NO_CLASS + 1], truth.label, reduction="none")
+        there = truth.label < NO_CLASS
+        off = (said[:, NO_CLASS + 1 :] - truth.sides)[there]
         loss = (
             wrong[there].mean()
             + 0.3 * wrong[~there].mean()
             + 3.0 * F.smooth_l1_loss(off, torch.zeros_like(off), beta=0.1)
         )
-        right = (said[there][:, :NONE].argmax(1) == truth.label[there]).float().mean()
+        right = (said[there][:, :NO_CLASS].argmax(1) == truth.label[there]).float().mean()
         return loss, {"patch class": right.item(), "patch sides": off.abs().mean().item() * CELL}
 
 
@@ -193,7 +196,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    tower, code, sprites = make_vision(), Code(), load_sprites()
+    tower, codebook, sprites = make_vision_tower(), ConceptCodebook(), load_sprites()
     whiten(tower, [random_scene(sprites, random.Random(i), (SIDE, SIDE)).image for i in range(50)])
     head = PatchHead(tower)
     paintable = [found if c.paintable else [] for found, c in zip(sprites, CLASSES, strict=True)]
@@ -223,8 +226,8 @@ def main(argv: list[str] | None = None) -> int:
             ]
             n = args.batch_size * {2: 12, 3: 6, SIGN_CELLS: 3}[cells]
             views = [detail(s, o, cells, rng) for s, o in rng.sample(every, min(n, len(every)))]
-        tokens = see(tower, [image for image, _ in views])
-        loss, seen = vision_loss(tokens, CellTruth([objects for _, objects in views], cells), code)
+        tokens = encode_images(tower, [image for image, _ in views])
+        loss, seen = vision_loss(tokens, CellTruth([objects for _, objects in views], cells), codebook)
         asked, said = head.loss(PatchTruth([objects for _, objects in views], cells))
         seen = {f"{k}{cells}" if k in ("class", "near", "sides") else k: v for k, v in seen.items()}
         return loss + asked, {**seen, **said}
