@@ -104,7 +104,7 @@ def no_umbrella(sprites: Sprites) -> Layout:
 def crowd(sprites: Sprites) -> Layout:
     """Twenty things of five classes."""
     for seed in range(1000):
-        layout = random_layout(sprites, random.Random(seed), 20, 20)
+        layout = random_layout(sprites, random.Random(seed), max_objects=20, min_objects=20)
         kinds = {t.sprite.label for t in layout.placements}
         if len(layout.placements) == 20 and len(kinds) == 5 and SIGN not in kinds:
             return Layout(layout.placements, ASPECT, WALL)

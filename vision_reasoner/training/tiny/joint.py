@@ -96,7 +96,7 @@ def main(argv: list[str] | None = None) -> int:
 
         def step_losses(step: int) -> loop.Losses:
             rng = random.Random(args.seed * 4_000_037 + step)
-            scenes = [random_scene(sprites, rng, (SIDE, SIDE), signs=SIGNS) for _ in range(args.batch_size)]
+            scenes = [random_scene(sprites, rng, (SIDE, SIDE), sign_share=SIGNS) for _ in range(args.batch_size)]
             tokens, truth = encode_images(tower, [s.image for s in scenes]), CellTruth([s.objects for s in scenes])
             seen, look = vision_loss(tokens, truth, codebook)
             truth.assign(tokens.detach() @ codebook.numbers[-1])

@@ -546,7 +546,9 @@ def main(argv: list[str] | None = None) -> int:
     def step_losses(step: int) -> loop.Losses:
         rng = random.Random(args.seed * 2_000_003 + step)
         most = min(12, 4 + step // 60)  # few objects first
-        scenes = [random_scene(sprites, rng, (SIDE, SIDE), most, signs=SIGNS) for _ in range(args.batch_size)]
+        scenes = [
+            random_scene(sprites, rng, (SIDE, SIDE), max_objects=most, sign_share=SIGNS) for _ in range(args.batch_size)
+        ]
         truth = CellTruth([s.objects for s in scenes])
         if args.seen:
             with torch.no_grad():

@@ -156,7 +156,7 @@ def main(argv: list[str] | None = None) -> int:
 
     def step_losses(step: int) -> loop.Losses:
         rng = random.Random(args.seed * 3_000_017 + step)
-        scenes = [random_scene(sprites, rng, (IMAGE_SIZE, IMAGE_SIZE), 12) for _ in range(args.batch_size)]
+        scenes = [random_scene(sprites, rng, (IMAGE_SIZE, IMAGE_SIZE), max_objects=12) for _ in range(args.batch_size)]
         return losses(model, scenes, rng)
 
     loop.train("segmenter", {"segmenter": model}, step_losses, args)

@@ -206,7 +206,16 @@ def main(argv: list[str] | None = None) -> int:
         rng = random.Random(args.seed * 1_000_003 + i)
         plain = rng.random() > i / FRESH / args.plain_steps
         chosen = paintable if rng.random() < PAINTABLE else sprites
-        return random_scene(chosen, rng, (SIDE, SIDE), 14, 1, 14, plain, SIGNS, PAINTED)
+        return random_scene(
+            chosen,
+            rng,
+            (SIDE, SIDE),
+            max_objects=14,
+            max_classes=14,
+            plain=plain,
+            sign_share=SIGNS,
+            painted_share=PAINTED,
+        )
 
     def step_losses(step: int) -> loop.Losses:
         first = (step + 1) * FRESH - (FRESH if pool else POOL)
