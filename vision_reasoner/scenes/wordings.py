@@ -1,11 +1,11 @@
-"""What people ask of a picture, as data: word lists, phrases, and the rules by which `instructions` joins them.
+"""Requests about an image, as data: word lists, phrases, and the grammar that `instructions` samples from.
 
-A line "= name" begins a rule; every line under it is one way to say it, or several divided by "|". In it `{name}` stands
-for another rule or list, `(a|b)` for a choice, `[a]` for something that may be left out. A rule without a name is where
-a request begins. What is said twice is meant twice as often.
+A line "= name" starts a rule; every line below it is an alternative, or several separated by "|". In an alternative,
+`{name}` refers to another rule or list, `(a|b)` is a choice and `[a]` is optional. The rule without a name is the start
+symbol. An alternative that is listed twice is twice as likely.
 """
 
-# ruff: noqa: E501  (one way to say it is one line, however long)
+# ruff: noqa: E501  (one alternative is one line, however long)
 
 from vision_reasoner.models.router import COUNTING, EDITING, OBJECTS, QUESTION
 

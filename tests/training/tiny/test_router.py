@@ -34,7 +34,7 @@ def test_every_answer_is_read_as_its_category():
 def test_every_slot_of_the_grammar_has_a_rule_or_a_list():
     for category in instructions.CATEGORIES:
         rules = instructions.PHRASES | instructions.REQUESTS[category]
-        known = {*rules, *instructions.LISTS, *instructions.MADE}
+        known = {*rules, *instructions.LISTS, *instructions.COMPUTED_SLOTS}
         for lines in rules.values():
             for line in lines:
                 assert set(re.findall(r"\{(\w+)\}", line)) <= known, line

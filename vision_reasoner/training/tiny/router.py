@@ -141,7 +141,7 @@ def random_request(rng: random.Random) -> tuple[str, int]:
         if rng.random() < SCENE_SHARE:
             request = rng.choice(scene_requests(rng, held_out=False))
             category = CATEGORY_OF[request.task]
-            query = request.query if rng.random() < 0.5 else instructions.roughen(request.query, category, rng)
+            query = request.query if rng.random() < 0.5 else instructions.add_typing_noise(request.query, category, rng)
         else:
             category = rng.choices(list(SHARES), list(SHARES.values()))[0]
             query = instructions.random_instruction(category, rng)
