@@ -1,8 +1,11 @@
-"""The images of the README, composed by hand and painted by the scene generator, with their ground truth.
+"""The README's example images, composed by hand and painted by the scene generator, with their ground truth.
 
-python -m vision_reasoner.scenes.assets        # writes assets/*.png and assets/ground_truth.json
+    python -m vision_reasoner.scenes.assets        # writes assets/*.png and assets/ground_truth.json
+
+It needs the drawings: `python -m vision_reasoner.scenes.art`.
 """
 
+import argparse
 import json
 import random
 import sys
@@ -14,14 +17,15 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from vision_reasoner.cli import make_parser
-from vision_reasoner.errors import VisionReasonerError
+from vision_reasoner.cli import make_parser, run_command
+from vision_reasoner.errors import ExitCode, VisionReasonerError
 from vision_reasoner.scenes.art import Sprite, load_sprites
 from vision_reasoner.scenes.classes import CLASS_INDEX, SIGN
 from vision_reasoner.scenes.scene import Layout, Placement, Scene, paint, random_layout, sign
 
 SIZE = (640, 480)
 ASPECT = SIZE[0] / SIZE[1]
+LIGHT, SHADOW = 0.95, 0.35  # of all objects
 SKY, TABLE, MEADOW, STREET, ROOM, WALL = 1628, 8225, 1282, 4506, 10204, 438  # seeds of backgrounds, picked by eye
 Sprites = Sequence[Sequence[Sprite]]
 
@@ -29,12 +33,12 @@ Sprites = Sequence[Sequence[Sprite]]
 def centered(
     sprite: Sprite, x: float, y: float, longer: float, color: str | None = None, text: str | None = None
 ) -> Placement:
-    """A thing with its centre at (x, y) and its longer side `longer`, all relative to the image's width or height."""
+    """An object with its center at (x, y) and longer side `longer`, all relative to the image's width or height."""
     height, width = sprite.rgba.shape[:2]
     w, h = width / SIZE[0], height / SIZE[1]
     scale = longer / max(w, h)
     return Placement(
-        sprite, x - w * scale / 2, y - h * scale / 2, w * scale, h * scale, 0.0, False, color, text, 0.95, 0.35
+        sprite, x - w * scale / 2, y - h * scale / 2, w * scale, h * scale, 0.0, False, color, text, LIGHT, SHADOW
     )
 
 
@@ -59,7 +63,7 @@ def donuts(sprites: Sprites) -> Layout:
 
 
 def stand_higher(sprites: Sprites) -> Layout:
-    """A woman and a ladder among other things."""
+    """A woman and a ladder among other objects."""
     return Layout(
         [
             centered(first(sprites, "tree"), 0.14, 0.32, 0.42),
@@ -74,7 +78,7 @@ def stand_higher(sprites: Sprites) -> Layout:
 
 
 def company_name(sprites: Sprites) -> Layout:
-    """A sign with a company's name, and what stands around it."""
+    """A sign with a company's name, and what is around it."""
     board = sign("LUMEN", random.Random(3))
     return Layout(
         [
@@ -102,13 +106,13 @@ def no_umbrella(sprites: Sprites) -> Layout:
 
 
 def crowd(sprites: Sprites) -> Layout:
-    """Twenty things of five classes."""
+    """Twenty objects of five classes."""
     for seed in range(1000):
         layout = random_layout(sprites, random.Random(seed), max_objects=20, min_objects=20)
         kinds = {t.sprite.label for t in layout.placements}
         if len(layout.placements) == 20 and len(kinds) == 5 and SIGN not in kinds:
             return Layout(layout.placements, ASPECT, WALL)
-    raise VisionReasonerError("no layout of twenty things found")
+    raise VisionReasonerError("no layout of twenty objects of five classes found")
 
 
 # name: (who composes it, what is asked, the names of the targets or the answer)
@@ -142,18 +146,22 @@ def truth(scene: Scene) -> list[dict[str, Any]]:
 
 def main(argv: list[str] | None = None) -> int:
     parser = make_parser("python -m vision_reasoner.scenes.assets", __doc__)
-    parser.add_argument("--output", type=Path, default=Path("assets"), help="folder to write to")
-    args = parser.parse_args(argv)
+    parser.add_argument("--output", type=Path, default=Path("assets"), help="folder to write to (default: %(default)s)")
+    return run_command(parser, run, argv)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Paint all images and write them with their ground truth."""
     args.output.mkdir(exist_ok=True)
     sprites, known = load_sprites(), {}
     for name, (compose, query, answer) in IMAGES.items():
         scene = paint(compose(sprites), SIZE)
         if scene is None:
-            raise VisionReasonerError(f"{name}: too much is hidden, or two things share a cell; move them apart")
+            raise VisionReasonerError(f"{name}: too much is hidden, or two objects share a cell; move them apart")
         Image.fromarray(scene.image).save(args.output / f"{name}.png", optimize=True)
         known[f"{name}.png"] = {"query": query, "answer": answer, "objects": truth(scene)}
     (args.output / "ground_truth.json").write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
-    return 0
+    return ExitCode.OK
 
 
 if __name__ == "__main__":

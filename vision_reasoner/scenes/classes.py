@@ -1,7 +1,7 @@
-"""What can stand in a scene: classes, the code points of their drawings, colors, and what things are good for.
+"""What scenes contain: object classes with the code points of their drawings, colors, company names and purposes.
 
-Data only. A drawing is named by its Unicode code points, as the art packages name their files.
-A class may have several.
+Data only. A drawing is named by its Unicode code points, as the art packages name their files. A class may have
+several drawings.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ObjectClass:
-    """One kind of thing.
+    """One class of objects.
 
     Attributes:
         name: singular, the word used in requests and answers.
@@ -24,7 +24,7 @@ class ObjectClass:
     paintable: bool = False
 
 
-# name, plural ("" adds an s), code points; a star marks what may be painted: things known by their outline
+# name, plural ("" adds an s), code points; a star marks paintable classes: those recognized by their outline
 _TABLE = """
 woman/women/1f9cd-200d-2640-fe0f 1f469
 man/men/1f9cd-200d-2642-fe0f 1f468
@@ -179,7 +179,7 @@ CLASSES: tuple[ObjectClass, ...] = (
 CLASS_INDEX = {c.name: i for i, c in enumerate(CLASSES)}
 SIGN = CLASS_INDEX["sign"]
 
-# The colors things are painted in: hue in degrees, saturation, value (None keeps the drawing's own).
+# The colors that objects are painted in: hue in degrees, saturation, value.
 COLORS: dict[str, tuple[float, float, float]] = {
     "red": (0, 0.85, 0.85),
     "orange": (28, 0.95, 0.98),
@@ -199,8 +199,8 @@ COMPANIES = (
     "DYNAMO EMBER FALCON"
 ).split()
 
-# What things are for: the sentence that decides (in the thinking), the classes it names, and ways to ask for it.
-# The last way of asking is held out from training.
+# Purposes: the sentence in the thinking, the classes that serve it, and wordings of the request.
+# The last wording is held out from training.
 PURPOSES: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     (
         "can be climbed to stand higher",

@@ -1,7 +1,7 @@
-"""What can be asked of a scene, in many wordings, and the right answer with the thinking that leads to it.
+"""Requests about a scene in many wordings, each with its answer and the thinking that leads to it.
 
-Each kind of request is one small function from a scene to a `Request`, or None where the scene does not offer it.
-Wordings come in two sets: one to train on, one held out. This module knows nothing of tokens or models.
+Each kind of request is one small function, a `RequestTemplate`, from a scene to a `Request`, or None where the scene
+does not allow it. Wordings come in two sets: one to train on, one held out. This module does not know tokens or models.
 """
 
 import math
@@ -13,12 +13,12 @@ from vision_reasoner.results import Task
 from vision_reasoner.scenes.classes import CLASS_INDEX, CLASSES, COLORS, PURPOSES, SIGN
 from vision_reasoner.scenes.scene import GRID, Scene, SceneObject
 
-NO_OBJECT = -2  # a Span's look
+NO_OBJECT = -2  # a span's target where no further object exists
 
 
 @dataclass(frozen=True)
 class Span:
-    """A stretch of a reply.
+    """A part of a reply, with what the model has to attend to in order to write it.
 
     Attributes:
         text: what is written.
@@ -38,7 +38,7 @@ class Span:
 
 
 def place_of(cell: tuple[int, int], side: int) -> str:
-    """ " (98,70": x and y of the cell's middle in the frame; the closing bracket belongs to what follows."""
+    """ " (98,70": x and y of the cell's center in the frame; the closing bracket belongs to what follows."""
     row, column = cell
     x, y = ((2 * k + 1) * side // (2 * GRID) for k in (column, row))
     return f" ({x},{y}"
@@ -50,11 +50,11 @@ class Request:
 
     Attributes:
         task: what the router should make of it.
-        kind: the family it belongs to; figures are reported by it.
-        query: in plain words.
+        kind: the family of requests that it belongs to; metrics are reported by kind.
+        query: the request itself.
         targets: indices into the scene's objects, in the order in which the answer lists them.
-        thinking: what decides.
-        answer: of a VQA request; None otherwise.
+        thinking: the reasoning that the reply starts with.
+        answer: the answer to a VQA request; None otherwise.
     """
 
     task: Task
@@ -67,7 +67,7 @@ class Request:
 
 @dataclass
 class Wording:
-    """Wordings for one purpose: those trained on, and those held out."""
+    """Wordings of one kind: those to train on, and those held out."""
 
     train: Sequence[str]
     held_out: Sequence[str]
@@ -76,7 +76,8 @@ class Wording:
         return rng.choice(self.held_out if held_out else self.train)
 
 
-# {one} "the dog", {all} "the dogs", {bare} "dog"/"dogs"
+# Slots: {it} a noun phrase, {n} and {N} a class's singular and plural, {c} a color, {m} and {k} the names of anchors,
+# {r} a side. The wordings, their order and their repetitions are what the bundled checkpoint was trained on.
 SEGMENT = Wording(
     (
         "find {it}",
@@ -284,20 +285,44 @@ SIDES = {
 }
 
 
+# --- shares of random choices
+SEGMENTATION_SHARE = 0.75  # of requests for objects; the rest ask for boxes
+COUNT_PRESENT_SHARE, ABSENT_COLOR_SHARE, ABSENT_PURPOSE_SHARE = 0.9, 0.12, 0.1  # "nothing" must stay a possible answer
+BARE_PURPOSE_SHARE = 0.5  # of requests by purpose name it and ask for nothing else
+YES_SHARE = 0.5  # of questions whether something is there: neither answer is the better guess
+LOWER_CASE_SHARE, QUESTION_MARK_SHARE = 0.3, 0.8  # of questions
+TRIES_PER_REQUEST = 4  # templates tried for each request that is wanted
+
+# --- margins: what is asked for must be clear to a person; lengths are pixels of the frame
+SIZE_RATIO = 1.3  # between the areas of the largest object and the second largest
+PLACE_MARGIN = 20  # by which the leftmost object is left of the second one, for each direction
+SIDE_MARGIN, SIDE_SLOPE = 15, 1.2  # "left of" means this far to the left, and this much farther than up or down
+DISTANCE_RATIO = 1.3  # between the distances of the nearest object and the second nearest
+BETWEEN_RADIUS, BETWEEN_CLEARANCE = 0.3, 0.5  # of the anchors' distance: the object's and any other's from their middle
+
+
 def article(noun: str) -> str:
     """ "a dog", "an apple"."""
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def number_of(label: int, n: int, color: str = "") -> str:
-    """ "1 red cup", "3 red cups", "no red cup"; without the leading number's blank."""
+    """ "1 red cup", "3 red cups", "no red cup"."""
     noun = CLASSES[label].name if n < 2 else CLASSES[label].plural
     return f"{n or 'no'} {color + ' ' if color else ''}{noun}"
 
 
 @dataclass
 class RequestContext:
-    """A scene as requests see it: who is where, which classes there are; `side` is the frame thinking speaks of."""
+    """What request templates need: a scene, its objects by class, and a source of random choices.
+
+    Attributes:
+        scene: what is asked about.
+        rng: decides every choice.
+        held_out: take held-out wordings.
+        side: of the square frame in which thinking names places, and in which sizes and distances are measured.
+        by_label: indices of the scene's objects, by class.
+    """
 
     scene: Scene
     rng: Random
@@ -314,27 +339,27 @@ class RequestContext:
     def objects(self) -> list[SceneObject]:
         return self.scene.objects
 
-    def centre(self, i: int) -> tuple[float, float]:
-        """In the frame."""
+    def center(self, i: int) -> tuple[float, float]:
+        """(x, y) of the box's center, in the frame."""
         b = self.objects[i].box
         w, h = self.scene.size
         return (b.x1 + b.x2) / 2 / w * self.side, (b.y1 + b.y2) / 2 / h * self.side
 
     def area(self, i: int) -> float:
-        """Of the box, in the frame."""
+        """Of the box, in square pixels of the frame."""
         b = self.objects[i].box
         w, h = self.scene.size
         return b.area / w / h * self.side**2
 
     def at(self, i: int) -> Span:
-        """Where the object is said to be: its grid cell.
+        """The place of an object: the center of its grid cell.
 
-        Not the object's own middle: which cell is next in reading order must follow from what is written.
+        It is not the object's own center, so that the next cell in reading order follows from the text alone.
         """
         return Span(place_of(self.objects[i].cell, self.side), i)
 
     def listed(self, members: Sequence[int], label: int, end: str) -> list[Span]:
-        """ " (98,70), (126,70)": where they are, one by one, then `end`; or that there are none."""
+        """ " (98,70), (126,70)": the places of the objects and then `end`; " nothing" where there are none."""
         if not members:
             return [Span(f" nothing{end}", NO_OBJECT, label, 0)]
         spans: list[Span] = []
@@ -344,20 +369,20 @@ class RequestContext:
         return [*spans, Span(f"){end}", NO_OBJECT, label, len(members))]
 
     def label(self, unique: bool = False, several: bool = False) -> int | None:
-        """A random class of the scene; `unique`: with one object, `several`: with more."""
+        """A random class of the scene; `unique`: among those with one object, `several`: with more than one."""
         fit = [k for k, v in self.by_label.items() if (not unique or len(v) == 1) and (not several or len(v) > 1)]
         return self.rng.choice(fit) if fit else None
 
     def absent(self) -> int:
-        """A class that is not there."""
+        """A random class that is not in the scene."""
         return self.rng.choice([i for i in range(len(CLASSES)) if i not in self.by_label])
 
     def pick(self, wording: Wording) -> str:
         return wording.pick(self.rng, self.held_out)
 
     def ask(self, phrase: str) -> tuple[Task, str]:
-        """A phrase for what is wanted, as a request to segment or to detect."""
-        if self.rng.random() < 0.75:
+        """A request to segment or to detect what a noun phrase names."""
+        if self.rng.random() < SEGMENTATION_SHARE:
             return Task.SEGMENTATION, self.pick(SEGMENT).format(it=phrase) + self.pick(TAILS)
         return Task.DETECTION, self.pick(DETECT).format(it=phrase) + self.pick(TAILS)
 
@@ -372,7 +397,7 @@ def _noun(wording: str, label: int, **more: str) -> str:
 
 
 def _look_for(ctx: RequestContext, groups: Sequence[tuple[int, Sequence[int]]], color: str = "") -> tuple[Span, ...]:
-    """ "I look for dogs: (98,70), (126,70). 2 dogs. And cats: nothing."; the number follows from the list."""
+    """ "I look for dogs: (98,70), (126,70). 2 dogs. And cats: nothing."; the count follows from the list."""
     spans = []
     for i, (label, members) in enumerate(groups):
         noun = f"{color + ' ' if color else ''}{CLASSES[label].plural}"
@@ -391,7 +416,7 @@ def by_name(ctx: RequestContext) -> Request | None:
 
 
 def counting(ctx: RequestContext) -> Request | None:
-    label = ctx.label() if ctx.rng.random() < 0.9 else ctx.absent()
+    label = ctx.label() if ctx.rng.random() < COUNT_PRESENT_SHARE else ctx.absent()
     assert label is not None
     members = ctx.by_label.get(label, [])
     return Request(
@@ -415,15 +440,15 @@ def by_color(ctx: RequestContext) -> Request | None:
         return None
     label = ctx.rng.choice(painted)
     there = sorted({ctx.objects[i].color or "" for i in ctx.by_label[label]})
-    missing = ctx.rng.random() < 0.12
+    missing = ctx.rng.random() < ABSENT_COLOR_SHARE
     color = ctx.rng.choice([c for c in COLORS if c not in there] if missing else there)
     members = tuple(i for i in ctx.by_label[label] if ctx.objects[i].color == color)
     task, query = ctx.ask(_noun(ctx.pick(COLORED), label, c=color))
     return Request(task, "absent" if missing else "colour", query, members, _look_for(ctx, [(label, members)], color))
 
 
-def _outstanding(ctx: RequestContext, label: int, value: Callable[[int], float], margin: float) -> int | None:
-    """The object of the class with the largest value, if it leads by the margin."""
+def _clear_maximum(ctx: RequestContext, label: int, value: Callable[[int], float], margin: float) -> int | None:
+    """The object of the class with the largest value, if it exceeds the second largest by the margin."""
     first, second = sorted(ctx.by_label[label], key=value, reverse=True)[:2]
     return first if value(first) - value(second) > margin else None
 
@@ -434,7 +459,7 @@ def by_size(ctx: RequestContext) -> Request | None:
         return None
     word = ctx.rng.choice(list(SIZES))
     sign = 1 if word == "largest" else -1
-    best = _outstanding(ctx, label, lambda i: sign * math.log(ctx.area(i)), math.log(1.3))
+    best = _clear_maximum(ctx, label, lambda i: sign * math.log(ctx.area(i)), math.log(SIZE_RATIO))
     return None if best is None else _best_of(ctx, "size", label, best, word, SIZES[word])
 
 
@@ -455,7 +480,7 @@ def by_place(ctx: RequestContext) -> Request | None:
     }
     ways = [corners[w] for w in word.split()]
     dx, dy = sum(w[0] for w in ways), sum(w[1] for w in ways)
-    best = _outstanding(ctx, label, lambda i: dx * ctx.centre(i)[0] + dy * ctx.centre(i)[1], 20 * len(ways))
+    best = _clear_maximum(ctx, label, lambda i: dx * ctx.center(i)[0] + dy * ctx.center(i)[1], PLACE_MARGIN * len(ways))
     return None if best is None else _best_of(ctx, "place", label, best, word, PLACES[word])
 
 
@@ -466,11 +491,15 @@ def _best_of(ctx: RequestContext, kind: str, label: int, best: int, word: str, w
 
 
 def _beside(ctx: RequestContext, i: int, anchor: int) -> dict[str, float]:
-    """How far object i lies on each side of the anchor; only sides that it clearly is on."""
-    (x, y), (ax, ay) = ctx.centre(i), ctx.centre(anchor)
+    """The distance of object i from the anchor, for each side of the anchor that it clearly is on."""
+    (x, y), (ax, ay) = ctx.center(i), ctx.center(anchor)
     dx, dy = x - ax, y - ay
     ways = {"left of": (-dx, abs(dy)), "right of": (dx, abs(dy)), "above": (-dy, abs(dx)), "below": (dy, abs(dx))}
-    return {side: math.hypot(dx, dy) for side, (ahead, off) in ways.items() if ahead > 15 and ahead > 1.2 * off}
+    return {
+        side: math.hypot(dx, dy)
+        for side, (ahead, off) in ways.items()
+        if ahead > SIDE_MARGIN and ahead > SIDE_SLOPE * off
+    }
 
 
 def by_relation(ctx: RequestContext) -> Request | None:
@@ -481,9 +510,9 @@ def by_relation(ctx: RequestContext) -> Request | None:
     label = ctx.rng.choice([k for k in ctx.by_label if k != ctx.objects[anchor].label])
     word = ctx.rng.choice(list(RELATIONS))
     if word == "next to":
-        fit = sorted(ctx.by_label[label], key=lambda i: math.dist(ctx.centre(i), ctx.centre(anchor)))
-        if len(fit) < 2 or math.dist(ctx.centre(fit[1]), ctx.centre(anchor)) < 1.3 * math.dist(
-            ctx.centre(fit[0]), ctx.centre(anchor)
+        fit = sorted(ctx.by_label[label], key=lambda i: math.dist(ctx.center(i), ctx.center(anchor)))
+        if len(fit) < 2 or math.dist(ctx.center(fit[1]), ctx.center(anchor)) < DISTANCE_RATIO * math.dist(
+            ctx.center(fit[0]), ctx.center(anchor)
         ):
             return None
     else:
@@ -508,12 +537,12 @@ def by_between(ctx: RequestContext) -> Request | None:
         return None
     a, b = ctx.rng.sample(anchors, 2)
     label = ctx.rng.choice([k for k in ctx.by_label if k not in (ctx.objects[a].label, ctx.objects[b].label)])
-    (ax, ay), (bx, by) = ctx.centre(a), ctx.centre(b)
+    (ax, ay), (bx, by) = ctx.center(a), ctx.center(b)
     length = math.dist((ax, ay), (bx, by))
     middle = (ax + bx) / 2, (ay + by) / 2
-    near = sorted(ctx.by_label[label], key=lambda i: math.dist(ctx.centre(i), middle))
-    if math.dist(ctx.centre(near[0]), middle) > 0.3 * length or (
-        len(near) > 1 and math.dist(ctx.centre(near[1]), middle) < 0.5 * length
+    near = sorted(ctx.by_label[label], key=lambda i: math.dist(ctx.center(i), middle))
+    if math.dist(ctx.center(near[0]), middle) > BETWEEN_RADIUS * length or (
+        len(near) > 1 and math.dist(ctx.center(near[1]), middle) < BETWEEN_CLEARANCE * length
     ):
         return None
     m, k = ctx.objects[a].name, ctx.objects[b].name
@@ -532,7 +561,7 @@ def by_between(ctx: RequestContext) -> Request | None:
 
 def by_purpose(ctx: RequestContext) -> Request | None:
     good = [p for p in PURPOSES if any(CLASS_INDEX[n] in ctx.by_label for n in p[1])]
-    missing = ctx.rng.random() < 0.1
+    missing = ctx.rng.random() < ABSENT_PURPOSE_SHARE
     if missing:
         good = [p for p in PURPOSES if p not in good]
     if not good:
@@ -540,7 +569,7 @@ def by_purpose(ctx: RequestContext) -> Request | None:
     sentence, names, ways = ctx.rng.choice(good)
     groups = [(CLASS_INDEX[n], ctx.by_label[CLASS_INDEX[n]]) for n in names if CLASS_INDEX[n] in ctx.by_label]
     way = ways[-1] if ctx.held_out else ctx.rng.choice(ways[:-1])
-    task, query = (Task.SEGMENTATION, way) if ctx.rng.random() < 0.5 else ctx.ask(way)
+    task, query = (Task.SEGMENTATION, way) if ctx.rng.random() < BARE_PURPOSE_SHARE else ctx.ask(way)
     spans = [Span(f"Something that {sentence}:")]
     for i, (label, members) in enumerate(groups):
         noun = f"{' and' if i else ''} {CLASSES[label].plural}"
@@ -564,8 +593,8 @@ def by_several(ctx: RequestContext) -> Request | None:
 
 
 def _question(ctx: RequestContext, kind: str, question: str, answer: Span) -> Request:
-    question = question if ctx.rng.random() < 0.3 else question[0].upper() + question[1:]
-    return Request(Task.VQA, kind, question + ("?" if ctx.rng.random() < 0.8 else ""), (), (), answer)
+    question = question if ctx.rng.random() < LOWER_CASE_SHARE else question[0].upper() + question[1:]
+    return Request(Task.VQA, kind, question + ("?" if ctx.rng.random() < QUESTION_MARK_SHARE else ""), (), (), answer)
 
 
 def ask_name(ctx: RequestContext) -> Request | None:
@@ -585,7 +614,7 @@ def ask_color(ctx: RequestContext) -> Request | None:
 
 
 def ask_there(ctx: RequestContext) -> Request | None:
-    label = ctx.label() if ctx.rng.random() < 0.5 else ctx.absent()
+    label = ctx.label() if ctx.rng.random() < YES_SHARE else ctx.absent()
     assert label is not None
     members = tuple(ctx.by_label.get(label, ()))
     return _question(
@@ -612,7 +641,9 @@ def ask_side(ctx: RequestContext) -> Request | None:
         (d[side], i) for i in range(len(ctx.objects)) if i != anchor and side in (d := _beside(ctx, i, anchor))
     )
     if not fit or (
-        len(fit) > 1 and fit[1][0] < 1.3 * fit[0][0] and ctx.objects[fit[0][1]].label != ctx.objects[fit[1][1]].label
+        len(fit) > 1
+        and fit[1][0] < DISTANCE_RATIO * fit[0][0]
+        and ctx.objects[fit[0][1]].label != ctx.objects[fit[1][1]].label
     ):
         return None
     best = fit[0][1]
@@ -622,6 +653,7 @@ def ask_side(ctx: RequestContext) -> Request | None:
 
 
 RequestTemplate = Callable[[RequestContext], Request | None]
+# Each template with its weight. Kinds that few scenes allow, or that the model learns slowly, weigh more.
 TEMPLATES: tuple[tuple[RequestTemplate, float], ...] = (
     (by_name, 20),
     (counting, 14),
@@ -642,11 +674,19 @@ TEMPLATES: tuple[tuple[RequestTemplate, float], ...] = (
 
 
 def random_requests(scene: Scene, rng: Random, n: int, held_out: bool = False, side: int = 280) -> list[Request]:
-    """Up to `n` different requests of random kinds."""
+    """Up to `n` different requests of random kinds.
+
+    Args:
+        scene: what is asked about.
+        rng: decides everything.
+        n: fewer are returned where the scene does not offer as many.
+        held_out: take held-out wordings.
+        side: the frame in which thinking names places, see `RequestContext`.
+    """
     view = RequestContext(scene, rng, held_out, side)
     templates, weights = zip(*TEMPLATES, strict=True)
     found: dict[str, Request] = {}
-    for _ in range(4 * n):
+    for _ in range(TRIES_PER_REQUEST * n):
         request = rng.choices(templates, weights)[0](view)
         if request is not None:
             found.setdefault(request.query, request)
