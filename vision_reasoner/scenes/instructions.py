@@ -109,7 +109,7 @@ COMPUTED_SLOTS = ("thing", "things", "adj", "verbs", "name")  # filled by method
 _SLOT = re.compile(r"\{(\w+)\}")
 
 
-# Shares that were set by reading a few hundred samples: varied, and most of them what a person may type.
+# Shares of random choices: varied, but most samples should stay plausible.
 NONSENSE_NOUNS = 0.15  # so that unknown nouns are common; adjectives and verbs carry less and get a part of it
 NONSENSE_ADJECTIVES, NONSENSE_VERBS, NONSENSE_NAMES = NONSENSE_NOUNS / 2, NONSENSE_NOUNS / 3, 0.4
 CONTEXT_SHARE = 0.06  # of instructions begin with what they are for

@@ -19,7 +19,9 @@ def filled(value: float) -> torch.nn.Linear:
 
 def write(folder: Path, stage: str, **values: float) -> Path:
     folder.mkdir(exist_ok=True)
-    loop.save(folder / f"{stage}.pt", {name: filled(value) for name, value in values.items()}, [], 1)
+    loop.save_checkpoint(
+        folder / f"{stage}.pt", {name: filled(value) for name, value in values.items()}, [], loop.Progress(1)
+    )
     return folder
 
 

@@ -36,6 +36,7 @@ from vision_reasoner.training.tiny.language import (
     ExampleEncoder,
     LanguageObjective,
 )
+from vision_reasoner.training.tiny.options import add_training_options
 from vision_reasoner.training.tiny.tokenizer import build_processor
 from vision_reasoner.training.tiny.vision import vision_loss
 
@@ -52,7 +53,7 @@ def load_weights(modules: dict[str, torch.nn.Module], folders: Sequence[Path]) -
         for stage in ("vision", "language", "joint"):
             path = folder / f"{stage}.pt"
             if path.exists():
-                last |= loop.read(path)["modules"]
+                last |= loop.read_checkpoint(path)["modules"]
         if not last:
             raise VisionReasonerError(f"no weights in {folder}: run the stages vision and language first")
         for name in modules.keys() & last.keys():
@@ -71,7 +72,7 @@ def export(model: Any, processor: Any, folder: Path) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     parser = make_parser("python -m vision_reasoner.training.tiny.joint", __doc__)
-    loop.add_arguments(parser, minutes=120)
+    add_training_options(parser, minutes=120)
     parser.set_defaults(batch_size=8, lr=5e-4)
     parser.add_argument("--requests", type=int, default=10, help="requests per image, at most (%(default)s)")
     parser.add_argument("--export_only", action="store_true", help="write the checkpoint of the weights there are")
@@ -106,7 +107,7 @@ def main(argv: list[str] | None = None) -> int:
             return seen + told, {**look, **say}
 
         loop.train("joint", modules, step_losses, args)
-    if loop.processes()[0] == 0:
+    if loop.rank_and_world_size()[0] == 0:
         export(model, processor, args.output_dir / "reasoner")
     return 0
 

@@ -48,6 +48,7 @@ from vision_reasoner.training.tiny.architecture import (
     loop,
     make_reasoner,
 )
+from vision_reasoner.training.tiny.options import add_training_options
 from vision_reasoner.training.tiny.tokenizer import (
     FIRST,
     LAST,
@@ -528,7 +529,7 @@ class LanguageObjective:
 
 def main(argv: list[str] | None = None) -> int:
     parser = make_parser("python -m vision_reasoner.training.tiny.language", __doc__)
-    loop.add_arguments(parser, minutes=60)
+    add_training_options(parser, minutes=60)
     parser.add_argument("--requests", type=int, default=10, help="requests per image, at most (%(default)s)")
     parser.add_argument("--seen", action="store_true", help="tokens of stage 1's vision tower, not made from the truth")
     args = parser.parse_args(argv)
@@ -538,7 +539,7 @@ def main(argv: list[str] | None = None) -> int:
     model, heads = make_reasoner(tokenizer, codebook), AuxiliaryHeads()
     model.model.visual.requires_grad_(False)
     language = LanguageObjective(model, heads, ExampleEncoder(tokenizer, PREFIX_NOISE, NONSENSE_SHARE), codebook)
-    if args.seen and not loop.resume(args.output_dir / "vision.pt", {"tower": model.model.visual}):
+    if args.seen and not loop.resume(args.output_dir / "vision.pt", {"tower": model.model.visual}).step:
         raise VisionReasonerError(
             f"no vision tower in {args.output_dir}: run `python -m vision_reasoner.training.tiny.vision` first"
         )

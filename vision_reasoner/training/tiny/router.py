@@ -32,6 +32,7 @@ from vision_reasoner.scenes import instructions, requests
 from vision_reasoner.scenes.classes import CLASSES, COLORS, COMPANIES, PURPOSES, SIGN
 from vision_reasoner.scenes.scene import GRID, Scene, SceneObject
 from vision_reasoner.training.tiny import loop
+from vision_reasoner.training.tiny.options import add_training_options
 
 MARK = "####"
 # What the reply says after the mark, as the prompt names the categories.
@@ -312,7 +313,7 @@ def evaluate(folder: Path, written_by_hand: Path, n: int, seed: int) -> dict[str
 
 def main(argv: list[str] | None = None) -> int:
     parser = make_parser("python -m vision_reasoner.training.tiny.router", __doc__)
-    loop.add_arguments(parser, minutes=12)
+    add_training_options(parser, minutes=12)
     parser.set_defaults(batch_size=64)
     parser.add_argument("--evaluate", type=Path, metavar="FOLDER", help="do not train: print the figures of a router")
     parser.add_argument(
@@ -336,7 +337,7 @@ def main(argv: list[str] | None = None) -> int:
         return losses(model, examples.batch(rng, args.batch_size))
 
     loop.train("router", {"router": model}, step_losses, args)
-    if loop.processes()[0] == 0:
+    if loop.rank_and_world_size()[0] == 0:
         save(model, tokenizer, args.output_dir / "router")
     return 0
 

@@ -23,6 +23,7 @@ from vision_reasoner.models.segmenter import BOX_CORNERS, POSITIVE_POINT, Segmen
 from vision_reasoner.scenes.art import load_sprites
 from vision_reasoner.scenes.scene import Scene, SceneObject, random_scene
 from vision_reasoner.training.tiny import loop
+from vision_reasoner.training.tiny.options import add_training_options
 
 WIDTH = 128  # of the mask decoder and all that it is given
 IMAGE_SIZE = 384  # its masks are a quarter of it; a quarter of 256 cannot draw small objects (0.92 IoU at best)
@@ -145,7 +146,7 @@ def export(model: Any, folder: Path) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     parser = make_parser("python -m vision_reasoner.training.tiny.segmenter", __doc__)
-    loop.add_arguments(parser, minutes=120)
+    add_training_options(parser, minutes=120)
     parser.set_defaults(batch_size=6, lr=1e-3)
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
@@ -160,7 +161,7 @@ def main(argv: list[str] | None = None) -> int:
         return losses(model, scenes, rng)
 
     loop.train("segmenter", {"segmenter": model}, step_losses, args)
-    if loop.processes()[0] == 0:
+    if loop.rank_and_world_size()[0] == 0:
         export(model, args.output_dir / "segmenter")
         Segmenter.from_pretrained(args.output_dir / "segmenter", device="cpu")
     return 0

@@ -37,6 +37,7 @@ from vision_reasoner.training.tiny.architecture import (
     make_vision_tower,
     pixel_values,
 )
+from vision_reasoner.training.tiny.options import add_training_options
 
 FRESH = 16  # new scenes per step; with fewer, the tower learns them by heart
 SIGNS = 0.4  # share of scenes with a company's sign: the names are many, and small
@@ -184,7 +185,7 @@ def whiten(tower: Any, images: Sequence[np.ndarray]) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     parser = make_parser("python -m vision_reasoner.training.tiny.vision", __doc__)
-    loop.add_arguments(parser, minutes=60)
+    add_training_options(parser, minutes=60)
     parser.add_argument(
         "--shares",
         type=float,
@@ -220,7 +221,7 @@ def main(argv: list[str] | None = None) -> int:
     def step_losses(step: int) -> loop.Losses:
         first = (step + 1) * FRESH - (FRESH if pool else POOL)
         pool.extend(scene(i) for i in range(first, (step + 1) * FRESH))
-        together = step // loop.processes()[1]  # processes wait for each other: what they do must take as long
+        together = step // loop.rank_and_world_size()[1]  # all processes do the same kind of step
         cells = random.Random(args.seed * 1_000_003 - together).choices((2, 3, SIGN_CELLS, GRID), args.shares)[0]
         rng = random.Random(args.seed * 1_000_003 - step)
         if cells == GRID:
