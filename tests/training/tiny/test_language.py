@@ -18,9 +18,9 @@ from vision_reasoner.results import Task
 from vision_reasoner.scenes.requests import RequestContext, ask_side, random_requests
 from vision_reasoner.scenes.scene import Scene, random_scene
 from vision_reasoner.training.tiny.architecture import (
+    CANDIDATE_RADIUS,
     CELL,
     CELLS,
-    CLOSE,
     SIDE,
     CellTruth,
     ConceptCodebook,
@@ -161,8 +161,8 @@ def test_a_slip_is_read_back_and_not_taught(encoder: ExampleEncoder, processor: 
         for k, (right, wrong) in enumerate(zip(written, read, strict=True)):
             box = scene.objects[request.targets[k]].box
             assert right != wrong
-            assert abs(int(wrong[0]) - (box.x1 + box.x2) / 2) <= CLOSE * CELL
-            assert abs(int(wrong[1]) - (box.y1 + box.y2) / 2) <= CLOSE * CELL
+            assert abs(int(wrong[0]) - (box.x1 + box.x2) / 2) <= CANDIDATE_RADIUS * CELL
+            assert abs(int(wrong[1]) - (box.y1 + box.y2) / 2) <= CANDIDATE_RADIUS * CELL
         batch = Batch(slipping, [[example]])
         tokens = batch.ids[0, batch.start + CELLS :].tolist()
         assert tokens[len(example.prompt) :] == example.read[:-1]
@@ -238,8 +238,8 @@ def test_blurred_tokens_leave_open_which_cell_is_home_until_the_cells_before_are
     assert torch.equal((tokens @ codebook.classes.T).argmax(1), truth.label)
     objectness = tokens @ codebook.numbers[-1]
     assert not objectness[truth.label == len(codebook.classes) - 1].abs().gt(1e-4).any()
-    sure = truth.close & ~truth.ambiguous
-    assert ((objectness > 0.5) == truth.near)[sure].float().mean() > 0.99
+    sure = truth.candidate & ~truth.ambiguous
+    assert ((objectness > 0.5) == truth.positive)[sure].float().mean() > 0.99
     assert 0.4 < (objectness > 0.5)[truth.ambiguous].float().mean() < 0.6
     truth.assign(objectness)
     assert int(truth.responsible.sum()) == sum(map(len, scenes))
@@ -250,7 +250,7 @@ def test_an_object_settles_in_the_first_cell_close_to_its_centre_that_claims_it(
     rng = random.Random(3)
     scenes = [random_scene(sprites(), rng, (SIDE, SIDE), min_objects=8) for _ in range(12)]
     truth = CellTruth([s.objects for s in scenes])
-    assert torch.equal(truth.near, truth.numbers[:, -1] > 0)
+    assert torch.equal(truth.positive, truth.numbers[:, -1] > 0)
     objectness = torch.rand(len(truth.responsible), generator=torch.Generator().manual_seed(0))
     for case in ("as it is", "by chance"):
         if case == "by chance":
@@ -258,8 +258,8 @@ def test_an_object_settles_in_the_first_cell_close_to_its_centre_that_claims_it(
         cells = truth.responsible.nonzero()[:, 0]
         assert sorted(truth.owner[cells].tolist()) == list(range(sum(len(s.objects) for s in scenes)))
         for cell in cells.tolist():
-            close = (truth.close & (truth.owner == truth.owner[cell])).nonzero()[:, 0]
-            claiming = close[truth.near[close]] if case == "as it is" else close[objectness[close] > 0.5]
+            close = (truth.candidate & (truth.owner == truth.owner[cell])).nonzero()[:, 0]
+            claiming = close[truth.positive[close]] if case == "as it is" else close[objectness[close] > 0.5]
             assert cell == (claiming[0] if len(claiming) else close[objectness[close].argmax()])
         for before, after in zip(scenes, truth.assigned_scenes(scenes), strict=True):
             at = [o.cell for o in after.objects]
@@ -267,7 +267,7 @@ def test_an_object_settles_in_the_first_cell_close_to_its_centre_that_claims_it(
             assert {id(o.mask) for o in before.objects} == {id(o.mask) for o in after.objects}
             for o in after.objects:
                 centre = (o.box.y1 + o.box.y2) / 2 / CELL, (o.box.x1 + o.box.x2) / 2 / CELL
-                assert all(abs(c - (h + 0.5)) <= CLOSE for c, h in zip(centre, o.cell, strict=True))
+                assert all(abs(c - (h + 0.5)) <= CANDIDATE_RADIUS for c, h in zip(centre, o.cell, strict=True))
 
 
 def test_every_loss_has_a_gradient(encoder: ExampleEncoder, processor: Any) -> None:

@@ -20,7 +20,7 @@ from vision_reasoner.training.tiny.architecture import (
     encode_images,
     make_vision_tower,
 )
-from vision_reasoner.training.tiny.vision import PatchHead, PatchTruth, detail, vision_loss
+from vision_reasoner.training.tiny.detection import PatchHead, PatchTruth, crop_around, vision_loss
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +46,11 @@ def test_patches_show_the_object_whose_mask_covers_them_in_the_order_of_the_towe
     assert covered < float((truth.label < NO_CLASS).float().mean()) < 1.6 * covered
 
 
-def test_a_detail_has_its_objects_where_they_are_seen_in_it(scenes: list[Scene]) -> None:
+def test_a_crop_has_its_objects_where_they_are_seen_in_it(scenes: list[Scene]) -> None:
     rng = random.Random(0)
     for scene in scenes:
         for o in scene.objects:
-            image, seen = detail(scene, o, 3, rng)
+            image, seen = crop_around(scene, o, 3, rng)
             assert image.shape == (3 * CELL, 3 * CELL, 3)
             [same] = [s for s in seen if s.label == o.label and s.mask.sum() and s.point is not o.point][:1]
             assert same.mask.shape == (3 * CELL, 3 * CELL)
@@ -64,7 +64,7 @@ def test_ideal_tokens_are_worth_more_than_others(scenes: list[Scene]) -> None:
     codebook, truth = ConceptCodebook(), CellTruth([s.objects for s in scenes])
     ideal = codebook.tokens(truth)
     best, seen = vision_loss(ideal, truth, codebook)
-    assert seen["class"] == seen["near"] == 1.0
+    assert seen["class"] == seen["objectness"] == 1.0
     assert seen["sides"] < 0.01
     torch.manual_seed(0)
     for noise in (0.1, 0.5):

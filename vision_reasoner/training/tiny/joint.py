@@ -28,6 +28,7 @@ from vision_reasoner.training.tiny.architecture import (
     loop,
     make_reasoner,
 )
+from vision_reasoner.training.tiny.detection import vision_loss
 from vision_reasoner.training.tiny.language import (
     NONSENSE_SHARE,
     PREFIX_NOISE,
@@ -38,7 +39,6 @@ from vision_reasoner.training.tiny.language import (
 )
 from vision_reasoner.training.tiny.options import add_training_options
 from vision_reasoner.training.tiny.tokenizer import build_processor
-from vision_reasoner.training.tiny.vision import vision_loss
 
 
 def load_weights(modules: dict[str, torch.nn.Module], folders: Sequence[Path]) -> None:

@@ -35,10 +35,10 @@ from vision_reasoner.scenes.art import load_sprites
 from vision_reasoner.scenes.requests import NO_OBJECT, Request, Span, place_of, random_requests
 from vision_reasoner.scenes.scene import GRID, Scene, SceneObject, random_scene
 from vision_reasoner.training.tiny.architecture import (
+    CANDIDATE_RADIUS,
     CELL,
     CELLS,
-    CLOSE,
-    HEAD,
+    HEAD_DIM,
     NO_CLASS,
     SIDE,
     WIDTH,
@@ -206,7 +206,9 @@ class ExampleEncoder:
     def _beside(self, o: SceneObject) -> str:
         """The place of another cell that is close to the object's centre, if there is one."""
         across, down = (o.box.x1 + o.box.x2) / 2 / CELL, (o.box.y1 + o.box.y2) / 2 / CELL
-        rows, columns = ([k for k in range(GRID) if abs(k + 0.5 - centre) <= CLOSE] for centre in (down, across))
+        rows, columns = (
+            [k for k in range(GRID) if abs(k + 0.5 - centre) <= CANDIDATE_RADIUS] for centre in (down, across)
+        )
         cells = [(r, c) for r in rows for c in columns if (r, c) != o.cell] or [o.cell]
         return place_of(cells[int(torch.randint(len(cells), ()))], SIDE)
 
@@ -475,8 +477,8 @@ class LanguageObjective:
         return F.cross_entropy(logits, ordinal), (logits.argmax(1) == ordinal).float().mean()
 
     def _turned(self, layer: int, turns: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """A layer's queries and keys, (scenes, heads, length, HEAD) each, turned by their positions."""
-        q, k = (self.projected[layer, side].unflatten(-1, (-1, HEAD)).transpose(1, 2) for side in "qk")
+        """A layer's queries and keys, (scenes, heads, length, HEAD_DIM) each, turned by their positions."""
+        q, k = (self.projected[layer, side].unflatten(-1, (-1, HEAD_DIM)).transpose(1, 2) for side in "qk")
         q, k = apply_rotary_pos_emb(q, k, *turns)
         return q, k
 
@@ -495,7 +497,7 @@ class LanguageObjective:
             return q.new_zeros(()), {}
         keep = torch.randperm(len(rows))[:400]  # a sample is enough, and attention over every token is dear
         rows, at = rows[keep], at[keep]
-        z = torch.einsum("nhd,nhld->nhl", q[rows, heads, at], k[rows, heads]) / HEAD**0.5
+        z = torch.einsum("nhd,nhld->nhl", q[rows, heads, at], k[rows, heads]) / HEAD_DIM**0.5
         logp = z.masked_fill(~batch.mask[rows, 0, at][:, None], -1e9).log_softmax(-1)
         target = places[rows, at].clamp(min=0)
         right = logp[:, 0].argmax(-1) == target
