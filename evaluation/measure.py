@@ -228,7 +228,7 @@ def segmenter_given_truth(model: VisionReasoner, n: int, split: str, seed: int) 
 
 def router_alone(model: VisionReasoner, n: int, split: str, seed: int) -> Figure:
     """The share of requests that the router gives the right category."""
-    from vision_reasoner.training.tiny.router import CATEGORY_OF, held_out_requests
+    from vision_reasoner.training.tiny.router_requests import CATEGORY_OF, held_out_requests
 
     asked = held_out_requests(n, seed)
     routes = model.router.route_batch([request.query for request in asked])

@@ -17,6 +17,7 @@ from vision_reasoner.prompts import VISION_REASONER
 from vision_reasoner.results import Task
 from vision_reasoner.scenes.requests import RequestContext, ask_side, random_requests
 from vision_reasoner.scenes.scene import Scene, random_scene
+from vision_reasoner.training.tiny import loop
 from vision_reasoner.training.tiny.architecture import (
     CANDIDATE_RADIUS,
     CELL,
@@ -25,18 +26,11 @@ from vision_reasoner.training.tiny.architecture import (
     CellTruth,
     ConceptCodebook,
     encode_images,
-    loop,
     make_reasoner,
     pixel_values,
 )
-from vision_reasoner.training.tiny.language import (
-    IGNORE,
-    ROOM,
-    AuxiliaryHeads,
-    Batch,
-    ExampleEncoder,
-    LanguageObjective,
-)
+from vision_reasoner.training.tiny.examples import IGNORE, MAX_TOKENS, Batch, ExampleEncoder
+from vision_reasoner.training.tiny.objective import AuxiliaryHeads, LanguageObjective
 from vision_reasoner.training.tiny.tokenizer import build_processor
 
 
@@ -74,7 +68,7 @@ def test_a_lesson_reads_as_the_prompt_and_a_reply_that_parses_to_the_truth(
     for request in random_requests(scene, random.Random(0), 20):
         example = encoder.example(scene, request)
         text = request.query if request.task is Task.VQA else VISION_REASONER.text_for(request.query)
-        said = processor.tokenizer.decode([*encoder.head, encoder.image, *example.prompt])
+        said = processor.tokenizer.decode([*encoder.head, encoder.image_id, *example.prompt])
         assert said == prompt_of(processor, text)
         reply = processor.tokenizer.decode(example.reply, skip_special_tokens=True)
         if request.task is Task.VQA:
@@ -155,8 +149,8 @@ def test_a_slip_is_read_back_and_not_taught(encoder: ExampleEncoder, processor: 
     assert listing
     for request in listing:
         plain, example = encoder.example(scene, request), slipping.example(scene, request)
-        assert replace(example, read=plain.read) == plain
-        written, read = (at.findall(processor.tokenizer.decode(i)) for i in (example.reply, example.read))
+        assert replace(example, inputs=plain.inputs) == plain
+        written, read = (at.findall(processor.tokenizer.decode(i)) for i in (example.reply, example.inputs))
         assert len(written) == len(read) == len(request.targets)
         for k, (right, wrong) in enumerate(zip(written, read, strict=True)):
             box = scene.objects[request.targets[k]].box
@@ -165,7 +159,7 @@ def test_a_slip_is_read_back_and_not_taught(encoder: ExampleEncoder, processor: 
             assert abs(int(wrong[1]) - (box.y1 + box.y2) / 2) <= CANDIDATE_RADIUS * CELL
         batch = Batch(slipping, [[example]])
         tokens = batch.ids[0, batch.start + CELLS :].tolist()
-        assert tokens[len(example.prompt) :] == example.read[:-1]
+        assert tokens[len(example.prompt) :] == example.inputs[:-1]
         assert batch.labels[0][batch.labels[0] != IGNORE].tolist() == example.reply
 
 
@@ -199,7 +193,7 @@ def test_what_is_read_and_the_way_there_are_taught(encoder: ExampleEncoder, mode
     assert encoder.example(assigned_scenes[0], request).anchor[0] == row * 10 + column
     language = LanguageObjective(model, AuxiliaryHeads(), encoder, codebook)
     loss, seen = language.losses(assigned_scenes, [[request]], codebook.tokens(truth), truth)
-    assert {"via", "look3", "look4", "read class"} <= seen.keys()
+    assert {"attend anchor", "attend target 3", "attend target 4", "read class"} <= seen.keys()
     loss.backward()
     assert all(p.grad is not None for p in language.heads.read.parameters())
     model.zero_grad()
@@ -210,7 +204,7 @@ def test_a_image_gets_as_many_requests_as_there_is_room_for(encoder: ExampleEnco
     kept = encoder.examples(scene, requests)
     lengths = [len(x.prompt) + len(x.reply) - 1 for x in kept]
     assert 1 < len(kept) < len(requests)
-    assert ROOM - 60 < sum(lengths) <= ROOM
+    assert MAX_TOKENS - 60 < sum(lengths) <= MAX_TOKENS
     every = [encoder.example(scene, r) for r in requests]
     assert kept[0] == every[0]
     assert all(x in every for x in kept)
@@ -283,5 +277,6 @@ def test_every_loss_has_a_gradient(encoder: ExampleEncoder, processor: Any) -> N
     )
     loss.backward()
     assert np.isfinite(loss.item())
-    assert {"home", "look3", "look3 nowhere", "follow", "before", "after", "px", "word", "next", "asked"} <= set(seen)
+    assert {"responsible", "attend target 3", "attend target 3 none", "attend previous"} <= set(seen)
+    assert {"cell previous", "text previous", "px", "word", "next", "text class"} <= set(seen)
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in heads.parameters())

@@ -11,6 +11,7 @@ from vision_reasoner.models.router import COUNTING, EDITING, OBJECTS, QUESTION, 
 from vision_reasoner.prompts import ROUTER_PROMPT, router_messages
 from vision_reasoner.scenes import instructions
 from vision_reasoner.training.tiny import router as training
+from vision_reasoner.training.tiny import router_requests
 
 BUNDLED = Path("pretrained_models/VisionReasoner-Tiny/router")
 
@@ -53,17 +54,19 @@ def test_instructions_are_plain_text_with_nothing_left_to_fill_in(category):
 def test_held_out_wordings_are_told_from_those_trained_on():
     rng = random.Random(6)
     for _ in range(200):
-        assert all(training.is_held_out(r.query) for r in training.scene_requests(rng, held_out=True))
-        assert not any(training.is_held_out(r.query) for r in training.scene_requests(rng, held_out=False))
-    assert training.is_held_out("Hey, can you count the brown puppies?")
-    assert training.is_held_out("Find the dog at the far left!")
-    assert not training.is_held_out("Make the dog at the far left brown")
+        assert all(router_requests.is_held_out(r.query) for r in router_requests.scene_requests(rng, held_out=True))
+        assert not any(
+            router_requests.is_held_out(r.query) for r in router_requests.scene_requests(rng, held_out=False)
+        )
+    assert router_requests.is_held_out("Hey, can you count the brown puppies?")
+    assert router_requests.is_held_out("Find the dog at the far left!")
+    assert not router_requests.is_held_out("Make the dog at the far left brown")
 
 
 def test_no_held_out_wording_is_trained_on():
     rng = random.Random(7)
-    seen = [training.random_request(rng) for _ in range(2000)]
-    assert not [query for query, _ in seen if training.is_held_out(query)]
+    seen = [router_requests.random_request(rng) for _ in range(2000)]
+    assert not [query for query, _ in seen if router_requests.is_held_out(query)]
     assert {category for _, category in seen} == set(instructions.CATEGORIES)
 
 
@@ -101,7 +104,7 @@ def test_a_few_steps_learn_and_what_is_saved_loads(tmp_path, monkeypatch):
 
 
 def test_the_bundled_router_knows_held_out_wordings(bundled):
-    held_out = training.held_out_requests(200, seed=11)
+    held_out = router_requests.held_out_requests(200, seed=11)
     routes = bundled.route_batch([request.query for request in held_out])
     wrong = [
         (request.query, route.task)

@@ -66,7 +66,7 @@ def test_prompts_are_jittered_corners_and_a_point_on_the_object_or_none(scene: S
     rng, kinds = random.Random(0), set()
     for _ in range(60):
         for o in scene.objects:
-            (first, second, point), labels = stage.prompt(o, rng)
+            (first, second, point), labels = stage.random_prompt(o, rng)
             assert tuple(labels[:2]) == tuple(BOX_CORNERS)
             side = max(o.box.x2 - o.box.x1, o.box.y2 - o.box.y1)
             assert np.abs(np.array([*first, *second]) - np.array(o.box)).max() < 0.35 * side

@@ -313,7 +313,7 @@ def _router(settings: argparse.Namespace) -> Subject:
         train = Rows(len(requests) - n_held_out, lambda i: router_row(str(i), *requests[n_held_out + i]))
         held_out = Rows(n_held_out, lambda i: router_row(str(i), *requests[i]))
     else:
-        from vision_reasoner.training.tiny.router import random_request
+        from vision_reasoner.training.tiny.router_requests import random_request
 
         train = Rows(ENDLESS, lambda i: router_row(str(i), *random_request(Random(f"grpo {settings.seed} {i}"))))
         held_out = Rows(
