@@ -18,7 +18,6 @@ from typing import NamedTuple, TypedDict, Unpack
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
-from scipy import ndimage
 
 from vision_reasoner.geometry import Box, Point
 from vision_reasoner.scenes.art import Sprite
@@ -391,6 +390,8 @@ def _scaled_levels(factor: float) -> list[int]:
 
 def background(size: tuple[int, int], rng: np.random.Generator, plain: bool = False) -> Image.Image:
     """A gradient, a landscape, stripes, tiles, clouds or one color, with clutter; (width, height) = `size`."""
+    from scipy import ndimage
+
     side = BACKGROUND_SIDE
     y, x = np.mgrid[0:side, 0:side] / side
     first, second, third = rng.uniform(*BACKGROUND_COLORS, (3, 3))
@@ -452,6 +453,8 @@ def paint(layout: Layout, size: tuple[int, int]) -> Scene | None:
     Returns:
         The scene, or None where an object is occluded too much or two objects share a grid cell.
     """
+    from scipy import ndimage
+
     width, height = size
     rng = np.random.default_rng(layout.background)
     image = background(size, rng, layout.plain)
@@ -521,6 +524,8 @@ def _visible_object(
 
 def innermost(mask: np.ndarray) -> tuple[int, int]:
     """(row, column) of a mask's pixel that is farthest from its edge, by the Euclidean distance transform."""
+    from scipy import ndimage
+
     distance = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
     row, column = np.unravel_index(int(distance.argmax()), distance.shape)
     return int(row), int(column)

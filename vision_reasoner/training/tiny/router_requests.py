@@ -7,6 +7,7 @@ A fifth are the scenes' requests (`scenes.requests`, never in held-out wordings)
 import random
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from vision_reasoner.scenes.classes import CLASSES, COLORS, COMPANIES, PURPOSES,
 from vision_reasoner.scenes.scene import GRID, Scene, SceneObject
 
 SCENE_SHARE = 0.2  # of training requests are the scenes' own
-NOISY_SHARE = 0.5  # of the scenes' own requests get typing noise
+CLEAN_SHARE = 0.5  # of the scenes' own requests stay without typing noise
 GRAMMAR_WEIGHTS = {OBJECTS: 3, COUNTING: 1, EDITING: 3, QUESTION: 3}  # counting is the easiest to recognize
 CATEGORY_OF = {
     Task.SEGMENTATION: OBJECTS,
@@ -72,6 +73,7 @@ def _pattern(wordings: Sequence[str], **slots: str) -> str:
     return f"(?:{'|'.join(filled)})"
 
 
+@lru_cache
 def held_out_pattern() -> re.Pattern[str]:
     """Matches requests (in lower case, without end marks) in held-out wordings.
 
@@ -92,12 +94,9 @@ def held_out_pattern() -> re.Pattern[str]:
     return re.compile(rf"(?:.* )?(?:{sentence}|{ordinary}{tail})|{thing}{tail}")
 
 
-HELD_OUT = held_out_pattern()
-
-
 def is_held_out(query: str) -> bool:
     """Whether the request has a held-out wording and must not be trained on."""
-    return HELD_OUT.fullmatch(" ".join(query.lower().replace(",", "").split()).strip(" .?!")) is not None
+    return held_out_pattern().fullmatch(" ".join(query.lower().replace(",", "").split()).strip(" .?!")) is not None
 
 
 def random_request(rng: random.Random) -> tuple[str, int]:
@@ -108,7 +107,7 @@ def random_request(rng: random.Random) -> tuple[str, int]:
             category = CATEGORY_OF[request.task]
             query = (
                 request.query
-                if rng.random() < 1 - NOISY_SHARE
+                if rng.random() < CLEAN_SHARE
                 else instructions.add_typing_noise(request.query, category, rng)
             )
         else:
