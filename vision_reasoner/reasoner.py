@@ -15,7 +15,7 @@ from PIL import Image
 from vision_reasoner import window_attention
 from vision_reasoner.checkpoints import load_errors, locate
 from vision_reasoner.errors import CheckpointError, ImageError, UsageError
-from vision_reasoner.generation import check_text, decode_greedily, in_batches, load_model
+from vision_reasoner.generation import check_text, decode_greedily, in_batches, load_model, static_decoder
 from vision_reasoner.geometry import Size
 from vision_reasoner.prompts import VISION_REASONER, Dialect, normalise_query
 from vision_reasoner.results import Task
@@ -108,6 +108,7 @@ class Reasoner:
         dialect: Dialect = VISION_REASONER,
         compat: Compat = "none",
         logprobs: bool = False,
+        compile: str = "auto",  # noqa: A002 - the option's name
     ) -> None:
         """Wrap a loaded model and its processor; `from_pretrained` loads both.
 
@@ -118,15 +119,18 @@ class Reasoner:
             dialect: how this model is asked and how it answers.
             compat: "upstream" prepares VQA as the original code did: question normalised, picture squashed.
             logprobs: whether replies say how likely each of their tokens was.
+            compile: how tokens are decoded, one of `devices.COMPILES`; see `generation.static_decoder`.
 
         Raises:
             CheckpointError: the config's frame does not fit the model's grid of patches.
+            UsageError: `compile` has no such value, or the model cannot be decoded so.
         """
         self.model = model
         self.processor = processor
         self.dialect = dialect
         self.compat = compat
         self.logprobs = logprobs
+        self._decoder = static_decoder(model, compile)
         self._fits: dict[Size | None, int] = {}  # by frame, how many at once memory sufficed for when it once did not
         grid = processor.image_processor.patch_size * processor.image_processor.merge_size
         self.frame_side: int = getattr(model.config, "frame_side", FRAME_SIDE)
@@ -148,6 +152,7 @@ class Reasoner:
         device: str = "auto",
         dtype: str = "auto",
         attn_implementation: str = "auto",
+        compile: str = "auto",  # noqa: A002 - the option's name
         revision: str | None = None,
         offline: bool = False,
     ) -> Self:
@@ -155,7 +160,7 @@ class Reasoner:
 
         Raises:
             CheckpointError: it is missing, incomplete or of another kind.
-            UsageError: there is no such device, dtype or attention.
+            UsageError: there is no such device, dtype, attention or compile.
         """
         from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration, Qwen2VLForConditionalGeneration
 
@@ -172,7 +177,7 @@ class Reasoner:
             window_attention.install(model.model.visual)
         with load_errors(folder):
             processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        return cls(model, processor, dialect=dialect, compat=compat, logprobs=logprobs)
+        return cls(model, processor, dialect=dialect, compat=compat, logprobs=logprobs, compile=compile)
 
     def frame_for(self, task: Task) -> Size | None:
         """(width, height) that a picture is squashed to for `task`; None where it keeps its own size."""
@@ -263,7 +268,14 @@ class Reasoner:
             return_tensors="pt",
         )
         prepare_seconds = (time.perf_counter() - start) / len(pictures)
-        decoded = decode_greedily(self.model, self.processor.tokenizer, batch, max_new_tokens, logprobs=self.logprobs)
+        decoded = decode_greedily(
+            self.model,
+            self.processor.tokenizer,
+            batch,
+            max_new_tokens,
+            logprobs=self.logprobs,
+            decoder=self._decoder,
+        )
         return [
             Reply(
                 text=row.text,
