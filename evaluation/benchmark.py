@@ -3,10 +3,14 @@
     python -m evaluation.benchmark                       # the bundled checkpoint on the README's examples
     python -m evaluation.benchmark --dtype bfloat16      # or another number format, device, batch size
     python -m evaluation.benchmark --model_path pretrained_models/VisionReasoner-7B --device cuda
+    python -m evaluation.benchmark --shape 7b            # the released reasoner's shape, with random weights
 
 Cold is the first request of the process, importing and loading included. Warm is every further one. The plain
 implementation has the same weights but asks one picture at a time, calls SAM2 once per box and brings all three masks
 of a box to the picture's size; each round times both on the same requests, so that a busy machine slows both.
+
+With --shape only the reasoner is measured, without and with --compile, against the original's way of asking (see
+`evaluation.shapes`): tokens a second in decoding, seconds to the first token, pictures a second, memory.
 """
 
 import argparse
@@ -23,7 +27,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vision_reasoner.devices import ATTENTIONS, DTYPES
+from evaluation import shapes
+from vision_reasoner.devices import ATTENTIONS, COMPILES, DTYPES
 from vision_reasoner.errors import UsageError, VisionReasonerError
 from vision_reasoner.images import load_image
 from vision_reasoner.model import VisionReasoner
@@ -200,17 +205,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--device", default="auto")
     add("--dtype", choices=DTYPES, default="auto")
     add("--attn_implementation", choices=ATTENTIONS, default="auto")
+    add("--compile", choices=COMPILES, default="auto", help="decode by recorded CUDA graphs; default: auto")
     add("--batch_size", type=int, default=8)
-    add("--max_new_tokens", type=int, default=2048)
+    add("--max_new_tokens", type=int, help="limit of a reply; default: 2048, with --shape 128")
     add("--requests", type=int, default=8, help="how many requests a round has, the pictures in turn (default: 8)")
     add("--rounds", type=int, default=3, help="how often each implementation is timed (default: 3)")
+    add("--shape", choices=tuple(shapes.SHAPES), help="measure a reasoner of this shape with random weights")
+    add("--at_once", type=int, nargs="+", default=[1, 8, 32], metavar="N", help="with --shape: pictures at once")
     add("--offline", action="store_true", help="make no network attempt at all")
     add("--json", action="store_true", help="print the figures as JSON")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s", force=True)
     try:
-        if min(arguments.requests, arguments.rounds) < 1:
-            raise UsageError("--requests and --rounds must be at least 1")
+        if min(arguments.requests, arguments.rounds, *arguments.at_once) < 1:
+            raise UsageError("--requests, --rounds and --at_once must be at least 1")
+        if arguments.shape is not None:
+            return _measure_shape(arguments)
         report = measure(
             VisionReasoner.from_pretrained(
                 arguments.model_path,
@@ -219,8 +229,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 device=arguments.device,
                 dtype=arguments.dtype,
                 attn_implementation=arguments.attn_implementation,
+                compile=arguments.compile,
                 batch_size=arguments.batch_size,
-                max_new_tokens=arguments.max_new_tokens,
+                max_new_tokens=arguments.max_new_tokens or 2048,
                 offline=arguments.offline,
             ),
             _requests(arguments.image_path, arguments.query, arguments.requests),
@@ -231,6 +242,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     print(json.dumps(asdict(report)) if arguments.json else report.table())
+    return 0
+
+
+def _measure_shape(arguments: argparse.Namespace) -> int:
+    rows = shapes.measure_shape(
+        *shapes.build_model(arguments.shape, arguments.device, arguments.dtype),
+        sizes=arguments.at_once,
+        n_tokens=arguments.max_new_tokens or 128,
+        rounds=arguments.rounds,
+    )
+    print(json.dumps([asdict(row) for row in rows]) if arguments.json else shapes.table(rows))
     return 0
 
 

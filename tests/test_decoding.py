@@ -31,6 +31,14 @@ def pair(folder, kind=Reasoner, **settings):
     ]
 
 
+@pytest.fixture(autouse=True)
+def decoded(monkeypatch):
+    """How many batches went through the cache of fixed size."""
+    real, batches = decoding.StaticDecoder.decode, []
+    monkeypatch.setattr(decoding.StaticDecoder, "decode", lambda *given: batches.append(1) or real(*given))
+    return batches
+
+
 def told(replies):
     return [(r.text, r.finished, r.n_tokens) for r in replies]
 
@@ -42,7 +50,7 @@ def assert_same_logprobs(given, expected):
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 5])
-def test_random_weights_with_a_penalty_and_padding(bundle, pictures, batch_size):
+def test_random_weights_with_a_penalty_and_padding(bundle, pictures, batch_size, decoded):
     plain, ours = pair(bundle / "reasoner", logprobs=True)
     assert plain.model.generation_config.repetition_penalty == 1.05
     settings = {"tasks": TASKS, "max_new_tokens": 40, "batch_size": batch_size}
@@ -50,6 +58,7 @@ def test_random_weights_with_a_penalty_and_padding(bundle, pictures, batch_size)
     given = ours.ask(pictures, QUERIES, **settings)
     assert told(given) == told(expected)
     assert len({r.text for r in given}) == 5
+    assert len(decoded) == -(-5 // batch_size)
     assert_same_logprobs(given, expected)
 
 
@@ -112,13 +121,14 @@ def test_router_of_random_weights(bundle):
     assert [r.reply for r in ours.route_batch(QUERIES)] == [r.reply for r in plain.route_batch(QUERIES)]
 
 
-def test_bundled_router():
+def test_bundled_router(decoded):
     plain, ours = pair(BUNDLED / "router", Router)
     queries = ["segment the dogs", "How many cats are there?", "What is written on the sign over the door?"]
     assert ours.route_batch(queries) == plain.route_batch(queries)
+    assert len(decoded) == 1
 
 
-def test_bundled_reasoner():
+def test_bundled_reasoner(decoded):
     plain, ours = pair(BUNDLED / "reasoner", logprobs=True)
     asked = [("donuts.png", "the donuts"), ("airplanes.png", "airplanes"), ("company_name.png", "What is the name?")]
     pictures = [Image.open(ROOT / "assets" / name).convert("RGB") for name, _ in asked]
@@ -129,6 +139,7 @@ def test_bundled_reasoner():
     assert_same_logprobs(given, expected)
     assert all(r.finished for r in given)
     assert len({r.n_tokens for r in given}) == 3
+    assert len(decoded) == 1
 
 
 def test_what_it_cannot_do_goes_the_plain_way(bundle, monkeypatch):
@@ -196,7 +207,10 @@ def test_when_it_is_used(bundle):
 
 def test_which_generation_configs_are_plain():
     assert is_plain(GenerationConfig(repetition_penalty=1.1, temperature=0.3, eos_token_id=[1]))
+    assert is_plain(GenerationConfig(output_attentions=False, no_repeat_ngram_size=0, num_beams=1))
     assert not is_plain(GenerationConfig(suppress_tokens=[3]))
+    assert not is_plain(GenerationConfig(num_beams=2))
+    assert not is_plain(GenerationConfig(min_new_tokens=1))
 
 
 def test_shapes_are_few():

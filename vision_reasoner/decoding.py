@@ -24,10 +24,9 @@ MODEL_TYPES = ("qwen2", "qwen2_vl", "qwen2_5_vl")
 ROWS = (1, 2, 4, 8, 16, 32, 64)  # larger batches are padded to a multiple of the last
 SPAN = 512  # columns of the cache; a step that looks at some too many costs less than one graph more
 CAPTURE_AFTER = 8  # steps at a shape; recording one takes about as long as a few of them
-NEUTRAL = {  # what a generation config may say without any effect on greedy decoding, or what is done here
+DONE_HERE = {  # what a generation config may say because it is done here, or acts on sampling alone
     *("bos_token_id", "eos_token_id", "pad_token_id", "repetition_penalty", "max_new_tokens", "max_length"),
-    *("do_sample", "temperature", "top_p", "top_k", "use_cache", "transformers_version", "_from_model_config"),
-    *("return_dict_in_generate", "output_logits"),
+    *("temperature", "top_p", "top_k", "min_p", "typical_p", "use_cache", "transformers_version", "_from_model_config"),
 }
 
 
@@ -79,7 +78,8 @@ def is_supported(model: Any) -> bool:
 
 def is_plain(config: Any) -> bool:
     """Whether a generation config asks for nothing but greedy decoding, with a repetition penalty at most."""
-    return set(config.to_diff_dict()) <= NEUTRAL
+    said = config.to_diff_dict().items()
+    return all(name in DONE_HERE or not value or (name, value) == ("num_beams", 1) for name, value in said)
 
 
 def padded_rows(n: int) -> int:
