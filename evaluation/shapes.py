@@ -17,8 +17,9 @@ import numpy as np
 from PIL import Image
 
 from vision_reasoner import window_attention
-from vision_reasoner.checkpoints import BUNDLED
+from vision_reasoner.checkpoints import BUNDLED, in_pretrained
 from vision_reasoner.devices import choose_device, choose_dtype
+from vision_reasoner.errors import CheckpointError
 from vision_reasoner.reasoner import Reasoner, Reply
 from vision_reasoner.results import Task
 
@@ -132,12 +133,19 @@ def build_model(name: str, device: str = "auto", dtype: str = "auto") -> tuple[A
         name: a key of `SHAPES`.
         device: as for `Reasoner.from_pretrained`.
         dtype: likewise; "auto" is bfloat16 on CUDA, float32 on a CPU.
+
+    Raises:
+        CheckpointError: the bundled checkpoint is not there.
+        UsageError: there is no such device or dtype.
     """
     import torch
     from transformers import AutoProcessor, GenerationConfig, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
     shape, where = SHAPES[name], choose_device(device)
-    processor = AutoProcessor.from_pretrained(BUNDLED / "reasoner", local_files_only=True, trust_remote_code=False)
+    bundled = in_pretrained(BUNDLED)
+    if bundled is None:
+        raise CheckpointError(f"{BUNDLED}: not there, and its processor is needed; run this from the repository")
+    processor = AutoProcessor.from_pretrained(bundled / "reasoner", local_files_only=True, trust_remote_code=False)
     ids = {
         f"{token}_token_id": processor.tokenizer.convert_tokens_to_ids(f"<|{token}|>")
         for token in ("vision_start", "vision_end")

@@ -106,7 +106,7 @@ def check_text(text: str, tokenizer: Any) -> None:
             raise ImageError(f"the query contains the model's control token {token.content!r}; leave it out")
 
 
-def static_decoder(model: Any, compile: str = "auto") -> StaticDecoder | None:  # noqa: A002 - the option's name
+def static_decoder(model: Any, compile: str = "auto") -> StaticDecoder | None:
     """What decodes a loaded model's replies fast, or None where transformers' own loop is to do it.
 
     A `StaticDecoder` takes the launching of kernels out of each step: a step of the released 7B takes less than half

@@ -112,7 +112,7 @@ class VisionReasoner:
         device: str = "auto",
         dtype: str = "auto",
         attn_implementation: str = "auto",
-        compile: str = "auto",  # noqa: A002 - the option's name
+        compile: str = "auto",
         revision: str | None = None,
         offline: bool = False,
         compat: Compat = "none",

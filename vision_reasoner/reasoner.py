@@ -108,7 +108,7 @@ class Reasoner:
         dialect: Dialect = VISION_REASONER,
         compat: Compat = "none",
         logprobs: bool = False,
-        compile: str = "auto",  # noqa: A002 - the option's name
+        compile: str = "auto",
     ) -> None:
         """Wrap a loaded model and its processor; `from_pretrained` loads both.
 
@@ -152,7 +152,7 @@ class Reasoner:
         device: str = "auto",
         dtype: str = "auto",
         attn_implementation: str = "auto",
-        compile: str = "auto",  # noqa: A002 - the option's name
+        compile: str = "auto",
         revision: str | None = None,
         offline: bool = False,
     ) -> Self:

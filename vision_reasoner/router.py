@@ -121,7 +121,7 @@ class Router:
         tokenizer: Any,
         *,
         batch_size: int = 32,
-        compile: str = "auto",  # noqa: A002 - the option's name
+        compile: str = "auto",
     ) -> None:
         """Wrap a loaded Qwen2ForCausalLM and its tokenizer; `from_pretrained` loads both.
 
@@ -141,7 +141,7 @@ class Router:
         device: str = "auto",
         dtype: str = "auto",
         attn_implementation: str = "auto",
-        compile: str = "auto",  # noqa: A002 - the option's name
+        compile: str = "auto",
         revision: str | None = None,
         offline: bool = False,
     ) -> Self:
