@@ -110,6 +110,8 @@ class Row:
 class Reference(Reasoner):
     """The reasoner as the original asks it."""
 
+    patches_on_device = False
+
     def ask(self, *arguments: Any, **settings: Any) -> list[Reply]:
         """One reply for each picture, in order."""
         with _own_vision_attention(self.model):

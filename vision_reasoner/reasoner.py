@@ -6,6 +6,7 @@ that comes with it (`Reply.model_size`).
 
 import time
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self
@@ -92,13 +93,24 @@ def frame_picture(image: Image.Image, size: Size | None) -> Image.Image:
     return image if size is None else image.resize(size, Image.Resampling.BILINEAR)
 
 
+def frame_pictures(images: Sequence[Image.Image], sizes: Sequence[Size | None]) -> list[Image.Image]:
+    """Each picture by `frame_picture`, several at a time: Pillow resizes without holding the interpreter's lock."""
+    if len(images) == 1:
+        return [frame_picture(images[0], sizes[0])]
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(frame_picture, images, sizes))
+
+
 class Reasoner:
     """A Qwen2.5-VL or Qwen2-VL model with its processor, asked greedily and in true batches.
 
     Attributes:
         frame_side: the side of the square that pictures are squashed to, where the dialect says so.
         vqa_frame_side: the same for VQA; None where the question comes with the picture at its own size.
+        patches_on_device: whether a CUDA device cuts the pictures into patches itself, rather than the CPU.
     """
+
+    patches_on_device = True
 
     def __init__(
         self,
@@ -223,7 +235,7 @@ class Reasoner:
         order = sorted(range(len(queries)), key=lambda i: (areas[i], len(queries[i])))
 
         def run(chunk: Sequence[int]) -> list[Reply]:
-            pictures = [frame_picture(images[i], frames[i]) for i in chunk]
+            pictures = frame_pictures([images[i] for i in chunk], [frames[i] for i in chunk])
             texts = [prompt_for(queries[i], tasks[i], self.dialect, self.compat) for i in chunk]
             return self._reply(pictures, texts, [tasks[i] for i in chunk], max_new_tokens)
 
@@ -255,6 +267,7 @@ class Reasoner:
             size = {"resized_width": picture.width, "resized_height": picture.height} if framed else limits
             content = [{"type": "image", "image": picture, **size}, {"type": "text", "text": text}]
             conversations.append([{"role": "user", "content": content}])
+        on_device = self.patches_on_device and self.model.device.type == "cuda"
         resized, _ = process_vision_info(conversations, image_patch_size=image_processor.patch_size)
         batch = self.processor(
             text=[
@@ -266,6 +279,7 @@ class Reasoner:
             padding=True,
             padding_side="left",
             return_tensors="pt",
+            **({"device": self.model.device} if on_device else {}),
         )
         prepare_seconds = (time.perf_counter() - start) / len(pictures)
         decoded = decode_greedily(
