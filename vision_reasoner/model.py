@@ -117,6 +117,7 @@ class VisionReasoner:
         device: str = "auto",
         dtype: str = "auto",
         attn_implementation: str = "auto",
+        compile: str = "auto",
         revision: str | None = None,
         offline: bool = False,
         compat: Compat = "none",
@@ -138,6 +139,9 @@ class VisionReasoner:
             device: a torch device; "auto" is CUDA, else MPS, else the CPU.
             dtype: of reasoner and router; "auto" suits the device. The segmenter is float32 always.
             attn_implementation: of reasoner and router; "auto" is flash-attn where it is installed, otherwise sdpa.
+            compile: how reasoner and router decode. "auto" is fast on CUDA: over a cache of fixed size, each step one
+                recorded graph (see `generation.static_decoder`); on other devices transformers' own loop, which "off"
+                is everywhere.
             revision: of the reasoner on the Hub.
             offline: make no network attempt at all.
             compat: "upstream" prepares VQA requests as the original code did (question normalised, picture squashed).
@@ -159,6 +163,7 @@ class VisionReasoner:
             "device": device,
             "dtype": dtype,
             "attn_implementation": attn_implementation,
+            "compile": compile,
             "offline": offline,
         }
         assembled = cls(

@@ -7,6 +7,7 @@ that comes with it (`Reply.model_size`).
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self
@@ -17,7 +18,7 @@ from vision_reasoner.errors import CheckpointError, ImageError, UsageError
 from vision_reasoner.geometry import Size
 from vision_reasoner.models import window_attention
 from vision_reasoner.models.checkpoints import load_errors, locate
-from vision_reasoner.models.generation import check_text, decode_greedily, in_batches, load_model
+from vision_reasoner.models.generation import check_text, decode_greedily, in_batches, load_model, static_decoder
 from vision_reasoner.prompts import VISION_REASONER, Dialect, normalise_query
 from vision_reasoner.results import Task
 
@@ -98,6 +99,14 @@ def frame_picture(image: Image.Image, size: Size | None) -> Image.Image:
     return image if size is None else image.resize(size, Image.Resampling.BILINEAR)
 
 
+def frame_pictures(images: Sequence[Image.Image], sizes: Sequence[Size | None]) -> list[Image.Image]:
+    """Each picture by `frame_picture`, several at a time: Pillow resizes without holding the interpreter's lock."""
+    if len(images) == 1:
+        return [frame_picture(images[0], sizes[0])]
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(frame_picture, images, sizes))
+
+
 class Reasoner:
     """A Qwen2.5-VL or Qwen2-VL model with its processor, asked greedily and in true batches.
 
@@ -106,7 +115,10 @@ class Reasoner:
     Attributes:
         frame_side: the side of the square that pictures are squashed to, where the dialect says so.
         vqa_frame_side: the same for VQA; None where the question comes with the picture at its own size.
+        patches_on_device: whether a CUDA device cuts the pictures into patches itself, rather than the CPU.
     """
+
+    patches_on_device = True
 
     def __init__(
         self,
@@ -116,6 +128,7 @@ class Reasoner:
         dialect: Dialect = VISION_REASONER,
         compat: Compat = "none",
         logprobs: bool = False,
+        compile: str = "auto",
     ) -> None:
         """Wrap a loaded model and its processor; `from_pretrained` loads both.
 
@@ -126,9 +139,11 @@ class Reasoner:
             dialect: how this model is asked and how it answers.
             compat: "upstream" prepares VQA as the original code did: question normalised, picture squashed.
             logprobs: whether replies say how likely each of their tokens was.
+            compile: how tokens are decoded, one of `devices.COMPILES`; see `generation.static_decoder`.
 
         Raises:
             CheckpointError: the config's frame does not fit the model's grid of patches.
+            UsageError: `compile` has no such value, or the model cannot be decoded so.
         """
         self.model = model
         self.processor = processor
@@ -137,6 +152,7 @@ class Reasoner:
         self.logprobs = logprobs
         # One generation at a time: between steps the model keeps its images' positions, the tokenizer its padding.
         self._lock = threading.Lock()
+        self._decoder = static_decoder(model, compile)
         self._fits: dict[Size | None, int] = {}  # by frame, how many at once memory sufficed for when it once did not
         grid = processor.image_processor.patch_size * processor.image_processor.merge_size
         self.frame_side: int = getattr(model.config, "frame_side", FRAME_SIDE)
@@ -158,6 +174,7 @@ class Reasoner:
         device: str = "auto",
         dtype: str = "auto",
         attn_implementation: str = "auto",
+        compile: str = "auto",
         revision: str | None = None,
         offline: bool = False,
     ) -> Self:
@@ -165,7 +182,7 @@ class Reasoner:
 
         Raises:
             CheckpointError: it is missing, incomplete or of another kind.
-            UsageError: there is no such device, dtype or attention.
+            UsageError: there is no such device, dtype, attention or compile.
         """
         from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration, Qwen2VLForConditionalGeneration
 
@@ -182,7 +199,7 @@ class Reasoner:
             window_attention.install(model.model.visual)
         with load_errors(folder):
             processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        return cls(model, processor, dialect=dialect, compat=compat, logprobs=logprobs)
+        return cls(model, processor, dialect=dialect, compat=compat, logprobs=logprobs, compile=compile)
 
     def frame_for(self, task: Task) -> Size | None:
         """(width, height) that a picture is squashed to for `task`; None where it keeps its own size."""
@@ -229,7 +246,7 @@ class Reasoner:
         order = sorted(range(len(queries)), key=lambda i: (areas[i], len(queries[i])))
 
         def run(chunk: Sequence[int]) -> list[Reply]:
-            pictures = [frame_picture(images[i], frames[i]) for i in chunk]
+            pictures = frame_pictures([images[i] for i in chunk], [frames[i] for i in chunk])
             texts = [prompt_for(queries[i], tasks[i], self.dialect, self.compat) for i in chunk]
             with self._lock:
                 return self._reply(pictures, texts, [tasks[i] for i in chunk], max_new_tokens)
@@ -262,6 +279,7 @@ class Reasoner:
             size = {"resized_width": picture.width, "resized_height": picture.height} if framed else limits
             content = [{"type": "image", "image": picture, **size}, {"type": "text", "text": text}]
             conversations.append([{"role": "user", "content": content}])
+        on_device = self.patches_on_device and self.model.device.type == "cuda"
         resized, _ = process_vision_info(conversations, image_patch_size=image_processor.patch_size)
         batch = self.processor(
             text=[
@@ -273,9 +291,17 @@ class Reasoner:
             padding=True,
             padding_side="left",
             return_tensors="pt",
+            **({"device": self.model.device} if on_device else {}),
         )
         prepare_seconds = (time.perf_counter() - start) / len(pictures)
-        decoded = decode_greedily(self.model, self.processor.tokenizer, batch, max_new_tokens, logprobs=self.logprobs)
+        decoded = decode_greedily(
+            self.model,
+            self.processor.tokenizer,
+            batch,
+            max_new_tokens,
+            logprobs=self.logprobs,
+            decoder=self._decoder,
+        )
         return [
             Reply(
                 text=row.text,
