@@ -480,7 +480,7 @@ def test_the_transparent_gray_of_a_png_is_white_at_every_depth(depth, row, trans
     assert np.asarray(load_image(png(depth, row, transparent)))[0, :, 0].tolist() == expected
 
 
-def tiff(values, order, photometric=1, pages=1) -> bytes:
+def tiff(values, order, photometric=1, pages=1):
     """A TIFF of eight gray pixels in a row; its pages share them."""
     formats = {"u": 1, "i": 2, "f": 3}
     data = np.array(values, order + values.dtype.str[1:]).tobytes()
