@@ -161,6 +161,8 @@ class VisionReasoner:
             checkpoints.router,
             checkpoints.segmenter,
             baseline=settings.model if settings.model in BASELINES else None,
+            revision=checkpoints.revision,
+            offline=settings.offline,
         )
         if choice.note:
             logger.info(choice.note)
