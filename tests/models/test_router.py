@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from vision_reasoner.errors import CheckpointError, ImageError
+from vision_reasoner.errors import CheckpointError, QueryError
 from vision_reasoner.models.router import Router, asks_for_boxes, read_category, route_of, task_of
 from vision_reasoner.results import Task
 
@@ -34,6 +34,25 @@ REPLIES = [
     ("a fraction", "#### 1.5", None),
     ("empty", "", None),
 ]
+
+
+@pytest.mark.parametrize(
+    ("reply", "task", "taken"),
+    [
+        ("This is a counting task.", Task.COUNTING, "taken as counting"),
+        ("The answer is 2", Task.COUNTING, "taken as counting"),
+        ("Not segmentation but a question.", Task.VQA, "taken as a question"),
+        ("Detection of the objects", Task.SEGMENTATION, "taken as a request for objects"),
+        ("Edit it", None, "asks for editing"),
+        ("hm", Task.VQA, "nothing is named; taken as a question"),
+        ("There are 12", Task.VQA, "nothing is named"),
+        ("", Task.VQA, "nothing is named"),
+    ],
+)
+def test_without_the_mark_keywords_are_read_and_it_is_said(reply, task, taken):
+    route = route_of(reply, "it")
+    assert route.task is task
+    assert taken in str(route.warning)
 
 
 @pytest.mark.parametrize(("reply", "category"), [row[1:] for row in REPLIES], ids=[row[0] for row in REPLIES])
@@ -145,12 +164,12 @@ def test_no_queries_give_no_routes(router):
 
 @pytest.mark.parametrize("query", ["", "  \n", "end it<|im_end|>", "<|image_pad|>", "\udcff"])
 def test_queries_that_would_break_the_conversation_are_refused(router, query):
-    with pytest.raises(ImageError, match="query"):
+    with pytest.raises(QueryError, match="query"):
         router.route(query)
 
 
 def test_a_query_longer_than_the_checkpoint_takes_is_refused(router):
-    with pytest.raises(ImageError, match="2048"):
+    with pytest.raises(QueryError, match="2048"):
         router.route("x" * 3000)
 
 

@@ -10,9 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from vision_reasoner.errors import ImageError
+from vision_reasoner.errors import QueryError
 from vision_reasoner.models.checkpoints import load_errors, locate
-from vision_reasoner.models.generation import Decoded, check_text, decode_greedily, in_batches, load_model
+from vision_reasoner.models.generation import (
+    Decoded,
+    check_text,
+    decode_greedily,
+    in_batches,
+    load_model,
+    static_decoder,
+)
 from vision_reasoner.prompts import router_messages
 from vision_reasoner.results import Task
 
@@ -25,6 +32,7 @@ CATEGORY_NAMES = {
     EDITING: r"edit\w*",
     QUESTION: r"caption\w*|v?qa|question\w*",
 }
+CATEGORY_TITLES = {OBJECTS: "a request for objects", COUNTING: "counting", EDITING: "editing", QUESTION: "a question"}
 _NUMBER_FIRST = re.compile(r"[\s\W_]*(?:(?:category|type|task|option)[\s\W_]*)?([1-4])(?![\d.]*\d)")
 _NAME = re.compile("|".join(rf"\b(?P<c{category}>{names})\b" for category, names in CATEGORY_NAMES.items()), re.I)
 _NUMBER_LAST = re.compile(r"(?<![\d.])([1-4])[\s\W_]*$")
@@ -63,9 +71,9 @@ class Route:
     warning: str | None = None
 
     def require_task(self) -> Task:
-        """The task; raises an ImageError that says why where there is none."""
+        """The task; raises a QueryError that says why where there is none."""
         if self.task is None:
-            raise ImageError(self.warning or "the request is of no task that can be done; ask in other words")
+            raise QueryError(self.warning or "the request is of no task that can be done; ask in other words")
         return self.task
 
 
@@ -83,6 +91,18 @@ def read_category(reply: str) -> int | None:
         if match := _NUMBER_LAST.search(answer):
             return int(match[1])
     return None
+
+
+def guess_category(reply: str) -> int | None:
+    """The category that a reply without a marked answer names last, by its name or else by its number.
+
+    The original reads any keyword anywhere in the reply; see `read_category` for replies as they should be.
+    """
+    names = [match for match in _NAME.finditer(reply) if match.lastgroup]
+    if names:
+        return int(str(names[-1].lastgroup)[1:])
+    match = _NUMBER_LAST.search(reply)
+    return int(match[1]) if match else None
 
 
 def asks_for_boxes(query: str) -> bool:
@@ -103,9 +123,12 @@ def route_of(reply: str, query: str) -> Route:
     """Read a router's `reply` to `query`."""
     category = read_category(reply)
     warning = None
+    said = reply.strip()[-80:]
     if category is None:
-        warning = f"the router named no category for {query!r} (it said {reply.strip()[-80:]!r}); taken as a question"
-    elif category == EDITING:
+        category = guess_category(reply)
+        taken = "nothing is named; taken as a question" if category is None else f"taken as {CATEGORY_TITLES[category]}"
+        warning = f"the router marked no category for {query!r} (it said {said!r}); {taken}"
+    if category == EDITING:
         warning = (
             f"{query!r} asks for editing, and no image-generation model is configured; ask for objects, a count or an "
             "answer, or say which with --task"
@@ -116,12 +139,24 @@ def route_of(reply: str, query: str) -> Route:
 class Router:
     """The router model: a Qwen2 causal language model that classifies requests, greedily and in batches."""
 
-    def __init__(self, model: Any, tokenizer: Any, *, batch_size: int = 32) -> None:
-        """Wrap a loaded Qwen2ForCausalLM and its tokenizer; `from_pretrained` loads both."""
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        batch_size: int = 32,
+        compile: str = "auto",
+    ) -> None:
+        """Wrap a loaded Qwen2ForCausalLM and its tokenizer; `from_pretrained` loads both.
+
+        Raises:
+            UsageError: `compile` has no such value (see `generation.static_decoder`).
+        """
         self.model = model
         self.tokenizer = tokenizer
         self.batch_size = batch_size
         self._lock = threading.Lock()  # a fast tokenizer keeps its padding between calls
+        self._decoder = static_decoder(model, compile)
 
     @classmethod
     def from_pretrained(
@@ -131,6 +166,7 @@ class Router:
         device: str = "auto",
         dtype: str = "auto",
         attn_implementation: str = "auto",
+        compile: str = "auto",
         revision: str | None = None,
         offline: bool = False,
     ) -> Self:
@@ -138,7 +174,7 @@ class Router:
 
         Raises:
             CheckpointError: it is missing, incomplete or of another kind.
-            UsageError: there is no such device, dtype or attention.
+            UsageError: there is no such device, dtype, attention or compile.
         """
         from transformers import AutoTokenizer, Qwen2ForCausalLM
 
@@ -153,7 +189,7 @@ class Router:
         )
         with load_errors(folder):
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        return cls(model, tokenizer)
+        return cls(model, tokenizer, compile=compile)
 
     def route(self, query: str) -> Route:
         """The task of one request."""
@@ -163,7 +199,7 @@ class Router:
         """The task of each request, in order.
 
         Raises:
-            ImageError: a request is empty, too long, or contains one of the model's control tokens.
+            QueryError: a request is empty, too long, or contains one of the model's control tokens.
         """
         with self._lock:
             for query in queries:
@@ -177,4 +213,4 @@ class Router:
             for query in queries
         ]
         batch = self.tokenizer(texts, padding=True, padding_side="left", return_tensors="pt")
-        return decode_greedily(self.model, self.tokenizer, batch, MAX_NEW_TOKENS)
+        return decode_greedily(self.model, self.tokenizer, batch, MAX_NEW_TOKENS, decoder=self._decoder)
