@@ -38,7 +38,7 @@ ATTRIBUTE_WEIGHT = 0.3  # of color and company
 PATCH_BACKGROUND_WEIGHT = 0.3  # in the auxiliary head
 AUXILIARY_BLOCK = 3  # the block whose output the auxiliary head reads
 MIN_SHOWN = 0.3  # of a patch must be an object's pixels for the patch to show it
-JITTER = CELL // 3  # pixels by which a crop is shifted, so that objects are not always in its center
+JITTER = (-CELL // 3, CELL // 3)  # pixels by which a crop is shifted, so that objects are not always in its center
 WHITENING_EPSILON = 0.05  # added to the variances of principal components: the last ones are noise
 
 
@@ -159,8 +159,8 @@ def crop_around(scene: Scene, o: SceneObject, cells: int, rng: random.Random) ->
     """
     width, height = scene.size
     side = cells * CELL
-    x = min(max(0, (o.box.x1 + o.box.x2 - side) // 2 + rng.randint(-JITTER, JITTER)), width - side)
-    y = min(max(0, (o.box.y1 + o.box.y2 - side) // 2 + rng.randint(-JITTER, JITTER)), height - side)
+    x = min(max(0, (o.box.x1 + o.box.x2 - side) // 2 + rng.randint(*JITTER)), width - side)
+    y = min(max(0, (o.box.y1 + o.box.y2 - side) // 2 + rng.randint(*JITTER)), height - side)
     shifted = [
         replace(
             o,

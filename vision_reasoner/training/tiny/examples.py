@@ -17,7 +17,8 @@ from vision_reasoner.scenes.scene import GRID, Scene, SceneObject
 from vision_reasoner.training.tiny.architecture import CANDIDATE_RADIUS, CELL, CELLS, SIDE, ConceptCodebook
 from vision_reasoner.training.tiny.tokenizer import FIRST, LAST, MIDDLE, NEXT, NOTHING, THINK, coordinates
 
-PREFIX_NOISE = 0.1  # share of listed places that are replaced in the input; enough that every list may have one
+SIGN_SHARE = 0.25  # of scenes with a company's sign: names are the hardest to read
+PREFIX_NOISE = 0.1  # share of listed places that are replaced in the input, see `ExampleEncoder`
 NONSENSE_SHARE = 0.2  # of requests with a nonsense word: people's requests contain words that no wording here does
 NONSENSE_AMONG = 4  # it is inserted among this many first words, where a request names its object
 MAX_TOKENS = 300  # for the requests of one image: the longest row of a batch decides the cost of a step

@@ -69,8 +69,7 @@ def train(args: argparse.Namespace, model: Any, tokenizer: Any, modules: dict[st
     from vision_reasoner.training.tiny import loop
     from vision_reasoner.training.tiny.architecture import SIDE, CellTruth, encode_images
     from vision_reasoner.training.tiny.detection import vision_loss
-    from vision_reasoner.training.tiny.examples import NONSENSE_SHARE, PREFIX_NOISE, ExampleEncoder
-    from vision_reasoner.training.tiny.language import SIGN_SHARE
+    from vision_reasoner.training.tiny.examples import NONSENSE_SHARE, PREFIX_NOISE, SIGN_SHARE, ExampleEncoder
     from vision_reasoner.training.tiny.objective import LanguageObjective
 
     sprites = load_sprites()

@@ -13,7 +13,6 @@ from vision_reasoner.cli import make_parser, run_command
 from vision_reasoner.errors import CheckpointError, ExitCode
 from vision_reasoner.training.tiny.options import add_training_options, positive_int
 
-SIGN_SHARE = 0.25  # of scenes with a company's sign: names are the hardest to read
 MAX_OBJECTS = 12
 FEWEST_OBJECTS, STEPS_PER_OBJECT = 4, 60  # a curriculum: scenes have at most 4 objects at first, then more and more
 TOKEN_NOISE = 0.02  # standard deviation, of every component of the tokens that are made from the truth
@@ -45,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         encode_images,
         make_reasoner,
     )
-    from vision_reasoner.training.tiny.examples import NONSENSE_SHARE, PREFIX_NOISE, ExampleEncoder
+    from vision_reasoner.training.tiny.examples import NONSENSE_SHARE, PREFIX_NOISE, SIGN_SHARE, ExampleEncoder
     from vision_reasoner.training.tiny.objective import AuxiliaryHeads, LanguageObjective
     from vision_reasoner.training.tiny.tokenizer import build_tokenizer
 
