@@ -40,8 +40,8 @@ def test_patches_show_the_object_whose_mask_covers_them_in_the_order_of_the_towe
             row, column = o.point.y // PATCH, o.point.x // PATCH
             at = b, row // 2, column // 2, row % 2 * 2 + column % 2
             assert labels[at] == o.label
-            centre = np.array([column, row, column, row]) * PATCH + PATCH / 2
-            assert np.allclose(sides[at].numpy() * CELL + centre, o.box.inclusive, atol=1e-3)
+            center = np.array([column, row, column, row]) * PATCH + PATCH / 2
+            assert np.allclose(sides[at].numpy() * CELL + center, o.box.inclusive, atol=1e-3)
     covered = sum(int(o.mask.sum()) for s in scenes for o in s.objects) / (3 * SIDE**2)
     assert covered < float((truth.label < NO_CLASS).float().mean()) < 1.6 * covered
 
@@ -74,7 +74,7 @@ def test_ideal_tokens_are_worth_more_than_others(scenes: list[Scene]) -> None:
         assert worse > best
 
 
-def test_a_step_teaches_every_weight_of_the_tower(scenes: list[Scene]) -> None:
+def test_a_step_updates_every_weight_of_the_tower(scenes: list[Scene]) -> None:
     torch.manual_seed(0)
     tower, codebook = make_vision_tower(), ConceptCodebook()
     head = PatchHead(tower)
