@@ -20,7 +20,14 @@ from vision_reasoner.training.tiny.architecture import (
     encode_images,
     make_vision_tower,
 )
-from vision_reasoner.training.tiny.detection import PatchHead, PatchTruth, crop_around, vision_loss
+from vision_reasoner.training.tiny.detection import (
+    SIGN_CROP,
+    PatchHead,
+    PatchTruth,
+    crop_around,
+    sample_crops,
+    vision_loss,
+)
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +93,15 @@ def test_a_step_updates_every_weight_of_the_tower(scenes: list[Scene]) -> None:
     for name, p in (*tower.named_parameters(), *head.named_parameters()):
         assert p.grad is not None, name
         assert p.grad.abs().sum() > 0 or name.endswith("k.bias"), name
+
+
+def test_a_step_has_crops_in_the_place_of_images(scenes: list[Scene]) -> None:
+    rng = random.Random(1)
+    whole = sample_crops(scenes, GRID, 2, rng)
+    assert [image.shape for image, _ in whole] == [(SIDE, SIDE, 3)] * 2
+    small = sample_crops(scenes * 9, 3, 2, rng)
+    assert [image.shape for image, _ in small] == [(3 * CELL, 3 * CELL, 3)] * 12
+    with_sign = random_scene(sprites(), rng, (SIDE, SIDE), min_objects=5, sign_share=1.0)
+    for image, objects in sample_crops([with_sign], SIGN_CROP, 1, rng):
+        assert image.shape == (SIGN_CROP * CELL, SIGN_CROP * CELL, 3)
+        assert any(o.text for o in objects)
