@@ -424,11 +424,13 @@ def test_without_thinking_replies_are_answers_in_training_and_in_the_checkpoint(
         ([[0, 0, 9, 9]], [], 0.0),
         ([[0, 0, 9, 9]], [[0, 0, 9, 9]], 1.0),
         ([[0, 0, 9, 9], [0, 0, 9, 9]], [[0, 0, 9, 9]], 2 / 3),
-        ([[0, 0, 9, 4]], [[0, 0, 9, 9]], 1.0),
-        ([[0, 0, 9, 3]], [[0, 0, 9, 9]], 0.0),
+        ([[0, 0, 10, 5]], [[0, 0, 10, 10]], 1.0),
+        ([[0, 0, 10, 4]], [[0, 0, 10, 10]], 0.0),
+        # two pairs could be made, but the better pair goes first and leaves one without a partner
+        ([[3, 0, 13, 10], [5, 0, 15, 10]], [[1, 0, 11, 10], [3, 0, 13, 10]], 1 / 2),
     ],
 )
-def test_f1_matches_boxes_one_to_one(boxes: list[list[int]], truth: list[list[int]], f1: float) -> None:
+def test_f1_matches_boxes_as_evaluation_does(boxes: list[list[int]], truth: list[list[int]], f1: float) -> None:
     assert box_f1(boxes, truth) == pytest.approx(f1)
 
 

@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from PIL import Image
-from scipy.optimize import linear_sum_assignment
 
 from vision_reasoner.data.rows import Target, check_row, encoded, load_rows, solution_of, target_of
 from vision_reasoner.errors import CheckpointError, DataError
 from vision_reasoner.files import parse_line
-from vision_reasoner.geometry import Box, Point, Size, pairwise_iou, rescale
+from vision_reasoner.geometry import Box, Point, Size, rescale
 from vision_reasoner.images import load_image
+from vision_reasoner.matching import Boxes, f1_score, match_boxes
 from vision_reasoner.models.checkpoints import BUNDLED, Part, in_pretrained, locate
 from vision_reasoner.models.reasoner import Reasoner, frame_picture
 from vision_reasoner.models.router import CATEGORY_NAMES, Router, read_category
@@ -267,12 +266,13 @@ def _rows_of(table: "datasets.Dataset", order: Sequence[int], size: Size) -> Row
 def reply_scores(reply: str, row: Row, size: Size) -> Scores:
     """How good a greedy reply is: the reward and its parts, F1 of the boxes, whether their number is right.
 
-    Boxes are matched one to one at an IoU of 0.5. Both figures are also given under the row's kind.
+    F1 is `box_f1`, with true boxes as edges, as evaluation has them. F1 and count are also given under the row's kind.
     """
     reward = compute_reward(reply, row["solution"], model_size=size)
     parsed = parse_reply(reply, model_size=size, image_size=size)
     boxes = [instance.box for instance in parsed.instances]
-    truth = read_solution(row["solution"], model_size=size).boxes
+    solution = read_solution(row["solution"], model_size=size).boxes
+    truth = [Box.from_inclusive(*box) for box in solution.astype(int).tolist()]
     f1, count = box_f1(boxes, truth), float(len(boxes) == len(truth))
     if not boxes and parsed.status is not Status.NONE:  # has not said that there is nothing
         f1 = count = 0.0
@@ -281,13 +281,18 @@ def reply_scores(reply: str, row: Row, size: Size) -> Scores:
     return scores | {f"f1/{row['kind']}": f1, f"count/{row['kind']}": count}
 
 
-def box_f1(boxes: ArrayLike, truth: ArrayLike) -> float:
-    """F1 of (N, 4) boxes and (M, 4) true ones at IoU 0.5; 1 where both are empty. x2 and y2 are the last inside."""
+def box_f1(boxes: Boxes, truth: Boxes) -> float:
+    """F1 of predicted and true boxes under evaluation's rule (`matching.match_boxes`); 1 where there are none at all.
+
+    A hit is an IoU of at least 0.5 of boxes as edges, the better pairs first. Version 0.1.0 counted last pixels as
+    inside and matched as many pairs as possible, so that its logs differ where an IoU is close to 0.5 or boxes overlap.
+
+    Args:
+        boxes: (N, 4), xyxy edges, in the same frame as `truth`.
+        truth: (M, 4).
+    """
     n, m = len(np.asarray(boxes)), len(np.asarray(truth))
-    if not n or not m:
-        return float(n == m)
-    hit = pairwise_iou(boxes, truth, inclusive=True) >= 0.5
-    return 2 * float(hit[linear_sum_assignment(~hit)].sum()) / (n + m)
+    return float(f1_score(len(match_boxes(boxes, truth)), n, m)) if n or m else 1.0
 
 
 def answer_tokens(tokenizer: Any, side: int) -> set[int]:

@@ -18,17 +18,16 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
 from vision_reasoner.errors import DataError, UsageError
-from vision_reasoner.geometry import Size, pairwise_iou
+from vision_reasoner.geometry import Size
+from vision_reasoner.matching import best_assignment_score, box_hits
 from vision_reasoner.parsing import ANSWER_AFTER_THINKING, are_numbers, split_answer
 
 THRESHOLD_SIDE = 840  # the distances below are pixels of a frame of this side; other frames are measured in it
 BOX_DISTANCE = 10.0  # mean of the four |differences|
 POINT_DISTANCE = 30.0
-MIN_IOU = 0.5
 MAX_OBJECTS = 120  # of the answer and of the truth; what follows is left out of the accuracy
 MAX_REPEATS = 1  # sentences that stood in the reply before
 ANSWER_FORMAT, ACCURACY = 2.0, 3.0  # their full marks
@@ -126,14 +125,14 @@ def accuracy(candidates: Sequence[Candidate] | None, truth: Objects, *, model_si
         return 0.0
     predicted = Objects(np.array(boxes[:MAX_OBJECTS]), np.array(points[:MAX_OBJECTS]))
     scores = pair_scores(predicted, truth, model_size=model_size)
-    return float(scores[linear_sum_assignment(scores, maximize=True)].sum() / max(scores.shape))
+    return best_assignment_score(scores) / max(scores.shape)
 
 
 def pair_scores(predicted: Objects, truth: Objects, *, model_size: Size) -> NDArray[np.int64]:
     """How well each predicted object fits each true one.
 
-    One point each for an inclusive-pixel IoU above MIN_IOU, for boxes nearer than BOX_DISTANCE, and for points nearer
-    than POINT_DISTANCE if the predicted point also lies in its own predicted box.
+    One point each for an inclusive-pixel IoU above `matching.MIN_IOU`, for boxes nearer than BOX_DISTANCE, and for
+    points nearer than POINT_DISTANCE if the predicted point also lies in its own predicted box.
 
     Args:
         predicted: N objects in the frame of `model_size`.
@@ -148,7 +147,7 @@ def pair_scores(predicted: Objects, truth: Objects, *, model_size: Size) -> NDAr
     inside = (x1 <= x) & (x <= x2) & (y1 <= y) & (y <= y2)
     scale = THRESHOLD_SIDE / np.array([*model_size, *model_size])
     with np.errstate(over="ignore", invalid="ignore"):  # a reply may hold coordinates such as 1e300
-        overlaps = pairwise_iou(predicted.boxes, truth.boxes, inclusive=True) > MIN_IOU
+        overlaps = box_hits(predicted.boxes, truth.boxes, inclusive=True, strict=True)
         near_boxes = cdist(predicted.boxes * scale, truth.boxes * scale, "cityblock") < 4 * BOX_DISTANCE
         near_points = cdist(predicted.points * scale[:2], truth.points * scale[:2]) < POINT_DISTANCE
     return overlaps.astype(np.int64) + near_boxes + (near_points & inside[:, None])

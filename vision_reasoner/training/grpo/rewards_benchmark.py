@@ -18,10 +18,10 @@ from scipy.optimize import linear_sum_assignment
 
 from vision_reasoner.cli import make_parser
 from vision_reasoner.geometry import Size
+from vision_reasoner.matching import MIN_IOU
 from vision_reasoner.training.grpo.rewards import (
     BOX_DISTANCE,
     MAX_OBJECTS,
-    MIN_IOU,
     POINT_DISTANCE,
     THRESHOLD_SIDE,
     Candidate,

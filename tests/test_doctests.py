@@ -1,0 +1,13 @@
+"""The examples in docstrings do what they say."""
+
+import doctest
+from importlib import import_module
+
+import pytest
+
+
+@pytest.mark.parametrize("name", ["vision_reasoner.matching"])
+def test_examples_of_a_module(name: str) -> None:
+    result = doctest.testmod(import_module(name))
+    assert result.attempted > 0
+    assert result.failed == 0
