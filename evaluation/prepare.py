@@ -48,12 +48,12 @@ from vision_reasoner.data.annotations import (
     read_instances,
     read_pixmo_count,
     read_reasonseg,
+    read_references,
 )
-from vision_reasoner.data.rows import Row, write_table
 from vision_reasoner.data.sources import open_source
+from vision_reasoner.data.tables import Row, table_command, write_table
 from vision_reasoner.errors import DataError, ImageError, UsageError
 from vision_reasoner.images import MAX_BYTES, SUFFIXES, load_image
-from vision_reasoner.training.prepare import command, references_of
 
 QUESTION = "How many {what} are there in this image?"
 TIMEOUT = 30  # seconds for a server to answer
@@ -237,7 +237,7 @@ def add_flags(parser: argparse.ArgumentParser, source: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prepare a table; exit codes as the command line of the library."""
-    return command("python -m evaluation.prepare", __doc__, SOURCES, add_flags, prepare, argv)
+    return table_command("python -m evaluation.prepare", __doc__, SOURCES, add_flags, prepare, argv)
 
 
 def prepare(arguments: argparse.Namespace) -> int:
@@ -288,7 +288,7 @@ def jobs_of(arguments: argparse.Namespace) -> list[Job]:
         return [partial(category_rows, number, instances) for number in instances.pictures]
     return [
         partial(reference_rows, found, instances, arguments.level, by_object=source == "refcoco")
-        for found in references_of(arguments.refs, arguments.split)
+        for found in read_references(arguments.refs, split=arguments.split)
     ]
 
 

@@ -6,7 +6,7 @@ from importlib import import_module
 import pytest
 
 
-@pytest.mark.parametrize("name", ["vision_reasoner.matching"])
+@pytest.mark.parametrize("name", ["vision_reasoner.matching", "vision_reasoner.training.grpo.rewards"])
 def test_examples_of_a_module(name: str) -> None:
     result = doctest.testmod(import_module(name))
     assert result.attempted > 0

@@ -19,17 +19,9 @@ from PIL import Image
 from tests.conftest import noise
 from tests.support import drawings, releases
 from vision_reasoner.data.annotations import read_instances, read_references
-from vision_reasoner.data.rows import (
-    Target,
-    check_row,
-    columns_of,
-    encode_picture,
-    load_rows,
-    load_table,
-    make_row,
-    target_of,
-    write_table,
-)
+from vision_reasoner.data.rows import check_row, columns_of, load_rows, make_row, target_of
+from vision_reasoner.data.solutions import Target
+from vision_reasoner.data.tables import encode_image, load_table, write_table
 from vision_reasoner.errors import DataError
 from vision_reasoner.masks import Mask
 from vision_reasoner.prompts import VISION_REASONER
@@ -392,7 +384,7 @@ def test_scenes_are_for_the_frame_of_the_small_checkpoint() -> None:
 # --- layouts ----------------------------------------------------------------------------------------------------------
 @lru_cache
 def encoded_noise(width: int, height: int) -> dict[str, Any]:
-    return encode_picture(noise(width, height))
+    return encode_image(noise(width, height))
 
 
 def published(**changes: Any) -> dict[str, Any]:
@@ -592,7 +584,7 @@ def test_large_tables_become_several_files_and_equal_pictures_are_kept_once(
 ) -> None:
     many = [published(id=str(i)) for i in range(40)]
     one_size = len(many[0]["image"]["bytes"])
-    monkeypatch.setattr("vision_reasoner.data.rows.SHARD_BYTES", 20 * one_size)
+    monkeypatch.setattr("vision_reasoner.data.tables.SHARD_BYTES", 20 * one_size)
     folder = write(tmp_path / "rows", *many)
     files = sorted(folder.glob("*.parquet"))
     assert [f.name for f in files] == ["train-00000-of-00002.parquet", "train-00001-of-00002.parquet"]

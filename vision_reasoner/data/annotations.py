@@ -310,11 +310,15 @@ class _PlainUnpickler(pickle.Unpickler):
         raise DataError(f"{self.name}: refers to something outside it ({pid!r:.40}); get it from refer's authors")
 
 
-def read_references(file: str | Path) -> list[Reference]:
+def read_references(file: str | Path, *, split: str | None = None) -> list[Reference]:
     """Read refer's `refs(*).p` or gRefCOCO's `grefs(*).json`.
 
+    Args:
+        file: the pickle or the JSON.
+        split: whose references are wanted; None: all.
+
     Raises:
-        DataError: it is missing, damaged, of another format, or a pickle of more than plain data.
+        DataError: it is missing, damaged, of another format, a pickle of more than plain data, or without that split.
     """
     file = Path(file)
     if file.suffix == ".json":
@@ -330,9 +334,16 @@ def read_references(file: str | Path) -> list[Reference]:
     if not isinstance(data, list):
         raise DataError(f"{file}: is no list of references as refer or gRefCOCO has it; give another")
     try:
-        return [_reference(entry) for entry in data]
+        references = [_reference(entry) for entry in data]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{file}: an entry is not as refer or gRefCOCO has it ({one_line(error)})") from error
+    if split is None:
+        return references
+    found = [r for r in references if r.split == split]
+    if not found:
+        there = ", ".join(sorted({r.split for r in references})) or "none"
+        raise DataError(f"{file}: has no split {split!r}; it has {there}")
+    return found
 
 
 def _reference(entry: Mapping[str, Any]) -> Reference:

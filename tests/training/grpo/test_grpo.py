@@ -24,7 +24,9 @@ from trl.data_utils import prepare_multimodal_messages
 
 from tests.conftest import noise
 from tests.support import drawings, tiny
-from vision_reasoner.data.rows import Target, columns_of, make_row, write_table
+from vision_reasoner.data.rows import columns_of, make_row
+from vision_reasoner.data.solutions import Target
+from vision_reasoner.data.tables import write_table
 from vision_reasoner.errors import DataError, UsageError
 from vision_reasoner.geometry import Box, Point
 from vision_reasoner.models import reasoner as inference

@@ -16,7 +16,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from vision_reasoner.data.rows import Target, check_row, encoded, load_rows, solution_of, target_of
+from vision_reasoner.data.rows import check_row, load_rows, target_of
+from vision_reasoner.data.solutions import Target, read_solution, solution_of
+from vision_reasoner.data.tables import Row, encoded
 from vision_reasoner.errors import CheckpointError, DataError
 from vision_reasoner.files import parse_line
 from vision_reasoner.geometry import Box, Point, Size, rescale
@@ -28,12 +30,11 @@ from vision_reasoner.models.router import CATEGORY_NAMES, Router, read_category
 from vision_reasoner.parsing import parse_reply
 from vision_reasoner.prompts import VISION_REASONER, router_messages
 from vision_reasoner.results import Status, Task
-from vision_reasoner.training.grpo.rewards import Reward, compute_reward, read_solution, trl_rewards
+from vision_reasoner.training.grpo.rewards import Reward, compute_reward, trl_rewards
 
 if TYPE_CHECKING:
     import datasets
 
-Row = dict[str, Any]
 Scores = dict[str, float]
 
 ENDLESS = 1_000_000  # rows of a source that makes them as they are asked for

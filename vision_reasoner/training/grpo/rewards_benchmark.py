@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from scipy.optimize import linear_sum_assignment
 
 from vision_reasoner.cli import make_parser
+from vision_reasoner.data.solutions import Candidate, Objects, read_solution
 from vision_reasoner.geometry import Size
 from vision_reasoner.matching import MIN_IOU
 from vision_reasoner.training.grpo.rewards import (
@@ -24,14 +25,11 @@ from vision_reasoner.training.grpo.rewards import (
     MAX_OBJECTS,
     POINT_DISTANCE,
     THRESHOLD_SIDE,
-    Candidate,
-    Objects,
     Reward,
     answer_format,
     compute_reward,
     non_repeat,
     read_answer,
-    read_solution,
     think_format,
 )
 
@@ -81,7 +79,7 @@ def plain_accuracy(
     predicted = [(box, point) for box, point in candidates if box is not None and point is not None]
     if len(predicted) < len(candidates):
         return 0.0
-    pairs = list(zip(truth.boxes.tolist(), truth.points.tolist(), strict=True))
+    pairs = list(zip(truth.boxes.tolist(), truth.points.tolist(), strict=True))[:MAX_OBJECTS]
     scores = [
         [plain_score(box, point, true_box, true_point, model_size) for true_box, true_point in pairs]
         for box, point in predicted[:MAX_OBJECTS]
