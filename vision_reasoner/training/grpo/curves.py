@@ -1,4 +1,4 @@
-"""How GRPO went, as one picture: rewards, held-out figures, KL, entropy and length by step, a colour for each run.
+"""How GRPO went, as one picture: rewards, held-out figures, KL, entropy and length by step, a color for each run.
 
     python -m vision_reasoner.training.grpo.curves runs/grpo
     python -m vision_reasoner.training.grpo.curves runs/seed1 runs/seed2 runs/seed3 --output curves.png
@@ -76,12 +76,12 @@ def draw(folders: Sequence[Path]) -> Figure:
         axes.grid(alpha=0.3)
         for number, (folder, records) in enumerate(zip(folders, logs, strict=True)):
             steps, values = curve(records, name)
-            colour = f"C{number % 10}"
+            color = f"C{number % 10}"
             if name.startswith("eval_"):
-                axes.plot(steps, values, color=colour, marker="o", markersize=3, label=folder.name)
+                axes.plot(steps, values, color=color, marker="o", markersize=3, label=folder.name)
             else:
-                axes.plot(steps, values, color=colour, alpha=0.2, linewidth=0.8)
-                axes.plot(steps, moving_mean(values), color=colour, label=folder.name)
+                axes.plot(steps, values, color=color, alpha=0.2, linewidth=0.8)
+                axes.plot(steps, moving_mean(values), color=color, label=folder.name)
         if place > len(logged) - COLUMNS:
             axes.set_xlabel("step")
     handles, labels = figure.axes[0].get_legend_handles_labels()

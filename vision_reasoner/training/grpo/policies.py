@@ -1,6 +1,6 @@
-"""What GRPO can train: the reasoner or the router, each with its rows, its rewards and its held-out figures.
+"""What GRPO can train: the reasoner or the router, each with its rows, rewards and held-out figures.
 
-Knows nothing of how training goes on; `trainer` does, for either.
+The training itself, the same for both, is in `trainer`.
 """
 
 import argparse
@@ -60,8 +60,8 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A model to train, with everything that depends on what it is for.
+class Policy:
+    """A model to train, with everything that depends on its task.
 
     Attributes:
         part: what it is; the name of the folder that its checkpoint is written to.
@@ -88,7 +88,7 @@ class Subject:
     answers_at_once: bool = False
 
 
-def load_subject(settings: argparse.Namespace) -> Subject:
+def load_policy(settings: argparse.Namespace) -> Policy:
     """Load what `settings` (see `grpo.build_parser`) say.
 
     Raises:
@@ -115,7 +115,7 @@ def _dtype(settings: argparse.Namespace) -> str:
 
 
 # --- the reasoner -----------------------------------------------------------------------------------------------------
-def _reasoner(settings: argparse.Namespace) -> Subject:
+def _reasoner(settings: argparse.Namespace) -> Policy:
     folder = _checkpoint(settings, "reasoner")
     reasoner = Reasoner.from_pretrained(folder, device="cpu", dtype=_dtype(settings), attn_implementation="sdpa")
     processor, model = reasoner.processor, reasoner.model
@@ -147,7 +147,7 @@ def _reasoner(settings: argparse.Namespace) -> Subject:
     if "thinking" in settings.without:
         suppress = set(range(model.config.get_text_config().vocab_size)) - answer_tokens(processor.tokenizer, size[0])
         model.generation_config.suppress_tokens = sorted(suppress)
-    return Subject(
+    return Policy(
         part="reasoner",
         folder=folder,
         model=model,
@@ -306,7 +306,7 @@ def answer_tokens(tokenizer: Any, side: int) -> set[int]:
 
 
 # --- the router -------------------------------------------------------------------------------------------------------
-def _router(settings: argparse.Namespace) -> Subject:
+def _router(settings: argparse.Namespace) -> Policy:
     folder = _checkpoint(settings, "router")
     router = Router.from_pretrained(folder, device="cpu", dtype=_dtype(settings), attn_implementation="sdpa")
     router.tokenizer.padding_side = "left"
@@ -331,7 +331,7 @@ def _router(settings: argparse.Namespace) -> Subject:
             scores.append({"reward": right, f"right/{row['kind']}": right})
         return scores
 
-    return Subject(
+    return Policy(
         part="router",
         folder=folder,
         model=router.model,
