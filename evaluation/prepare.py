@@ -39,10 +39,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from vision_reasoner.data.annotations import (
-    Counted,
+    AnnotatedImage,
+    CountedImage,
     Instances,
-    Picture,
-    Reasoned,
+    ReasonSegImage,
     Reference,
     read_countbench,
     read_instances,
@@ -62,14 +62,14 @@ Job = Callable[[], list[Row]]
 
 
 # --- from annotations to rows -----------------------------------------------------------------------------------------
-def reasonseg_rows(reasoned: Reasoned, level: str) -> list[Row]:
+def reasonseg_rows(reasoned: ReasonSegImage, level: str) -> list[Row]:
     """The picture's first phrase, as LISA scores it, or each of its phrases."""
-    image = reasoned.picture.open()
+    image = reasoned.image.open()
     target, ignore = reasoned.masks(image.size)
     phrases = reasoned.phrases if level == "expression" else reasoned.phrases[:1]
     return [
         {
-            **_common(reasoned.picture, image, phrase, str(number)),
+            **_common(reasoned.image, image, phrase, str(number)),
             "mask": target,
             "ignore": ignore if ignore.any() else None,
         }
@@ -86,8 +86,8 @@ def reference_rows(reference: Reference, instances: Instances, level: str, *, by
         level: "instance" or "expression".
         by_object: name rows after the one object that is meant, rather than after the reference.
     """
-    objects = instances.meant(reference)
-    picture = instances.pictures[reference.picture]
+    objects = instances.objects_of(reference)
+    picture = instances.images[reference.image_id]
     image = picture.open()
     mask = np.zeros((image.height, image.width), np.bool_)
     for found in objects:
@@ -107,8 +107,8 @@ def reference_rows(reference: Reference, instances: Instances, level: str, *, by
 
 def category_rows(number: int, instances: Instances) -> list[Row]:
     """For picture `number` a row for each category of which it has an object that is no crowd."""
-    picture = instances.pictures[number]
-    found = [a for a in instances.by_picture.get(number, []) if not a.crowd]
+    picture = instances.images[number]
+    found = [a for a in instances.by_image.get(number, []) if not a.crowd]
     if not found:
         return []
     image = picture.open()
@@ -123,7 +123,7 @@ def category_rows(number: int, instances: Instances) -> list[Row]:
 
 
 def counting_rows(
-    counted: Counted, number: int, question: str, folder: Path | None = None, *, download: bool = False
+    counted: CountedImage, number: int, question: str, folder: Path | None = None, *, download: bool = False
 ) -> list[Row]:
     """The row of a counting set's row `number`; see `picture_of` for where the picture comes from."""
     data = picture_of(counted, folder, download=download)
@@ -144,7 +144,7 @@ def counting_rows(
     ]
 
 
-def _common(picture: Picture, image: Image.Image, text: str, ann_id: str) -> Row:
+def _common(picture: AnnotatedImage, image: Image.Image, text: str, ann_id: str) -> Row:
     file = picture.file
     return {
         "image": {"bytes": file.read_bytes(), "path": file.name},
@@ -157,7 +157,7 @@ def _common(picture: Picture, image: Image.Image, text: str, ann_id: str) -> Row
 
 
 # --- pictures that are published as addresses -------------------------------------------------------------------------
-def picture_of(counted: Counted, folder: Path | None, *, download: bool) -> bytes:
+def picture_of(counted: CountedImage, folder: Path | None, *, download: bool) -> bytes:
     """The bytes of a counted picture: its own, or of `folder/<digest>`, or fetched to there.
 
     Raises:
@@ -285,7 +285,7 @@ def jobs_of(arguments: argparse.Namespace) -> list[Job]:
         return counting_jobs(arguments)
     instances = read_instances(arguments.annotations, arguments.images)
     if source == "coco":
-        return [partial(category_rows, number, instances) for number in instances.pictures]
+        return [partial(category_rows, number, instances) for number in instances.images]
     return [
         partial(reference_rows, found, instances, arguments.level, by_object=source == "refcoco")
         for found in read_references(arguments.refs, split=arguments.split)

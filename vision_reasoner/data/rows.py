@@ -1,7 +1,7 @@
 """Rows to train on: what is in one, how it is checked, and the layouts that training engines read.
 
 A row is `id, problem, solution, image, img_height, img_width`: the request in plain words; the answer as JSON text,
-`[{"bbox_2d": [x1, y1, x2, y2], "point_2d": [x, y]}, ...]`, empty where nothing matches; the picture already squashed
+`[{"bbox_2d": [x1, y1, x2, y2], "point_2d": [x, y]}, ...]`, empty where nothing matches; the image already squashed
 to the model's frame, a square; and the height and width it had before. Boxes and points are pixels of that frame, x2
 and y2 the last ones inside. The published Ricky06662/VisionReasoner_multi_object_* are such tables.
 
@@ -36,8 +36,8 @@ def target_of(mask: Mask, size: Size) -> Target | None:
     """An object's box and innermost point in a frame, by the Euclidean distance transform of its mask there.
 
     Args:
-        mask: (H, W) bool, in pixels of the picture.
-        size: (width, height) of the frame that the picture is squashed to.
+        mask: (H, W) bool, in pixels of the image.
+        size: (width, height) of the frame that the image is squashed to.
 
     Returns:
         None where nothing of it is left at the frame's resolution.
@@ -54,7 +54,7 @@ def target_of(mask: Mask, size: Size) -> Target | None:
 
 
 def make_row(id: str, query: str, image: Image.Image, targets: Iterable[Target], frame_side: int) -> Row:
-    """A row from a picture at its own size and targets in the frame."""
+    """A row from an image at its own size and targets in the frame."""
     return {
         "id": id,
         "problem": query,
@@ -75,20 +75,20 @@ def check_row(row: Mapping[str, Any]) -> int:
         DataError: it cannot; the line names the row and what is wrong.
     """
     try:
-        picture = row["image"]
-        if isinstance(picture, Mapping):
-            picture = load_image(picture.get("bytes") or picture.get("path") or b"")
-        if not isinstance(picture, Image.Image):
+        image = row["image"]
+        if isinstance(image, Mapping):
+            image = load_image(image.get("bytes") or image.get("path") or b"")
+        if not isinstance(image, Image.Image):
             raise DataError("it has no picture")
-        if picture.width != picture.height:
+        if image.width != image.height:
             raise DataError(
-                f"the picture is {picture.width}x{picture.height}, not squashed to a square; prepare this row again"
+                f"the picture is {image.width}x{image.height}, not squashed to a square; prepare this row again"
             )
         _check_problem(row["problem"])
-        read_solution(row["solution"], model_size=picture.size)
+        read_solution(row["solution"], model_size=image.size)
     except VisionReasonerError as error:
         raise DataError(f"row {row.get('id')!r}: {error}") from error
-    return picture.width
+    return image.width
 
 
 def _check_problem(problem: object) -> None:
@@ -102,7 +102,7 @@ def _hub(row: Row, number: int, split: str) -> Row:  # noqa: ARG001 - all conver
 
 
 def _trl(row: Row, number: int, split: str) -> Row:  # noqa: ARG001
-    """TRL's GRPOTrainer puts the picture before the text of a conversation by itself."""
+    """TRL's GRPOTrainer puts the image before the text of a conversation by itself."""
     prompt = [{"role": "user", "content": VISION_REASONER.text_for(row["problem"])}]
     return {"id": row["id"], "prompt": prompt, "image": row["image"], "solution": row["solution"]}
 
@@ -128,7 +128,7 @@ def _easyr1(row: Row, number: int, split: str) -> Row:  # noqa: ARG001
 
 
 def _with_placeholder(row: Row) -> str:
-    """The prompt after the mark that veRL and EasyR1 put the picture at; they split the text at every such mark."""
+    """The prompt after the mark that veRL and EasyR1 put the image at; they split the text at every such mark."""
     text = VISION_REASONER.text_for(row["problem"])
     mark = re.search("<(image|video|audio)>", text)
     if mark:
@@ -144,18 +144,18 @@ def columns_of(layout: str) -> dict[str, Any]:
     """The columns of one of LAYOUTS, with their types (of `datasets`)."""
     import datasets
 
-    text, number, picture = datasets.Value("string"), datasets.Value("int64"), datasets.Image()
+    text, number, image = datasets.Value("string"), datasets.Value("int64"), datasets.Image()
     conversation = datasets.List({"role": text, "content": text})
     if layout == "hub":
-        return dict(zip(COLUMNS, (text, text, text, picture, number, number), strict=True))
+        return dict(zip(COLUMNS, (text, text, text, image, number, number), strict=True))
     if layout == "trl":
-        return {"id": text, "prompt": conversation, "image": picture, "solution": text}
+        return {"id": text, "prompt": conversation, "image": image, "solution": text}
     if layout == "easyr1":
-        return {"id": text, "problem": text, "answer": text, "images": datasets.List(picture)}
+        return {"id": text, "problem": text, "answer": text, "images": datasets.List(image)}
     return {
         "data_source": text,
         "prompt": conversation,
-        "images": datasets.List(picture),
+        "images": datasets.List(image),
         "ability": text,
         "reward_model": {"style": text, "ground_truth": text},
         "extra_info": {"index": number, "split": text, "id": text, "frame_side": number},
@@ -164,7 +164,7 @@ def columns_of(layout: str) -> dict[str, Any]:
 
 # --- tables of rows ---------------------------------------------------------------------------------------------------
 def load_rows(source: str | Path, split: str = "train") -> "datasets.Dataset":
-    """A table of rows to train on (see `load_table`); each row's text is looked at, pictures when they are read.
+    """A table of rows to train on (see `load_table`); each row's text is looked at, images when they are read.
 
     Raises:
         DataError: it is none, or the first row that cannot be trained on.

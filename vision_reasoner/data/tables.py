@@ -36,7 +36,7 @@ def encode_image(image: Image.Image) -> dict[str, Any]:
 
 
 def load_table(source: str | Path, split: str) -> "datasets.Dataset":
-    """A table of pictures and text, which are decoded when they are looked at.
+    """A table of images and text, which are decoded when they are looked at.
 
     Args:
         source: a folder of parquet files (`<split>-*.parquet`), a `save_to_disk` folder, a parquet file or a Hub id.
@@ -71,7 +71,7 @@ def load_table(source: str | Path, split: str) -> "datasets.Dataset":
 
 
 def encoded(table: "datasets.Dataset") -> "datasets.Dataset":
-    """The table with pictures as in their files, not decoded, so that `check_row` can name a bad one."""
+    """The table with images as in their files, not decoded, so that `check_row` can name a bad one."""
     import datasets
 
     return table.cast_column("image", datasets.Image(decode=False))

@@ -232,8 +232,8 @@ def test_rows_are_divided_and_none_is_both_trained_and_evaluated_on(tmp_path: Pa
 
 
 def test_rows_of_one_picture_stay_together(tmp_path: Path) -> None:
-    pictures = [noise(90, 70, seed=i) for i in range(4)]
-    rows = [make_row(f"{i % 4} {i}", "the dog", pictures[i % 4], [TARGET], SIDE) for i in range(12)]
+    images = [noise(90, 70, seed=i) for i in range(4)]
+    rows = [make_row(f"{i % 4} {i}", "the dog", images[i % 4], [TARGET], SIDE) for i in range(12)]
     write_table(tmp_path / "rows", "train", columns_of("hub"), rows)
     train_rows, held_out = table_rows(str(tmp_path / "rows"), None, 2, SIZE)
     assert (train_rows.n, held_out.n) == (9, 3)
@@ -285,7 +285,7 @@ def test_a_row_is_made_once_for_all_its_rollouts() -> None:
 # --- what the model sees ----------------------------------------------------------------------------------------------
 def test_training_sees_what_inference_sees(settings: argparse.Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = make_trainer(settings)
-    row, picture = trainer.policy.held_out.at(0), noise(90, 70, seed=5)
+    row, image = trainer.policy.held_out.at(0), noise(90, 70, seed=5)
     seen: dict[str, Any] = {}
 
     def stop(_model: Any, _tokenizer: Any, batch: Any, *_: Any, **__: Any) -> Any:
@@ -295,8 +295,8 @@ def test_training_sees_what_inference_sees(settings: argparse.Namespace, monkeyp
     monkeypatch.setattr(inference, "decode_greedily", stop)
     asked = Reasoner(trainer.policy.model, trainer.policy.processing)
     with pytest.raises(KeyboardInterrupt):
-        asked.ask([picture], [row["problem"]], tasks=[Task.SEGMENTATION])
-    framed = picture.resize(SIZE, Image.Resampling.BILINEAR)
+        asked.ask([image], [row["problem"]], tasks=[Task.SEGMENTATION])
+    framed = image.resize(SIZE, Image.Resampling.BILINEAR)
     prompt = prepare_multimodal_messages(row["prompt"], images=[framed])
     ids, _, fields = trainer._tokenize_prompts([prompt] * 2)
     assert ids == [seen["input_ids"][0].tolist()] * 2

@@ -31,6 +31,7 @@ from vision_reasoner.parsing import parse_reply
 from vision_reasoner.prompts import VISION_REASONER, router_messages
 from vision_reasoner.results import Status, Task
 from vision_reasoner.training.grpo.rewards import Reward, compute_reward, trl_rewards
+from vision_reasoner.training.prepare import SCENE_OBJECTS, SceneImage
 
 if TYPE_CHECKING:
     import datasets
@@ -41,7 +42,6 @@ ENDLESS = 1_000_000  # rows of a source that makes them as they are asked for
 HELD_OUT_SEED = -1  # of scenes and requests made up for evaluation; training's seeds are not negative
 FIRST_SCENE_SEED = 5_000_000  # so that scenes which `prepare` made to evaluate on are none that are trained on
 NO_TARGET_SHARE = 0.3  # of the scenes that are evaluated on, whatever is trained on
-SCENE_OBJECTS = 12  # at most in a scene, as in the model card's figures
 VISION_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>")
 
 
@@ -119,7 +119,7 @@ def _reasoner(settings: argparse.Namespace) -> Policy:
     folder = _checkpoint(settings, "reasoner")
     reasoner = Reasoner.from_pretrained(folder, device="cpu", dtype=_dtype(settings), attn_implementation="sdpa")
     processor, model = reasoner.processor, reasoner.model
-    processor.image_processor.do_resize = False  # rows come in the frame, as `Reasoner.ask` frames pictures
+    processor.image_processor.do_resize = False  # rows come in the frame, as `Reasoner.ask` frames images
     processor.tokenizer.padding_side = "left"
     if settings.freeze:
         for name, weights in model.named_parameters():
@@ -169,7 +169,7 @@ def reasoner_row(id: str, kind: str, problem: str, solution: str, image: Image.I
         kind: what figures are reported by.
         problem: the request as the user gives it.
         solution: JSON text, in pixels of the frame.
-        image: a picture of any size.
+        image: an image of any size.
         size: (width, height) of the model's frame.
     """
     return {
@@ -195,11 +195,10 @@ def scene_row(seed: int, number: int, size: Size, no_target_share: float, rehear
         rehearsed_share: of scenes with the drawings of the supervised stages.
     """
     from vision_reasoner.scenes.requests import View, absent, random_requests
-    from vision_reasoner.training.prepare import ScenePicture
 
     for attempt in itertools.count(number, ENDLESS):  # nearly always the first
         drawings = "train" if Random(f"drawings {seed} {attempt}").random() < rehearsed_share else "rewarded"
-        scene = ScenePicture(FIRST_SCENE_SEED + seed, attempt, drawings, SCENE_OBJECTS).scene()
+        scene = SceneImage(FIRST_SCENE_SEED + seed, attempt, drawings, SCENE_OBJECTS).scene()
         rng = Random(f"grpo {seed} {attempt}")
         for request in [absent(View(scene, rng))] if rng.random() < no_target_share else random_requests(scene, rng, 4):
             if request is None or request.task is Task.VQA:
@@ -218,9 +217,9 @@ def table_rows(source: str, held_out: str | None, n_held_out: int, size: Size) -
 
     Args:
         source: of rows to train on, see `rows.load_rows`; its split "train".
-        held_out: of rows to evaluate on, likewise, of its split "test"; None: some pictures of `source`, with all
+        held_out: of rows to evaluate on, likewise, of its split "test"; None: some images of `source`, with all
             their rows, are left out for it.
-        n_held_out: at most so many to evaluate on (or as many more as the last picture has).
+        n_held_out: at most so many to evaluate on (or as many more as the last image has).
         size: (width, height) of the model's frame; rows in another one are brought to it.
 
     Raises:
@@ -233,14 +232,14 @@ def table_rows(source: str, held_out: str | None, n_held_out: int, size: Size) -
     n_held_out = min(n_held_out, len(table) // 5)
     if n_held_out == 0:
         raise DataError(f"{source}: {len(table)} rows are too few to leave some out for evaluation; give --eval_data")
-    of_picture: dict[bytes, list[int]] = {}
+    by_image: dict[bytes, list[int]] = {}
     for i, row in enumerate(table.select_columns(["image"])):
         cell = row["image"] or {}  # `check_row` says so when it is looked at
-        picture = cell.get("bytes") or str(cell.get("path")).encode()
-        of_picture.setdefault(hashlib.sha256(picture).digest(), []).append(i)
+        image = cell.get("bytes") or str(cell.get("path")).encode()
+        by_image.setdefault(hashlib.sha256(image).digest(), []).append(i)
     aside: list[int] = []
     kept: list[int] = []
-    for found in Random(0).sample(list(of_picture.values()), len(of_picture)):
+    for found in Random(0).sample(list(by_image.values()), len(by_image)):
         (aside if len(aside) < n_held_out else kept).extend(found)
     if not kept:
         raise DataError(f"{source}: too few pictures to leave some out for evaluation; give --eval_data")

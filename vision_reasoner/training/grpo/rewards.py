@@ -16,7 +16,6 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.distance import cdist
 
 from vision_reasoner.data.solutions import Candidate, Objects, read_objects, read_solution
 from vision_reasoner.errors import UsageError
@@ -133,6 +132,8 @@ def pair_scores(predicted: Objects, truth: Objects, *, model_size: Size) -> NDAr
     Returns:
         (N, M), 0 to 3.
     """
+    from scipy.spatial.distance import cdist
+
     x1, y1, x2, y2 = predicted.boxes.T
     x, y = predicted.points.T
     inside = (x1 <= x) & (x <= x2) & (y1 <= y) & (y <= y2)
