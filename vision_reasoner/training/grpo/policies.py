@@ -349,7 +349,11 @@ def router_row(id: str, query: str, category: int) -> Row:
 
 
 def right_category(completions: Sequence[Any], category: Sequence[int], **_columns: Any) -> list[float]:
-    """TRL's reward function of the router: 1 where the category after #### is the right one."""
+    """TRL's reward function of the router: 1 where the category after #### is the right one.
+
+    >>> right_category([[{"content": "#### 2"}], [{"content": "2"}]], [2, 2])
+    [1.0, 0.0]
+    """
     return [
         float(read_category(messages[0]["content"]) == right)
         for messages, right in zip(completions, category, strict=True)

@@ -73,7 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
 def run(arguments: argparse.Namespace) -> int:
     """Average, and say where the result is."""
     if len(arguments.checkpoints) < 2:
-        raise UsageError("one checkpoint is its own mean; give at least two")
+        raise UsageError("there is one checkpoint only; give at least two")
     average(arguments.checkpoints, arguments.output_dir)
     print(arguments.output_dir)
     return 0

@@ -363,14 +363,10 @@ class Trainer(GRPOTrainer):
             return pad_sequence(rows, batch_first=True, padding_value=padding)
 
         segment = packed([segments] * groups, -1)
-        length = segment.shape[1]
-        attended = (segment[:, :, None] == segment[:, None, :]) | (segment[:, None, :] == 0)
-        attended &= torch.ones(length, length, dtype=torch.bool, device=ids.device).tril()
-        attended |= torch.eye(length, dtype=torch.bool, device=ids.device)  # so that no row of padding is empty
         with self.accelerator.autocast():
             output = model(
                 input_ids=packed(tokens, self._tokenizer.pad_token_id),
-                attention_mask=attended[:, None],
+                attention_mask=packed_attention(segment)[:, None],
                 position_ids=torch.stack([packed(axis, 0) for axis in position_ids]),
                 pixel_values=pixels[::n].flatten(0, 1),
                 image_grid_thw=grids[::n],
@@ -470,6 +466,21 @@ class Trainer(GRPOTrainer):
             self.ema.swap()
         self.model.train(was_training)
         return metrics
+
+
+def packed_attention(segment: Tensor) -> Tensor:
+    """Which tokens of a packed row attend to which: to the prompt and to their own reply, up to themselves.
+
+    Args:
+        segment: (rows, length) 0 for tokens of the prompt, the reply's number for those of a reply, -1 for padding.
+
+    Returns:
+        (rows, length, length) bool, [row, query, key]; padding attends to itself, so that no query has no key.
+    """
+    length = segment.shape[1]
+    attended = (segment[:, :, None] == segment[:, None, :]) | (segment[:, None, :] == 0)
+    attended &= torch.ones(length, length, dtype=torch.bool, device=segment.device).tril()
+    return attended | torch.eye(length, dtype=torch.bool, device=segment.device)
 
 
 def as_dataset(rows: Rows, remembered: int) -> datasets.Dataset:
