@@ -472,6 +472,14 @@ def test_references_of_other_instances_are_refused(tmp_path: Path) -> None:
         [read.objects_of(r) for r in read_references(file)]
 
 
+def test_a_reference_to_an_object_of_another_picture_is_refused(tmp_path: Path) -> None:
+    _, annotations, images = releases.write_refer(tmp_path)
+    file = releases.write_json(tmp_path / "grefs.json", [releases.references()[0] | {"image_id": 2}])
+    (reference,) = read_references(file)
+    with pytest.raises(DataError, match="reference 1: is of picture 2, but its annotation 11 is of picture 1"):
+        read_instances(annotations, images).objects_of(reference)
+
+
 @pytest.mark.parametrize("sentences", [[], [{"sent": ""}], [{"sent": " "}, {"sent": "\n"}]])
 def test_references_without_a_sentence_are_passed_over_and_said(
     tmp_path: Path, sentences: Any, caplog: pytest.LogCaptureFixture

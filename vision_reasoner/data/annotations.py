@@ -117,6 +117,7 @@ class Annotation:
 
     Attributes:
         id: as published.
+        image_id: id of its image.
         category: id of its category.
         box: xyxy edges in pixels, as published (not computed from the outline).
         segmentation: polygons ([[x, y, x, y, ...], ...]) with an area, COCO run lengths ({"size", "counts"}), or None
@@ -126,6 +127,7 @@ class Annotation:
     """
 
     id: str
+    image_id: int
     category: int
     box: XYXY
     segmentation: Any
@@ -242,12 +244,19 @@ class Instances:
         """
         try:
             self.images[reference.image_id]
-            return [self.annotations[i] for i in reference.objects]
+            found = [self.annotations[i] for i in reference.objects]
         except KeyError as error:
             raise DataError(
                 f"reference {reference.id}: the instances have no picture or annotation {error}; give those that "
                 "the references were made for"
             ) from error
+        for a in found:
+            if a.image_id != reference.image_id:
+                raise DataError(
+                    f"reference {reference.id}: is of picture {reference.image_id}, but its annotation {a.id} is of "
+                    f"picture {a.image_id}; give the instances that the references were made for"
+                )
+        return found
 
 
 @dataclass(frozen=True)
@@ -367,13 +376,13 @@ def read_instances(file: str | Path, folder: str | Path, *, on_bad: OnBad = refu
     annotations: dict[int, Annotation] = {}
     by_image: dict[int, list[Annotation]] = {}
     read = partial(_annotation, images=images, categories=categories)
-    for number, (image, found) in _entries(file, data["annotations"], "annotation", read, on_bad):
+    for number, found in _entries(file, data["annotations"], "annotation", read, on_bad):
         annotations[number] = found
-        by_image.setdefault(image, []).append(found)
-    for entry in data["annotations"]:
-        lost, category = _number(entry, "image_id"), _number(entry, "category_id")
-        if lost in not_exhaustive and _number(entry, "id") not in annotations:
-            not_exhaustive[lost] |= {category} if category in categories else categories.keys()
+        by_image.setdefault(found.image_id, []).append(found)
+    for entry in data["annotations"] if len(annotations) < len(data["annotations"]) else ():
+        image, category = _number(entry, "image_id"), _number(entry, "category_id")
+        if image in not_exhaustive and _number(entry, "id") not in annotations:
+            not_exhaustive[image] |= {category} if category in categories else categories.keys()
     said = any(found is not None for found in negatives.values())
     return Instances(
         images=images,
@@ -435,8 +444,7 @@ def _image(entry: Mapping[str, Any]) -> tuple[str, Size, list[int] | None, froze
 
 def _annotation(
     entry: Mapping[str, Any], images: Mapping[int, AnnotatedImage], categories: Mapping[int, Any]
-) -> tuple[int, Annotation]:
-    """The id of its image, and the annotation."""
+) -> Annotation:
     image, category = _number(entry, "image_id"), _number(entry, "category_id")
     if image is None or image not in images:
         raise ValueError(f"it is of image {entry['image_id']!s:.40}, which is not listed")
@@ -448,8 +456,9 @@ def _annotation(
     x, y, w, h = box
     size = images[image].size
     assert size is not None
-    return image, Annotation(
+    return Annotation(
         id=str(entry["id"]),
+        image_id=image,
         category=category,
         box=(x, y, x + w, y + h),
         segmentation=_outline(entry.get("segmentation")),
