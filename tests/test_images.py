@@ -323,7 +323,7 @@ def test_an_animation_damaged_behind_its_first_frame_is_read():
     ["http://example.org/a.png", "https://example.org/a.png", "ftp://a/b", "file:///a", "data:image/png;base64,AAAA"],
 )
 def test_urls_are_refused(url):
-    assert "pictures are read from files only; download it first" in refused(url)
+    assert "addresses are not fetched; download the image first" in refused(url)
 
 
 def test_a_missing_file_is_named():
@@ -426,3 +426,24 @@ def test_damaged_bytes_give_a_picture_or_an_image_error(data, changes, keep):
         assert "\n" not in str(error)  # noqa: PT017 - either way is right
     else:
         assert loaded.mode == "RGB"
+
+
+# ---- depths and byte orders ----
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_fewer_bits_in_sixteen_are_scaled_by_what_the_values_use(bits):
+    values = (PIXELS[..., 0].astype(np.uint16) << (bits - 8)) + 3 * (PIXELS[..., 0] > 0)
+    notes: list[str] = []
+    loaded = load_image(values, notes=notes)
+    assert np.asarray(loaded).max() >= 250
+    assert len(notes) == 1
+    assert f"{bits} bits" in notes[0]
+
+
+@pytest.mark.parametrize("dtype", [">u2", "<u2", ">i4", ">f4", ">f8"])
+def test_the_order_of_bytes_changes_nothing(dtype):
+    values = np.arange(4000, dtype=np.float64).reshape(50, 80)
+    scaled = values / 4000 if "f" in dtype else values
+    native = scaled.astype(np.dtype(dtype).newbyteorder("="))
+    assert load_image(native.astype(dtype)) == load_image(native)

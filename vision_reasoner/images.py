@@ -14,7 +14,7 @@ from vision_reasoner.errors import ImageError, UsageError
 
 # Pillow's decoders for what cameras, screens and the web produce; the others are rarer than their faults.
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+SUFFIXES = (".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 MAX_PIXELS = 1024**3 // 4 // 3  # 89 megapixels, where Pillow begins to warn; it refuses twice as many by itself
 MAX_BYTES = 256 * 1024**2
 
@@ -43,7 +43,7 @@ def load_image(
 ) -> Image.Image:
     """Load a picture as people see it: upright (EXIF), 8 bits per channel, RGB, on white where it is transparent.
 
-    16-bit greys are scaled to 8 bits; of an animation the first frame is taken.
+    16-bit grays are scaled to 8 bits by the depth that they use; of an animation the first frame is taken.
 
     Args:
         source: a path, the bytes of an image file, a Pillow image of any mode, or an array (H, W), (H, W, 1),
@@ -95,10 +95,16 @@ def load_image(
     return rgb
 
 
+def check_is_no_address(path: str) -> None:
+    """Raise an ImageError that says that addresses are not fetched, if `path` is one."""
+    if _URL.match(path):
+        raise ImageError(f"{path[:200]}: addresses are not fetched; download the image first and give its path")
+
+
 def _read(path: str | Path, max_bytes: int) -> bytes:
     """The bytes of a regular file that is not too large."""
-    if isinstance(path, str) and _URL.match(path):
-        raise ImageError(f"{path[:200]}: pictures are read from files only; download it first and give its path")
+    if isinstance(path, str):
+        check_is_no_address(path)
     if str(path) in ("", "."):
         raise ImageError("no picture is given; give the path of an image file")
     file = Path(path)
@@ -203,15 +209,17 @@ def _from_array(array: NDArray[Any], notes: list[str]) -> Image.Image:
 def _to_uint8(values: NDArray[Any], name: str, notes: list[str]) -> NDArray[np.uint8]:
     """Brightness values of any number type as 0 to 255, same shape.
 
-    bool is black and white, uint16 is scaled by its whole range, floats from 0 to 1 by theirs; other values within 0
-    to 255 stay, within 0 to 65535 are scaled as 16 bits, and anything else is stretched from its least to its greatest.
+    bool is black and white. uint16 is scaled by the depth that its values use (10, 12, 14 or 16 bits), floats from 0 to
+    1 by theirs. Other values within 0 to 255 stay, within 0 to 65535 are scaled like uint16, and anything else is
+    stretched from its least to its greatest.
     """
+    values = values.astype(values.dtype.newbyteorder("="), copy=False)
     if values.dtype == np.uint8:
         return np.ascontiguousarray(values)
     if values.dtype == np.bool_:
         return np.where(values, np.uint8(255), np.uint8(0))
     if values.dtype == np.uint16:
-        return np.rint(values / np.float32(257)).astype(np.uint8)
+        return _scale_depth(values, name, notes)
     numbers = values.astype(np.float64)
     finite = np.isfinite(numbers)
     if not finite.all():
@@ -224,5 +232,14 @@ def _to_uint8(values: NDArray[Any], name: str, notes: list[str]) -> NDArray[np.u
     elif values.dtype.kind == "f" and high <= 1:
         numbers *= 255
     elif high > 255:
-        numbers /= 257
+        return _scale_depth(numbers, name, notes)
     return np.rint(numbers).astype(np.uint8)
+
+
+def _scale_depth(values: NDArray[Any], name: str, notes: list[str]) -> NDArray[np.uint8]:
+    """Values within 0 to 65535 as 0 to 255, by the depth that they use: cameras store 10, 12 or 14 bits in 16."""
+    high = int(values.max())
+    depth = 16 if high < 256 else next(bits for bits in (10, 12, 14, 16) if high < 1 << bits)
+    if depth < 16:
+        notes.append(f"{name}: values up to {high} are taken as {depth} bits in 16 and are scaled to 8")
+    return np.rint(values * np.float32(255 / ((1 << depth) - 1))).astype(np.uint8)

@@ -91,7 +91,8 @@ def choose(
     """
     note = None
     if model_path is None and baseline is not None:
-        model_path = BASELINES[baseline]
+        hub_id = BASELINES[baseline]
+        model_path = in_pretrained(hub_id.rpartition("/")[2]) or hub_id
     elif model_path is None:
         model_path, note = _default()
     bundle = Path(model_path).expanduser()
