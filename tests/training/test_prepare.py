@@ -82,7 +82,7 @@ def test_what_is_less_than_a_pixel_of_the_frame_is_no_target() -> None:
 
 
 # --- COCO, LVIS, references -------------------------------------------------------------------------------------------
-def test_coco_rows_are_squashed_and_earn_the_full_reward(tmp_path: Path) -> None:
+def test_coco_rows_are_resized_to_a_square_and_earn_the_full_reward(tmp_path: Path) -> None:
     assert coco(tmp_path, "--no_target_share", 0.5) == 0
     found = rows(tmp_path / "rows")
     assert {i: row["problem"] for i, row in found.items() if row["solution"] != "[]"} == {
@@ -402,7 +402,7 @@ def test_the_same_seed_gives_the_same_rows(tmp_path: Path) -> None:
 # --- scenes -----------------------------------------------------------------------------------------------------------
 @pytest.fixture
 def plain_sprites(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepare, "_sprites", lambda _drawings: drawings.sprites())
+    monkeypatch.setattr(prepare, "cached_sprites", lambda _drawings: drawings.sprites())
 
 
 @pytest.mark.usefixtures("plain_sprites")
@@ -426,7 +426,7 @@ def test_scenes_of_another_seed_or_in_held_out_words_are_others(tmp_path: Path) 
     found = []
     flags: tuple[list[object], ...] = ([], [], ["--seed", 2], ["--held_out"])
     for number, more in enumerate(flags):
-        prepare._painted.cache_clear()
+        prepare.painted_scene.cache_clear()
         assert run("scenes", "--n", 4, "--output_dir", tmp_path / str(number), *more) == 0
         found.append([row["problem"] for row in load_rows(tmp_path / str(number))])
     assert found[0] == found[1]
@@ -553,7 +553,7 @@ BAD_ROWS: dict[str, tuple[dict[str, Any], str]] = {
     "a picture that cannot be read": ({"image": {"bytes": b"no picture", "path": None}}, "no picture that can be read"),
     "an empty picture": ({"image": {"bytes": b"", "path": None}}, "empty"),
     "no picture": ({"image": None}, "it has no picture"),
-    "a picture that is not squashed": ({"image": encoded_noise(840, 600)}, "840x600, not squashed"),
+    "a picture that is not resized": ({"image": encoded_noise(840, 600)}, "840x600, not resized to a square"),
 }
 
 

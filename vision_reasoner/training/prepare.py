@@ -211,7 +211,7 @@ class SceneImage:
         return Image.fromarray(self.scene().picture)
 
     def scene(self) -> "Scene":
-        return _painted(self)
+        return painted_scene(self)
 
 
 @dataclass(frozen=True)
@@ -230,15 +230,17 @@ class SceneObject:
 
 
 @lru_cache(maxsize=4)
-def _painted(image: SceneImage) -> "Scene":
+def painted_scene(image: SceneImage) -> "Scene":
+    """The scene of an image; the last ones are kept, since several requests in a row are about the same."""
     from vision_reasoner.scenes.scene import random_scene
 
     rng = Random(f"scene {image.seed} {image.number}")  # of text: no stage's seed meets it
-    return random_scene(_sprites(image.drawings), rng, max_objects=image.max_objects)
+    return random_scene(cached_sprites(image.drawings), rng, max_objects=image.max_objects)
 
 
 @lru_cache
-def _sprites(drawings: str) -> "Sequence[Sequence[Sprite]]":
+def cached_sprites(drawings: str) -> "Sequence[Sequence[Sprite]]":
+    """`art.load_sprites`, loaded once."""
     from vision_reasoner.scenes.art import load_sprites
 
     return load_sprites(drawings)
@@ -263,7 +265,7 @@ def scene_samples(n: int, seed: int, *, held_out: bool, drawings: str, max_objec
                 break
             image = SceneImage(seed, number, drawings, max_objects)
             rng = Random(f"requests {seed} {number}")
-            for k, request in enumerate(random_requests(_painted(image), rng, SCENE_REQUESTS, held_out)):
+            for k, request in enumerate(random_requests(painted_scene(image), rng, SCENE_REQUESTS, held_out)):
                 if request.task is not Task.VQA:
                     things = tuple(SceneObject(image, i) for i in request.targets)
                     samples.append(Sample(f"{image.id}/{k}-{request.kind}", request.query, image, things))
@@ -277,7 +279,7 @@ class RowBuilder:
     """Builds rows: opens the image, draws the masks, and checks that every object is large and certain enough.
 
     Attributes:
-        frame_side: of the square that images are squashed to.
+        frame_side: of the square that images are resized to, without keeping the aspect ratio.
         min_side: pixels of the frame; a request for an object that is narrower is no row.
         segmenter: predicts each object's mask again, to compare; None: no comparison.
         min_iou: of its mask with the annotated one.

@@ -1,13 +1,16 @@
-"""The rewards of reinforcement learning: what a reply to a request for objects is worth, from 0 to 7.
+"""The rewards of reinforcement learning: 0 to 7 for a reply to a request for objects.
 
-Four parts with names (VisionReasoner, arXiv 2505.12081): think_format 1, answer_format 2, accuracy 3, non_repeat 1.
-They read the answer as strictly as the original does, not as `parse_reply` does: one object that is not well-formed
-costs the accuracy of all, and an answer that is not JSON is worth nothing, so that training pushes towards answers
-that need no repair. Where the answer stands in a reply is for `parsing.split_answer` to say, as when a model is used.
+Four parts (VisionReasoner, arXiv 2505.12081): think_format up to 1, answer_format 2, accuracy 3, non_repeat 1.
+The answer is read as strictly as the original reads it, without the repairs of `parse_reply`: one malformed object
+costs the accuracy of all, and an answer that is not JSON gets nothing. Training thus favors answers that need no
+repair. `parsing.split_answer` finds the answer in a reply, as at inference.
 
-Departures from the original: thresholds follow the frame; where nothing is to be found, the empty answer is worth
-most (`compat="upstream"` takes this back); an answer's tags inside the thinking do not count; coordinates must be
-finite numbers, not only so many values.
+Departures from the original:
+
+- the distance thresholds scale with the frame;
+- where nothing is to be found, the empty answer has the highest reward (`compat="upstream"` undoes this);
+- answer tags inside the thinking do not count;
+- coordinates must be finite numbers, not only the right number of values.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -36,7 +39,7 @@ Compat = Literal["upstream"] | None
 
 
 class Reward(NamedTuple):
-    """What one reply is worth, part by part."""
+    """The reward of one reply, by part."""
 
     think_format: float
     answer_format: float
@@ -50,7 +53,7 @@ class Reward(NamedTuple):
 
 
 def compute_reward(reply: str, solution: str, *, model_size: Size = FRAME, compat: Compat = None) -> Reward:
-    """What a reply is worth. No reply makes it raise, and its time grows with the reply's length.
+    """The reward of a reply, by part. No reply makes it raise, and its time grows with the reply's length.
 
     Args:
         reply: the reply as the model wrote it.
