@@ -416,6 +416,7 @@ def test_without_thinking_replies_are_answers_in_training_and_in_the_checkpoint(
     rows = write_rows(tmp_path / "rows")
     trainer = make_trainer(settings_for(bundle, tmp_path, "--data", rows, "--without", "thinking", "non_repeat"))
     assert [reward.__name__ for reward in trainer.reward_funcs] == ["think_format", "answer_format", "accuracy"]
+    assert trainer.reward_func_names == ["think_format", "answer_format", "accuracy"], "as TRL logs them"
     tokenizer = trainer.policy.processing.tokenizer
     allowed = answer_tokens(tokenizer, SIDE)
     reply = '<think></think><answer>[{"bbox_2d": [0,1,112,7], "point_2d": [3,99]}]</answer>'
