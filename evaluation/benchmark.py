@@ -38,7 +38,7 @@ from vision_reasoner.models.devices import ATTENTIONS, COMPILES, DTYPES
 from vision_reasoner.models.segmenter import Segmenter
 from vision_reasoner.results import Instance, Prediction
 
-STAGES = ("load", "route", "see", "think", "segment")
+STAGES = ("load", "route", "prefill", "decode", "segment")
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 EXAMPLES = (  # the README's; the first, which needs every part, is the cold one
     ("donuts.png", "please segment the donuts"),
@@ -110,7 +110,7 @@ def measure(
     model.predict_batch(requests)  # loads what the first did not need
     assert isinstance(model.segmenter, Segmenter)
     one_by_one = VisionReasoner(
-        model.reasoner, model.router, PlainSegmenter(model.segmenter), max_new_tokens=model.max_new_tokens
+        model.reasoner, model.router, PlainSegmenter(model.segmenter), max_new_tokens=model.settings.max_new_tokens
     )
     warm: list[dict[str, float]] = []
     plain: list[dict[str, float]] = []

@@ -203,8 +203,8 @@ def measure_shape(
                 seconds, replies = _ask(way, requests, at_once, n_tokens)
                 row.pictures_per_second.append(len(requests) / seconds)
                 row.ratios.append(row.pictures_per_second[-1] / measured[0].pictures_per_second[-1])
-                row.first_token_seconds.append(sum(r.see_seconds for r in replies) * at_once / len(requests))
-                thought = sum(r.think_seconds for r in replies)
+                row.first_token_seconds.append(sum(r.prefill_seconds for r in replies) * at_once / len(requests))
+                thought = sum(r.decode_seconds for r in replies)
                 row.tokens_per_second.append(sum(r.n_tokens - 1 for r in replies) / thought)
         rows += measured
         decoder = ways["compiled"]._decoder

@@ -286,7 +286,7 @@ def test_help_says_the_limits_that_the_library_has():
     text = re.sub(r"\s+", " ", build_parser().format_help())
     for limit in (MAX_NEW_TOKENS, MAX_OBJECTS, f"{MAX_PIXELS // 10**6} megapixels"):
         assert f"default: {limit}" in text
-    assert VisionReasoner().batch_size == 8
+    assert VisionReasoner().settings.batch_size == 8
     assert "--batch_size N pictures at once; default: 8" in text
     assert set(TASKS) == {"auto", *Task}
     assert "examples:" in text

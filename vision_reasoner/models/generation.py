@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from vision_reasoner.errors import CheckpointError, ImageError, UsageError, VisionReasonerError
+from vision_reasoner.errors import CheckpointError, QueryError, UsageError, VisionReasonerError
 from vision_reasoner.models.checkpoints import Part, check_transformers_folder, load_errors, weight_bytes
 from vision_reasoner.models.decoding import MODEL_TYPES, Rules, Start, StaticDecoder, is_plain, is_supported
 from vision_reasoner.models.devices import COMPILES, choose_attention, choose_device, choose_dtype, is_out_of_memory
@@ -34,16 +34,16 @@ class Decoded:
         text: without special tokens.
         finished: whether the model ended it itself; False where the token limit cut it off.
         n_tokens: new tokens, the end token included.
-        see_seconds: until the first token (for the reasoner: looking at the picture), this row's share of the batch.
-        think_seconds: the rest, this row's share.
+        prefill_seconds: until the first token, this row's share of the batch.
+        decode_seconds: the rest, this row's share.
         logprobs: for each token of `text` where it ends there (characters) and its log-probability, if asked for.
     """
 
     text: str
     finished: bool
     n_tokens: int
-    see_seconds: float
-    think_seconds: float
+    prefill_seconds: float
+    decode_seconds: float
     logprobs: tuple[tuple[int, float], ...] = ()
 
 
@@ -93,18 +93,18 @@ def check_text(text: str, tokenizer: Any) -> None:
     """Reject a query, as it stands in the prompt, that is empty, not valid Unicode, or contains special tokens.
 
     Raises:
-        ImageError: it is one of these.
+        QueryError: it is one of these.
     """
     if not text.strip():
-        raise ImageError("the query is empty; say what to find, count or answer")
+        raise QueryError("the query is empty; say what to find, count or answer")
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise ImageError("the query is not valid Unicode text; check its encoding") from error
+        raise QueryError("the query is not valid Unicode text; check its encoding") from error
     special = {number: token.content for number, token in tokenizer.added_tokens_decoder.items() if token.special}
     found = special.keys() & set(tokenizer(text, add_special_tokens=False)["input_ids"])
     if found:
-        raise ImageError(f"the query contains the model's control token {special[min(found)]!r}; leave it out")
+        raise QueryError(f"the query contains the model's control token {special[min(found)]!r}; leave it out")
 
 
 def static_decoder(model: Any, compile: str = "auto") -> StaticDecoder | None:
@@ -162,14 +162,14 @@ def decode_greedily(
         One for each of the N rows.
 
     Raises:
-        ImageError: the prompt alone is longer than the checkpoint can take.
+        QueryError: the prompt alone is longer than the checkpoint can take.
     """
     import torch
 
     n_rows, n_prompt = batch["input_ids"].shape
     positions = model.config.get_text_config().max_position_embeddings
     if n_prompt >= positions:
-        raise ImageError(
+        raise QueryError(
             f"picture and query make {n_prompt} tokens, and the checkpoint takes {positions}; shorten the query"
         )
     config = _greedy_config(model, tokenizer, min(max_new_tokens, positions - n_prompt))
@@ -191,8 +191,8 @@ def decode_greedily(
                 text=tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False),
                 finished=end is not None,
                 n_tokens=len(row) if end is None else end + 1,
-                see_seconds=first / n_rows,
-                think_seconds=last / n_rows,
+                prefill_seconds=first / n_rows,
+                decode_seconds=last / n_rows,
                 logprobs=tuple(zip(_token_ends(tokenizer, kept), row_logprobs, strict=False)) if logprobs else (),
             )
         )

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Protocol, Self
 
 from PIL import Image
 
@@ -21,13 +21,11 @@ from vision_reasoner.models.checkpoints import load_errors, locate
 from vision_reasoner.models.generation import check_text, decode_greedily, in_batches, load_model, static_decoder
 from vision_reasoner.prompts import VISION_REASONER, Dialect, normalise_query
 from vision_reasoner.results import Task
+from vision_reasoner.settings import MAX_NEW_TOKENS, Compat
 
 FRAME_SIDE = 840  # of the released checkpoints: 30 x 28, on Qwen's grid, so that its own resize leaves it alone
-MAX_NEW_TOKENS = 2048
 MAX_ASPECT_RATIO = 200  # the smart resize of Qwen's processor takes no more
 THOUSAND = (1000, 1000)  # the frame of Qwen2-VL's boxes, whatever the picture
-
-Compat = Literal["none", "upstream"]
 
 
 @dataclass(frozen=True)
@@ -39,8 +37,8 @@ class Reply:
         model_size: (width, height) of the frame that its coordinates are in.
         finished: whether the model ended it itself; False where the token limit cut it off.
         n_tokens: new tokens, the end token included.
-        see_seconds: from the picture to the first token, this request's share of its batch.
-        think_seconds: all further tokens, this request's share.
+        prefill_seconds: from the picture to the first token, this request's share of its batch.
+        decode_seconds: all further tokens, this request's share.
         logprobs: for each token of `text` where it ends there (characters) and its log-probability, where the
             reasoner was made to say so.
     """
@@ -49,8 +47,8 @@ class Reply:
     model_size: Size
     finished: bool = True
     n_tokens: int = 0
-    see_seconds: float = 0.0
-    think_seconds: float = 0.0
+    prefill_seconds: float = 0.0
+    decode_seconds: float = 0.0
     logprobs: tuple[tuple[int, float], ...] = ()
 
     def likelihood(self, start: int, end: int) -> float | None:
@@ -64,7 +62,7 @@ class Reply:
         return sum(inside) / len(inside) if inside else None
 
 
-class AnyReasoner(Protocol):
+class ReasonerLike(Protocol):
     """What answers about pictures: `Reasoner`, `ScriptedReasoner`, or something of your own."""
 
     dialect: Dialect
@@ -230,14 +228,18 @@ class Reasoner:
             batch_size: how many go through the model at once; fewer where memory does not suffice.
 
         Raises:
-            ImageError: a query is empty, too long or has control tokens, or a picture is too elongated.
+            QueryError: a query is empty, too long or has special tokens.
+            ImageError: an image that is asked about at its own size is too elongated.
             VisionReasonerError: out of memory with a single request.
         """
         for image, query, task in zip(images, queries, tasks, strict=True):
             with self._lock:
                 check_text(query_for(query, task, self.dialect, self.compat), self.processor.tokenizer)
-            if max(image.size) > MAX_ASPECT_RATIO * min(image.size):
-                raise ImageError(f"the picture is {image.size[0]}x{image.size[1]}, too elongated; cut it into pieces")
+            keeps_its_size = self.frame_for(task) is None
+            if keeps_its_size and max(image.size) > MAX_ASPECT_RATIO * min(image.size):
+                raise ImageError(
+                    f"the image is {image.size[0]}x{image.size[1]}, too elongated to be asked about; cut it into pieces"
+                )
         # Rows of about the same length side by side need little padding.
         frames = [self.frame_for(task) for task in tasks]
         areas = [
@@ -308,8 +310,8 @@ class Reasoner:
                 model_size=THOUSAND if self.dialect.frame == "thousand" and task is not Task.VQA else picture.size,
                 finished=row.finished,
                 n_tokens=row.n_tokens,
-                see_seconds=prepare_seconds + row.see_seconds,
-                think_seconds=row.think_seconds,
+                prefill_seconds=prepare_seconds + row.prefill_seconds,
+                decode_seconds=row.decode_seconds,
                 logprobs=row.logprobs,
             )
             for row, picture, task in zip(decoded, resized, tasks, strict=True)

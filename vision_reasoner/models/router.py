@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from vision_reasoner.errors import ImageError
+from vision_reasoner.errors import QueryError
 from vision_reasoner.models.checkpoints import load_errors, locate
 from vision_reasoner.models.generation import (
     Decoded,
@@ -70,9 +70,9 @@ class Route:
     warning: str | None = None
 
     def require_task(self) -> Task:
-        """The task; raises an ImageError that says why where there is none."""
+        """The task; raises a QueryError that says why where there is none."""
         if self.task is None:
-            raise ImageError(self.warning or "the request is of no task that can be done; ask in other words")
+            raise QueryError(self.warning or "the request is of no task that can be done; ask in other words")
         return self.task
 
 
@@ -183,7 +183,7 @@ class Router:
         """The task of each request, in order.
 
         Raises:
-            ImageError: a request is empty, too long, or contains one of the model's control tokens.
+            QueryError: a request is empty, too long, or contains one of the model's control tokens.
         """
         with self._lock:
             for query in queries:
