@@ -26,10 +26,10 @@ from vision_reasoner.models.devices import is_out_of_memory
 from vision_reasoner.models.reasoner import Reasoner, ReasonerLike, Reply
 from vision_reasoner.models.router import Route, Router
 from vision_reasoner.models.segmenter import Segmenter
-from vision_reasoner.parsing import MAX_OBJECTS, parse_reply
-from vision_reasoner.prompts import DIALECTS
+from vision_reasoner.parsing import MAX_OBJECTS, parse_reply, split_thinking
+from vision_reasoner.prompts import DIALECTS, Compat
 from vision_reasoner.results import Instance, Prediction, Status, Task
-from vision_reasoner.settings import BATCH_SIZE, MAX_NEW_TOKENS, Checkpoints, Compat, RunSettings
+from vision_reasoner.settings import BATCH_SIZE, MAX_NEW_TOKENS, Checkpoints, RunSettings
 
 logger = logging.getLogger(__name__)
 
@@ -430,10 +430,10 @@ class VisionReasoner:
         if not reply.finished:
             warnings.append(f"the reply was cut off after {reply.n_tokens} tokens (--max_new_tokens)")
         if task is Task.VQA:
-            answer = reply.text.strip()
+            thinking, answer = split_thinking(reply.text)
             status = Status.NO_ANSWER if not answer else Status.OK if reply.finished else Status.TRUNCATED
             return Prediction(
-                image.size, query, task, reply=reply.text, status=status, warnings=warnings, answer=answer
+                image.size, query, task, thinking, reply.text, status=status, warnings=warnings, answer=answer
             )
         parsed = parse_reply(
             reply.text,
@@ -441,6 +441,7 @@ class VisionReasoner:
             image_size=image.size,
             grammar=self.reasoner.dialect.grammar,
             max_objects=self.settings.max_objects,
+            compat=self.settings.compat,
         )
         return Prediction(
             image.size,
