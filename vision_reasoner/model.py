@@ -5,6 +5,7 @@ needed, once: the router only where no task is given, the segmenter only for seg
 """
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -160,6 +161,8 @@ class VisionReasoner:
             checkpoints.router,
             checkpoints.segmenter,
             baseline=settings.model if settings.model in BASELINES else None,
+            revision=checkpoints.revision,
+            offline=settings.offline,
         )
         if choice.note:
             logger.info(choice.note)
@@ -399,7 +402,8 @@ class VisionReasoner:
         points: list[Point | None] = [instance.point for instance in instances]
         masks = self.segmenter.masks(features, [instance.box for instance in instances], points)
         return [
-            replace(instance, mask=mask, score=score) for instance, (mask, score) in zip(instances, masks, strict=True)
+            replace(instance, mask=mask, score=score if math.isfinite(score) else None)
+            for instance, (mask, score) in zip(instances, masks, strict=True)
         ]
 
     def _load_all(self, sources: Sequence[ImageSource]) -> list["_Loaded"]:
