@@ -99,7 +99,7 @@ def score_count(_scene: Scene, request: Request, found: Prediction) -> dict[str,
 def score_boxes(scene: Scene, request: Request, found: Prediction) -> dict[str, float]:
     """Whether the first box hits a target, and F1 of all under one-to-one matching; both at IoU 0.5."""
     wanted, given = truth_boxes(scene, request), [i.box for i in found.instances]
-    sums = np.array([len(boxes.match(given, wanted)), len(given), len(wanted)])
+    sums = np.array([len(boxes.match_boxes(given, wanted)), len(given), len(wanted)])
     return {"acc": float(boxes.first_box_hit(given, wanted)), "f1": float(boxes.f1(sums))}
 
 

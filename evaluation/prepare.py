@@ -39,21 +39,22 @@ from PIL import Image
 from tqdm import tqdm
 
 from vision_reasoner.data.annotations import (
-    Counted,
+    AnnotatedImage,
+    CountedImage,
     Instances,
-    Picture,
-    Reasoned,
+    OnBad,
+    ReasonSegImage,
     Reference,
     read_countbench,
     read_instances,
     read_pixmo_count,
     read_reasonseg,
+    read_references,
 )
-from vision_reasoner.data.rows import Row, write_table
 from vision_reasoner.data.sources import open_source
+from vision_reasoner.data.tables import Row, table_command, write_table
 from vision_reasoner.errors import DataError, ImageError, UsageError
 from vision_reasoner.images import MAX_BYTES, SUFFIXES, load_image
-from vision_reasoner.training.prepare import command, references_of
 
 QUESTION = "How many {what} are there in this image?"
 TIMEOUT = 30  # seconds for a server to answer
@@ -62,14 +63,14 @@ Job = Callable[[], list[Row]]
 
 
 # --- from annotations to rows -----------------------------------------------------------------------------------------
-def reasonseg_rows(reasoned: Reasoned, level: str) -> list[Row]:
+def reasonseg_rows(reasoned: ReasonSegImage, level: str) -> list[Row]:
     """The picture's first phrase, as LISA scores it, or each of its phrases."""
-    image = reasoned.picture.open()
+    image = reasoned.image.open()
     target, ignore = reasoned.masks(image.size)
     phrases = reasoned.phrases if level == "expression" else reasoned.phrases[:1]
     return [
         {
-            **_common(reasoned.picture, image, phrase, str(number)),
+            **_common(reasoned.image, image, phrase, str(number)),
             "mask": target,
             "ignore": ignore if ignore.any() else None,
         }
@@ -86,8 +87,8 @@ def reference_rows(reference: Reference, instances: Instances, level: str, *, by
         level: "instance" or "expression".
         by_object: name rows after the one object that is meant, rather than after the reference.
     """
-    objects = instances.meant(reference)
-    picture = instances.pictures[reference.picture]
+    objects = instances.objects_of(reference)
+    picture = instances.images[reference.image_id]
     image = picture.open()
     mask = np.zeros((image.height, image.width), np.bool_)
     for found in objects:
@@ -107,8 +108,9 @@ def reference_rows(reference: Reference, instances: Instances, level: str, *, by
 
 def category_rows(number: int, instances: Instances) -> list[Row]:
     """For picture `number` a row for each category of which it has an object that is no crowd."""
-    picture = instances.pictures[number]
-    found = [a for a in instances.by_picture.get(number, []) if not a.crowd]
+    picture = instances.images[number]
+    unsure = instances.not_exhaustive[number]
+    found = [a for a in instances.by_image.get(number, []) if not a.crowd and a.category not in unsure]
     if not found:
         return []
     image = picture.open()
@@ -123,7 +125,7 @@ def category_rows(number: int, instances: Instances) -> list[Row]:
 
 
 def counting_rows(
-    counted: Counted, number: int, question: str, folder: Path | None = None, *, download: bool = False
+    counted: CountedImage, number: int, question: str, folder: Path | None = None, *, download: bool = False
 ) -> list[Row]:
     """The row of a counting set's row `number`; see `picture_of` for where the picture comes from."""
     data = picture_of(counted, folder, download=download)
@@ -144,7 +146,7 @@ def counting_rows(
     ]
 
 
-def _common(picture: Picture, image: Image.Image, text: str, ann_id: str) -> Row:
+def _common(picture: AnnotatedImage, image: Image.Image, text: str, ann_id: str) -> Row:
     file = picture.file
     return {
         "image": {"bytes": file.read_bytes(), "path": file.name},
@@ -157,7 +159,7 @@ def _common(picture: Picture, image: Image.Image, text: str, ann_id: str) -> Row
 
 
 # --- pictures that are published as addresses -------------------------------------------------------------------------
-def picture_of(counted: Counted, folder: Path | None, *, download: bool) -> bytes:
+def picture_of(counted: CountedImage, folder: Path | None, *, download: bool) -> bytes:
     """The bytes of a counted picture: its own, or of `folder/<digest>`, or fetched to there.
 
     Raises:
@@ -212,6 +214,7 @@ def add_flags(parser: argparse.ArgumentParser, source: str) -> None:
     add = parser.add_argument
     if source == "reasonseg":
         add("--data", required=True, metavar="DIR", help="val/ or test/")
+        add("--keep_empty", action="store_true", help="a JSON file without a target polygon: there is nothing to find")
     elif source in ("pixmo_count", "countbench"):
         add("--data", required=True, help="Hub id, folder of parquet files or save_to_disk folder")
         add("--split", default="test", help="to read; default: test")
@@ -237,7 +240,7 @@ def add_flags(parser: argparse.ArgumentParser, source: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prepare a table; exit codes as the command line of the library."""
-    return command("python -m evaluation.prepare", __doc__, SOURCES, add_flags, prepare, argv)
+    return table_command("python -m evaluation.prepare", __doc__, SOURCES, add_flags, prepare, argv)
 
 
 def prepare(arguments: argparse.Namespace) -> int:
@@ -245,11 +248,18 @@ def prepare(arguments: argparse.Namespace) -> int:
     if arguments.limit is not None and arguments.limit < 1:
         raise UsageError("--limit must be at least 1")
     left_out: list[str] = []
+
+    def on_bad(error: DataError) -> None:
+        if not arguments.skip_bad:
+            raise error
+        left_out.append(str(error))
+        tqdm.write(f"left out: {error}", file=sys.stderr)
+
     n = write_table(
         arguments.output_dir,
         "test",
         columns_of(arguments.source),
-        kept_rows(jobs_of(arguments), arguments.limit, left_out if arguments.skip_bad else None),
+        kept_rows(jobs_of(arguments, on_bad), arguments.limit, left_out if arguments.skip_bad else None),
         about=lambda: f"Prepared from {arguments.source}. Left out for being unusable: {len(left_out)}.",
         overwrite=arguments.overwrite,
     )
@@ -276,19 +286,20 @@ def columns_of(source: str) -> dict[str, Any]:
     return {**common, "img_height": number, "img_width": number, **special}
 
 
-def jobs_of(arguments: argparse.Namespace) -> list[Job]:
-    """What there is to do, one job for each picture or reference."""
+def jobs_of(arguments: argparse.Namespace, on_bad: OnBad) -> list[Job]:
+    """What there is to do, one job for each picture or reference; `on_bad` gets what is wrong with bad entries."""
     source = arguments.source
     if source == "reasonseg":
-        return [partial(reasonseg_rows, found, arguments.level) for found in read_reasonseg(arguments.data)]
+        reasoned = read_reasonseg(arguments.data, keep_empty=arguments.keep_empty, on_bad=on_bad)
+        return [partial(reasonseg_rows, found, arguments.level) for found in reasoned]
     if source in ("pixmo_count", "countbench"):
         return counting_jobs(arguments)
-    instances = read_instances(arguments.annotations, arguments.images)
+    instances = read_instances(arguments.annotations, arguments.images, on_bad=on_bad)
     if source == "coco":
-        return [partial(category_rows, number, instances) for number in instances.pictures]
+        return [partial(category_rows, number, instances) for number in instances.images]
     return [
         partial(reference_rows, found, instances, arguments.level, by_object=source == "refcoco")
-        for found in references_of(arguments.refs, arguments.split)
+        for found in read_references(arguments.refs, split=arguments.split, on_bad=on_bad)
     ]
 
 

@@ -1,6 +1,7 @@
 """Rewards: golden values worked out by hand, bounds for any text, and agreement with the plain double loop."""
 
 import json
+import pickle
 import re
 import subprocess
 import sys
@@ -13,7 +14,13 @@ from hypothesis import strategies as st
 
 from vision_reasoner.errors import DataError, UsageError
 from vision_reasoner.training.grpo import rewards_benchmark
-from vision_reasoner.training.grpo.rewards import Reward, compute_reward, non_repeat, think_format, trl_rewards
+from vision_reasoner.training.grpo.rewards import (
+    Reward,
+    compute_reward,
+    score_non_repeat,
+    score_think_format,
+    trl_rewards,
+)
 from vision_reasoner.training.grpo.rewards_benchmark import best_matching, every_matching, plain_reward
 
 Pair = tuple[list[float], list[float]]  # a box and its point
@@ -178,7 +185,7 @@ def test_an_unknown_compat_is_refused():
     ],
 )
 def test_golden_think_format(text, expected):
-    assert think_format(text) == expected
+    assert score_think_format(text) == expected
 
 
 TAGS = st.lists(st.sampled_from(["<think>", "</think>", "<answer>", "</answer>", " ", "\n", "a", "<", "</answer"]))
@@ -188,7 +195,7 @@ TAGS = st.lists(st.sampled_from(["<think>", "</think>", "<answer>", "</answer>",
 @settings(deadline=None)
 def test_think_format_is_the_pattern_of_the_definition(text):
     found = re.fullmatch(r"<think>.*?</think>\s*<answer>.*?</answer>", text, re.DOTALL)
-    assert think_format(text) == (found is not None)
+    assert score_think_format(text) == (found is not None)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +212,7 @@ def test_think_format_is_the_pattern_of_the_definition(text):
     ],
 )
 def test_golden_non_repeat(text, expected):
-    assert non_repeat(text) == expected
+    assert score_non_repeat(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -359,6 +366,15 @@ def test_trl_gets_one_function_for_each_part():
     assert [function.__name__ for function in functions] == ["think_format", "answer_format", "accuracy", "non_repeat"]
     values = [function(completions=completions, completion_ids=[[1], [2]], **columns) for function in functions]
     assert values == [[1.0, 0.0], [2.0, 0.0], [3.0, 0.0], [1.0, 1.0]]
+
+
+def test_trl_rewards_can_be_pickled_and_keep_their_settings():
+    solution = objects(([10, 10, 20, 20], [15, 15]))
+    said = [[{"role": "assistant", "content": reply(solution)}]]
+    for function in trl_rewards(model_size=(280, 280), compat="upstream"):
+        again = pickle.loads(pickle.dumps(function))
+        assert again.__name__ == function.__name__
+        assert again(said, [solution]) == function(said, [solution]) != [0]
 
 
 def test_trl_rewards_take_the_frame_and_a_choice_of_parts():
