@@ -15,15 +15,16 @@ import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image
 
-from evaluation.page.headline import headline
 from evaluation.runner.records import METRICS, PAGE, PLACES, read_json, read_manifest, read_records
 from evaluation.runner.samples import Samples
-from evaluation.suites import SUITES, Record, Scores, scores_of
+from evaluation.runner.schema import Manifest, Metrics, Record
+from evaluation.suite import Scores, Suite, scores_of
+from evaluation.suites import SUITES
 from vision_reasoner.data.sources import PICTURES, open_source
 from vision_reasoner.errors import DataError, ImageError
 from vision_reasoner.files import write_whole
@@ -60,7 +61,7 @@ def write_page(folder: Path, out: Path | None = None, *, most: int = IN_GALLERY)
         DataError: a file of the run is missing or damaged.
         UsageError: the page cannot be written.
     """
-    manifest, metrics = read_manifest(folder), read_json(folder / METRICS)
+    manifest, metrics = read_manifest(folder), cast("Metrics", read_json(folder / METRICS))
     records = sorted(read_records(folder), key=lambda record: record["index"])
     suite = SUITES[manifest["suite"]]
     scores = [None if record["error"] is not None else scores_of(suite, record) for record in records]
@@ -78,7 +79,7 @@ def write_page(folder: Path, out: Path | None = None, *, most: int = IN_GALLERY)
     return out
 
 
-def _open_pictures(manifest: Mapping[str, Any]) -> Pictures:
+def _open_pictures(manifest: Manifest) -> Pictures:
     """The pictures of the run's data set, from where it was; without a network.
 
     Raises:
@@ -125,8 +126,8 @@ def _digest(text: str) -> str:
 
 # --- the page's data --------------------------------------------------------------------------------------------------
 def page_data(
-    manifest: Mapping[str, Any],
-    metrics: Mapping[str, Any],
+    manifest: Manifest,
+    metrics: Metrics,
     records: Sequence[Record],
     scores: Sequence[Scores | None],
     pictures: Pictures | None,
@@ -145,7 +146,8 @@ def page_data(
         remarks: what the reader should know about the page.
         most: how many samples the gallery holds.
     """
-    samples = [_sample(record, found) for record, found in zip(records, scores, strict=True)]
+    suite = SUITES[manifest["suite"]]
+    samples = [_sample(suite, record, found) for record, found in zip(records, scores, strict=True)]
     kept = _choose(samples, most)
     remarks = list(remarks)
     if len(kept) < len(samples):
@@ -171,7 +173,7 @@ def page_data(
         "n": metrics["n"],
         "errors": metrics["errors"],
         "figures": [
-            {**figure, "published": sorted((figure["published"] or {}).items(), key=lambda one: -one[1])}
+            {**figure, "published": sorted((figure.get("published") or {}).items(), key=lambda one: -one[1])}
             for figure in metrics["figures"]
         ],
         "interval": metrics["interval"],
@@ -182,7 +184,7 @@ def page_data(
     }
 
 
-def _facts(manifest: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+def _facts(manifest: Manifest) -> list[tuple[str, list[tuple[str, str]]]]:
     """The manifest as titled lists of names and values; without the places, which are somebody's machine."""
     data = manifest["data"]
     renamed = {field: column for field, column in data["columns"].items() if field != column}
@@ -243,12 +245,12 @@ def _choose(samples: Sequence[Mapping[str, Any]], most: int) -> list[int]:
     return sorted([*worst, *(others[k * len(others) // wanted] for k in range(wanted))])
 
 
-def _sample(record: Record, scores: Scores | None) -> dict[str, Any]:
+def _sample(suite: Suite, record: Record, scores: Scores | None) -> dict[str, Any]:
     """What the gallery shows of a record, but for its picture and masks."""
     truth = record.get("truth", {})
     instances = record.get("instances", [])
     timings = record.get("timings", {})
-    name, quality, score = ("", None, "–") if scores is None else headline(record, scores)
+    name, quality, score = ("", None, "–") if scores is None else suite.headline(record, scores)
     true_boxes = truth.get("boxes", [])
     only_boxes = scores is not None and "boxes" in truth and "mask" not in truth
     unread = scores is None or scores.get("counted") == 0

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from evaluation.suites import Suite
+from evaluation.runner.schema import Truth
+from evaluation.suite import Suite
 from vision_reasoner.data.sources import Source, picture_size
 from vision_reasoner.errors import DataError, one_line
 from vision_reasoner.geometry import Size
@@ -33,7 +34,7 @@ class Sample:
     image_id: str
     image: bytes | Path
     query: str
-    truth: dict[str, Any]
+    truth: Truth
     size: Size
     problem: str | None = None
 

@@ -208,7 +208,7 @@ def test_the_bundled_sets_are_read(suite):
     from evaluation.runner.samples import Samples
     from evaluation.suites import SUITES
 
-    source = open_source(SUITES[suite].data)
+    source = open_source(SUITES[suite].data or "")
     samples = Samples(SUITES[suite], source)
     assert source.n >= 200
     assert source.name == suite

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation.run import main, plan
+from evaluation.run import main
+from evaluation.runner.evaluate import plan
 from evaluation.runner.records import LOCK, METRICS, PAGE, SAMPLES
 from evaluation.runner.samples import Samples
 from evaluation.suites import SUITES

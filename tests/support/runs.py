@@ -3,14 +3,15 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image
 
-from evaluation.ranking import annotations_of
+from evaluation.runner.ranking import annotations_of
 from evaluation.runner.records import INSTANCES, PLACES, SAMPLES, begin, write_json
 from evaluation.runner.samples import Sample, Samples
+from evaluation.runner.schema import Manifest
 from evaluation.runner.workers import record_of
 from evaluation.suites import SUITES
 from vision_reasoner.data.sources import open_source
@@ -87,10 +88,10 @@ def _inside(mask: Mask) -> tuple[int, int]:
     return int(columns[len(columns) // 2]), int(rows[len(rows) // 2])
 
 
-def manifest_of(samples: Samples, **changes: Any) -> dict[str, Any]:
+def manifest_of(samples: Samples, **changes: Any) -> Manifest:
     """The manifest of a run on all samples, with other values for what is named."""
     source = samples.source
-    return {
+    manifest = {
         "suite": samples.suite.name,
         "n": source.n,
         "data": {
@@ -109,6 +110,7 @@ def manifest_of(samples: Samples, **changes: Any) -> dict[str, Any]:
         PLACES: {"data": source.path, "config": None},
         **changes,
     }
+    return cast("Manifest", manifest)
 
 
 def write_run(folder: Path, suite_name: str, data: Path, answer: Answer = right, **manifest: Any) -> Path:

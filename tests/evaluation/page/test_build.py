@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from evaluation.page import build as page
-from evaluation.report import write_report
+from evaluation.runner.figures import write_report
 from tests.support.browser import CHROMIUM, Browser
 from tests.support.runs import SIZE, disc, make_data, right, write_run
 from vision_reasoner.errors import ImageError
