@@ -3,36 +3,42 @@
     python -m evaluation.benchmark                       # the bundled checkpoint on the README's examples
     python -m evaluation.benchmark --dtype bfloat16      # or another number format, device, batch size
     python -m evaluation.benchmark --model_path pretrained_models/VisionReasoner-7B --device cuda
+    python -m evaluation.benchmark --shape 7b            # the released reasoner's shape, with random weights
 
 Cold is the first request of the process, importing and loading included. Warm is every further one. The plain
 implementation has the same weights but asks one picture at a time, calls SAM2 once per box and brings all three masks
 of a box to the picture's size; each round times both on the same requests, so that a busy machine slows both.
+
+With --shape only the reasoner is measured, without and with --compile, against the original's way of asking (see
+`evaluation.shapes`): tokens a second in decoding, seconds to the first token, pictures a second, memory.
 """
 
 import argparse
 import copy
 import json
-import logging
 import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from vision_reasoner.errors import UsageError, VisionReasonerError
+from evaluation import shapes
+from vision_reasoner.cli import make_parser, run_command
+from vision_reasoner.errors import UsageError
 from vision_reasoner.images import load_image
 from vision_reasoner.masks import Mask
 from vision_reasoner.model import VisionReasoner
-from vision_reasoner.models.devices import ATTENTIONS, DTYPES
+from vision_reasoner.models.devices import ATTENTIONS, COMPILES, DTYPES
 from vision_reasoner.models.segmenter import Segmenter
 from vision_reasoner.results import Instance, Prediction
 
-STAGES = ("load", "route", "see", "think", "segment")
+STAGES = ("load", "route", "prefill", "decode", "segment")
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 EXAMPLES = (  # the README's; the first, which needs every part, is the cold one
     ("donuts.png", "please segment the donuts"),
@@ -104,7 +110,7 @@ def measure(
     model.predict_batch(requests)  # loads what the first did not need
     assert isinstance(model.segmenter, Segmenter)
     one_by_one = VisionReasoner(
-        model.reasoner, model.router, PlainSegmenter(model.segmenter), max_new_tokens=model.max_new_tokens
+        model.reasoner, model.router, PlainSegmenter(model.segmenter), max_new_tokens=model.settings.max_new_tokens
     )
     warm: list[dict[str, float]] = []
     plain: list[dict[str, float]] = []
@@ -186,15 +192,9 @@ def _without_score(instance: Instance) -> Instance:
     return Instance(instance.box, instance.point, instance.mask)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and print; exit codes as the command line of the library."""
-    started = time.perf_counter()
-    parser = argparse.ArgumentParser(
-        prog="python -m evaluation.benchmark",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def build_parser() -> argparse.ArgumentParser:
+    """The options."""
+    parser = make_parser("python -m evaluation.benchmark", __doc__)
     add = parser.add_argument
     add("--image_path", nargs="+", metavar="PATH", help="pictures; default: the README's examples")
     add("--query", help="what to ask about each of --image_path")
@@ -204,37 +204,61 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--device", default="auto")
     add("--dtype", choices=DTYPES, default="auto")
     add("--attn_implementation", choices=ATTENTIONS, default="auto")
+    add("--compile", choices=COMPILES, default="auto", help="decode by recorded CUDA graphs; default: auto")
     add("--batch_size", type=int, default=8)
-    add("--max_new_tokens", type=int, default=2048)
+    add("--max_new_tokens", type=int, help="limit of a reply; default: 2048, with --shape 128")
     add("--requests", type=int, default=8, help="how many requests a round has, the pictures in turn (default: 8)")
     add("--rounds", type=int, default=3, help="how often each implementation is timed (default: 3)")
+    add("--shape", choices=tuple(shapes.SHAPES), help="measure a reasoner of this shape with random weights")
+    add("--at_once", type=int, nargs="+", default=[1, 8, 32], metavar="N", help="with --shape: pictures at once")
     add("--offline", action="store_true", help="make no network attempt at all")
     add("--json", action="store_true", help="print the figures as JSON")
-    arguments = parser.parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s", force=True)
-    try:
-        if min(arguments.requests, arguments.rounds) < 1:
-            raise UsageError("--requests and --rounds must be at least 1")
-        report = measure(
-            VisionReasoner.from_pretrained(
-                arguments.model_path,
-                arguments.task_router_model_path,
-                arguments.segmentation_model_path,
-                device=arguments.device,
-                dtype=arguments.dtype,
-                attn_implementation=arguments.attn_implementation,
-                batch_size=arguments.batch_size,
-                max_new_tokens=arguments.max_new_tokens,
-                offline=arguments.offline,
-            ),
-            _requests(arguments.image_path, arguments.query, arguments.requests),
-            rounds=arguments.rounds,
-            started=started,
-        )
-    except VisionReasonerError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and print."""
+    started = time.perf_counter()
+    return run_command(build_parser(), partial(run, started=started), argv)
+
+
+def run(arguments: argparse.Namespace, *, started: float) -> int:
+    """Do what was asked.
+
+    Args:
+        arguments: see `build_parser`.
+        started: when the command began, by time.perf_counter.
+    """
+    if min(arguments.requests, arguments.rounds, *arguments.at_once) < 1:
+        raise UsageError("--requests, --rounds and --at_once must be at least 1")
+    if arguments.shape is not None:
+        return _measure_shape(arguments)
+    model = VisionReasoner.from_pretrained(
+        arguments.model_path,
+        arguments.task_router_model_path,
+        arguments.segmentation_model_path,
+        device=arguments.device,
+        dtype=arguments.dtype,
+        attn_implementation=arguments.attn_implementation,
+        compile=arguments.compile,
+        batch_size=arguments.batch_size,
+        max_new_tokens=arguments.max_new_tokens or 2048,
+        offline=arguments.offline,
+    )
+    requests = _requests(arguments.image_path, arguments.query, arguments.requests)
+    report = measure(model, requests, rounds=arguments.rounds, started=started)
     print(json.dumps(asdict(report)) if arguments.json else report.table())
+    return 0
+
+
+def _measure_shape(arguments: argparse.Namespace) -> int:
+    rows = shapes.measure_shape(
+        *shapes.build_model(arguments.shape, arguments.device, arguments.dtype),
+        sizes=arguments.at_once,
+        n_tokens=arguments.max_new_tokens or 128,
+        rounds=arguments.rounds,
+    )
+    print(json.dumps([asdict(row) for row in rows]) if arguments.json else shapes.table(rows))
     return 0
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.conftest import noise
 from tests.test_model import NONE, ONE, TWO, Fills, Routes
-from vision_reasoner import ImageError, Prediction, ScriptedReasoner, Task, UsageError, VisionReasoner
+from vision_reasoner import Prediction, QueryError, ScriptedReasoner, Task, UsageError, VisionReasoner
 from vision_reasoner.bulk import run_many
 from vision_reasoner.errors import CheckpointError, VisionReasonerError
 from vision_reasoner.inference import main
@@ -219,7 +219,7 @@ def test_the_router_is_asked_once_for_all(files, out):
 
 
 def test_editing_is_refused_once(files, out):
-    with pytest.raises(ImageError, match="no image-generation"):
+    with pytest.raises(QueryError, match="no image-generation"):
         run(model(router=Routes(Route(None, "", "no image-generation model"))), files, out, task=None)
 
 

@@ -259,7 +259,7 @@ def test_options_reach_the_model(picture, monkeypatch):
     monkeypatch.setattr(VisionReasoner, "from_pretrained", from_pretrained)
     line = (
         "--model_path m --task_router_model_path r --segmentation_model_path s --model qwen --device cpu "
-        "--dtype float16 --attn_implementation eager --max_new_tokens 7 --batch_size 3 --max_objects 5 "
+        "--dtype float16 --attn_implementation eager --compile off --max_new_tokens 7 --batch_size 3 --max_objects 5 "
         "--max_image_pixels 9 --offline --revision v1 --compat upstream"
     )
     assert main(["--image_path", picture, *line.split()]) == 3
@@ -271,6 +271,7 @@ def test_options_reach_the_model(picture, monkeypatch):
         "device": "cpu",
         "dtype": "float16",
         "attn_implementation": "eager",
+        "compile": "off",
         "max_new_tokens": 7,
         "batch_size": 3,
         "max_objects": 5,
@@ -285,7 +286,7 @@ def test_help_says_the_limits_that_the_library_has():
     text = re.sub(r"\s+", " ", build_parser().format_help())
     for limit in (MAX_NEW_TOKENS, MAX_OBJECTS, f"{MAX_PIXELS // 10**6} megapixels"):
         assert f"default: {limit}" in text
-    assert VisionReasoner().batch_size == 8
+    assert VisionReasoner().settings.batch_size == 8
     assert "--batch_size N pictures at once; default: 8" in text
     assert set(TASKS) == {"auto", *Task}
     assert "examples:" in text

@@ -8,7 +8,18 @@ import pytest
 
 import vision_reasoner
 from tests.conftest import noise
-from vision_reasoner import Box, ImageError, Instance, Point, ScriptedReasoner, Status, Task, UsageError, VisionReasoner
+from vision_reasoner import (
+    Box,
+    ImageError,
+    Instance,
+    Point,
+    QueryError,
+    ScriptedReasoner,
+    Status,
+    Task,
+    UsageError,
+    VisionReasoner,
+)
 from vision_reasoner.errors import CheckpointError, VisionReasonerError
 from vision_reasoner.models.reasoner import Reply
 from vision_reasoner.models.router import Route
@@ -52,7 +63,7 @@ class Fills:
 def test_coordinates_are_pixels_of_the_original_image():
     result = VisionReasoner(ScriptedReasoner([ONE])).predict(noise(100, 50), "dog", "detection")
     assert result.image_size == (100, 50)
-    assert result.instances == [Instance(Box(10, 5, 50, 25), Point(25, 10))]
+    assert result.instances == (Instance(Box(10, 5, 50, 25), Point(25, 10)),)
     assert (result.task, result.status, result.thinking, result.reply) == (Task.DETECTION, Status.OK, "one", ONE)
     assert result.mask is None
     assert result.answer is None
@@ -65,7 +76,7 @@ def test_segmentation_gives_each_object_its_mask_and_the_union():
     assert result.mask is not None
     assert result.mask.sum() == 2 * 42 * 42
     assert segmenter.points == [None, None], "boxes without points are no error"
-    assert set(result.timings) == {"see", "think", "segment"}
+    assert set(result.timings) == {"prefill", "decode", "segment"}
 
 
 @pytest.mark.parametrize("task", ["detection", "counting", "vqa"])
@@ -108,14 +119,14 @@ def test_one_picture_with_several_queries_is_looked_at_once():
 def test_editing_is_refused_before_anything_is_asked():
     scripted = ScriptedReasoner([ONE])
     model = VisionReasoner(scripted, Routes(Route(None, "#### 3", "no image-generation model is configured")))
-    with pytest.raises(ImageError, match="image-generation"):
+    with pytest.raises(QueryError, match="image-generation"):
         model.predict(noise(50, 50), "make it blue")
     assert not scripted.asked
 
 
 def test_the_router_s_warning_reaches_the_result():
     model = VisionReasoner(ScriptedReasoner(["yes"]), Routes(Route(Task.VQA, "hm", "no category")))
-    assert model.predict(noise(50, 50), "is it?").warnings == ["no category"]
+    assert model.predict(noise(50, 50), "is it?").warnings == ("no category",)
 
 
 @pytest.mark.parametrize(
@@ -149,9 +160,9 @@ def test_max_objects_is_kept_to():
 def test_the_grammar_is_the_reasoner_s():
     fence = '```json\n[{"bbox_2d": [0, 0, 10, 10], "label": "dog"}]\n```'
     scripted = ScriptedReasoner([fence], model_size=(20, 20), dialect=QWEN2_5_VL)
-    assert VisionReasoner(scripted).predict(noise(40, 40), "dog", "detection").instances == [
-        Instance(Box(0, 0, 20, 20))
-    ]
+    assert VisionReasoner(scripted).predict(noise(40, 40), "dog", "detection").instances == (
+        Instance(Box(0, 0, 20, 20)),
+    )
 
 
 def test_parts_that_were_not_given_are_named():
@@ -232,6 +243,105 @@ def test_steps_are_usable_alone(bundle):
     assert found[0].point == Point(9, 9)
 
 
+IMAGE = noise(60, 40)
+
+
+@pytest.fixture
+def anything(tmp_path):
+    """One image as a path, text, bytes, a Pillow image, a gray one, and arrays."""
+    IMAGE.save(tmp_path / "image.png")
+    file = tmp_path / "image.png"
+    return [file, str(file), file.read_bytes(), IMAGE, IMAGE.convert("L"), np.asarray(IMAGE), np.asarray(IMAGE)[..., 0]]
+
+
+def test_every_step_takes_any_image(anything):
+    scripted = ScriptedReasoner([ONE] * len(anything))
+    model = VisionReasoner(scripted, segmenter=Fills())
+    assert len(model.ask(anything, ["dog"] * len(anything), "detection")) == len(anything)
+    assert {size for size, _, _ in scripted.asked} == {(60, 40)}
+    for image in anything:
+        ((found),) = model.segment(image, [(5, 6, 20, 30)])
+        assert found.mask is not None
+        assert found.mask.sum() == 15 * 24
+
+
+@pytest.mark.parametrize("task", [Task.VQA, "vqa", [Task.VQA], ["vqa"], (Task.VQA,)])
+def test_ask_takes_a_task_or_its_name(task):
+    scripted = ScriptedReasoner(["yes"])
+    VisionReasoner(scripted).ask([IMAGE], ["is it?"], task)
+    assert scripted.asked == [((60, 40), "is it?", Task.VQA)]
+
+
+@pytest.mark.parametrize(
+    ("images", "queries", "tasks", "message"),
+    [
+        ([IMAGE], ["a"], ["editing"], "no task 'editing'"),
+        ([IMAGE], ["a"], ["vqa", "vqa"], "1 requests need as many tasks"),
+        ([IMAGE], ["a"], [None], "needs the task"),
+        ([IMAGE, IMAGE], ["a"], "vqa", "2 images need as many queries"),
+        ([IMAGE], "a", "vqa", "a list of texts"),
+        ([IMAGE], [7], "vqa", "a list of texts"),
+    ],
+)
+def test_ask_says_what_is_wrong_with_its_arguments(images, queries, tasks, message):
+    with pytest.raises(UsageError, match=message):
+        VisionReasoner(ScriptedReasoner(["yes"])).ask(images, queries, tasks)
+
+
+def test_route_refuses_a_single_text():
+    with pytest.raises(UsageError, match="a list of texts"):
+        VisionReasoner(router=Routes()).route("find the dog")
+
+
+BOXES = [[5, 6, 20, 30], [0, 0, 60, 40]]
+POINTS = [[9, 9], [30, 20]]
+
+
+@pytest.mark.parametrize(
+    ("boxes", "points"),
+    [
+        (BOXES, POINTS),
+        ([tuple(box) for box in BOXES], [tuple(point) for point in POINTS]),
+        (np.array(BOXES), np.array(POINTS)),
+        (np.array(BOXES, np.float32) + 0.3, np.array(POINTS, np.float32) - 0.3),
+        ([Box(*box) for box in BOXES], [Point(*point) for point in POINTS]),
+        ([np.array(box) for box in BOXES], [np.array(point) for point in POINTS]),
+        ([Instance(Box(*box), Point(*point)) for box, point in zip(BOXES, POINTS, strict=True)], None),
+    ],
+)
+def test_segment_takes_boxes_and_points_as_arrays_tuples_lists_and_instances(boxes, points):
+    if isinstance(boxes, np.ndarray) and boxes.dtype == np.float32:
+        boxes[1] = BOXES[1]
+    segmenter = Fills()
+    found = VisionReasoner(segmenter=segmenter).segment(IMAGE, boxes, points)
+    assert [list(instance.box) for instance in found] == BOXES
+    assert [list(point) for point in segmenter.points] == POINTS
+    assert VisionReasoner(segmenter=Fills()).segment(IMAGE, np.zeros((0, 4))) == []
+
+
+@pytest.mark.parametrize(
+    ("boxes", "points", "message"),
+    [
+        ([(20, 6, 5, 30)], None, r"box \(20, 6, 5, 30\): must be .* x1 < x2"),
+        ([(5, 6, 5, 30)], None, "x1 < x2"),
+        ([(5, 6, 61, 30)], None, "inside the image of 60x40"),
+        ([(-5, 6, 20, 30)], None, "inside the image of 60x40"),
+        ([Instance(Box(5, 6, 70, 30))], None, "inside the image of 60x40"),
+        ([(5, 6, 20)], None, "4 finite numbers"),
+        ([(5, 6, 20, float("nan"))], None, "4 finite numbers"),
+        ([(5, 6, 20, float("inf"))], None, "4 finite numbers"),
+        ([("a", 6, 20, 30)], None, "4 numbers"),
+        (np.zeros((2, 2, 2)), None, "4 finite numbers"),
+        ([(5, 6, 20, 30)], [(9, 41)], "outside the image"),
+        ([(5, 6, 20, 30)], [(9,)], "2 finite numbers"),
+        ([(5, 6, 20, 30)], [], "1 boxes need as many points"),
+    ],
+)
+def test_segment_says_what_is_wrong_with_a_box_or_point(boxes, points, message):
+    with pytest.raises(UsageError, match=message):
+        VisionReasoner(segmenter=Fills()).segment(IMAGE, boxes, points)
+
+
 def test_batch_equals_single_predictions(bundle):
     model = VisionReasoner.from_pretrained(bundle, device="cpu", max_new_tokens=8)
     requests = [(noise(50 + 9 * i, 60, i), query) for i, query in enumerate(["dog", "what?", "cats", "x"])]
@@ -252,7 +362,7 @@ def test_exported_names():
     assert set(vision_reasoner.__all__) == {
         *("VisionReasoner", "Prediction", "Instance", "Box", "Point", "Task", "Status", "ScriptedReasoner"),
         *("parse_reply", "load_image", "VisionReasonerError", "UsageError", "ImageError", "CheckpointError"),
-        *("ReplyError", "__version__"),
+        *("QueryError", "ReplyError", "__version__"),
     }
     for name in vision_reasoner.__all__:
         assert getattr(vision_reasoner, name) is not None

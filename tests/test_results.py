@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from vision_reasoner.errors import UsageError
+from vision_reasoner.errors import DataError, UsageError
 from vision_reasoner.geometry import Box, Point
 from vision_reasoner.masks import decode_mask, encode_mask
 from vision_reasoner.results import Instance, Prediction, Status, Task
@@ -84,6 +84,37 @@ def test_bools_with_other_bytes_than_one_are_true_all_the_same():
     assert instance.mask is not None
     assert instance.mask.view(np.uint8).tolist() == [[0, 1], [1, 1]]
     np.testing.assert_array_equal(decode_mask(encode_mask(mask)), [[False, True], [True, True]])
+
+
+def test_masks_are_read_only_and_may_be_given_as_run_lengths():
+    instance = Instance(Box(0, 0, 5, 5), mask=encode_mask(mask_of(0, 0, 5, 5)))
+    assert instance == Instance(Box(0, 0, 5, 5), mask=mask_of(0, 0, 5, 5))
+    assert instance.mask is not None
+    with pytest.raises(ValueError, match="read-only"):
+        instance.mask[0, 0] = False
+    with pytest.raises(DataError, match="add up"):
+        Instance(Box(0, 0, 5, 5), mask={"size": [5, 5], "counts": [24]})  # type: ignore[arg-type]
+
+
+def test_a_prediction_cannot_be_changed_but_replaced_copied_pickled_and_hashed(prediction):
+    for name in ("warnings", "instances", "timings", "answer"):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(prediction, name, ())
+    with pytest.raises(AttributeError):
+        prediction.warnings.append("x")
+    with pytest.raises(TypeError):
+        prediction.timings["x"] = 1.0
+    for same in (copy.deepcopy(prediction), pickle.loads(pickle.dumps(prediction)), dataclasses.replace(prediction)):
+        assert same == prediction
+        assert hash(same) == hash(prediction)
+        assert dict(same.timings) == dict(prediction.timings)
+    assert dataclasses.replace(prediction, timings={}) == prediction
+    assert dataclasses.replace(prediction, warnings=[]) != prediction
+
+
+def test_a_prediction_is_shown_in_a_line(prediction):
+    assert repr(prediction) == "Prediction(segmentation of 'the dogs' in 40x30: partial, 2 objects)"
+    assert len(repr(prediction.instances[0])) < 100
 
 
 def test_masks_are_kept_at_one_bit_per_pixel():

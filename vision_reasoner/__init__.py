@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from vision_reasoner.errors import CheckpointError as CheckpointError
     from vision_reasoner.errors import ImageError as ImageError
+    from vision_reasoner.errors import QueryError as QueryError
     from vision_reasoner.errors import ReplyError as ReplyError
     from vision_reasoner.errors import UsageError as UsageError
     from vision_reasoner.errors import VisionReasonerError as VisionReasonerError
@@ -45,6 +46,7 @@ _HOMES = {
     "VisionReasonerError": "errors",
     "UsageError": "errors",
     "ImageError": "errors",
+    "QueryError": "errors",
     "CheckpointError": "errors",
     "ReplyError": "errors",
 }

@@ -42,7 +42,7 @@ def run_many(
     A picture that cannot be worked on gets a line with its `error`, and the others go on.
 
     Args:
-        model: answers, `model.batch_size` pictures at a time.
+        model: answers, `model.settings.batch_size` pictures at a time.
         files: the pictures.
         query: what to find, count or answer.
         task: None lets the router decide, once for all.
@@ -56,7 +56,7 @@ def run_many(
 
     Raises:
         UsageError: `output_dir` holds the results of something else.
-        ImageError: the query cannot be used, or asks for editing.
+        QueryError: the query cannot be used, or asks for editing.
         CheckpointError: a part does not load.
     """
     from tqdm import tqdm
@@ -75,8 +75,8 @@ def run_many(
 
     bar = tqdm(total=len(files), initial=len(files) - len(todo), unit="picture", disable=quiet, file=sys.stderr)
     with (output_dir / RESULTS).open("ab") as lines, bar:
-        for start in range(0, len(todo), model.batch_size):
-            batch = todo[start : start + model.batch_size]
+        for start in range(0, len(todo), model.settings.batch_size):
+            batch = todo[start : start + model.settings.batch_size]
             for file, outcome in zip(batch, model.predict_each([(file, query) for file in batch], task), strict=True):
                 record: dict[str, Any] = {"sha256": digests[file], "settings": settings}
                 if isinstance(outcome, Exception):
@@ -84,7 +84,7 @@ def run_many(
                 else:
                     record |= record_of(file, outcome) | {"usable": outcome.usable}
                     record |= _save(
-                        output_dir, names[file], outcome, load_image(file, max_pixels=model.max_image_pixels)
+                        output_dir, names[file], outcome, load_image(file, max_pixels=model.settings.max_image_pixels)
                     )
                 add_lines(lines, [record])
                 failed += not record["usable"]

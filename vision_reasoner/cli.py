@@ -15,7 +15,7 @@ from typing import Any
 
 from vision_reasoner import __version__
 from vision_reasoner.errors import ExitCode, VisionReasonerError, one_line
-from vision_reasoner.models.devices import ATTENTIONS, DTYPES
+from vision_reasoner.models.devices import ATTENTIONS, COMPILES, DTYPES
 from vision_reasoner.prompts import DIALECTS
 
 
@@ -70,6 +70,12 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="default: auto, flash-attn if there, else sdpa",
     )
+    add(
+        "--compile",
+        choices=COMPILES,
+        default="auto",
+        help="decode by recorded CUDA graphs; default: auto, where they can be",
+    )
     add("--max_new_tokens", type=int, metavar="N", help="limit of a reply; default: 2048")
     add("--max_objects", type=int, metavar="N", help="objects kept of a reply; default: 300")
     add("--max_image_pixels", type=int, metavar="N", help="refuse larger pictures; default: 89 megapixels")
@@ -81,7 +87,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 def model_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """The arguments for `VisionReasoner.from_pretrained`; limits that were not given are left out."""
-    names = ("model", "device", "dtype", "attn_implementation", "revision", "offline", "compat")
+    names = ("model", "device", "dtype", "attn_implementation", "compile", "revision", "offline", "compat")
     limits = ("max_new_tokens", "max_objects", "max_image_pixels")
     return {
         "model_path": arguments.model_path,

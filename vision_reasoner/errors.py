@@ -41,7 +41,13 @@ class UsageError(VisionReasonerError):
 
 
 class ImageError(VisionReasonerError):
-    """A picture or a query cannot be worked on (missing, damaged, too large, asks for editing): give another."""
+    """An image cannot be worked on (missing, damaged, too large): give another."""
+
+    exit_code = ExitCode.INPUT
+
+
+class QueryError(VisionReasonerError):
+    """A query cannot be used (empty, not valid Unicode, has special tokens, asks for editing): ask in other words."""
 
     exit_code = ExitCode.INPUT
 

@@ -15,6 +15,7 @@ import glob
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vision_reasoner.cli import add_model_options, make_parser, model_settings, run_command, silence_transformers
@@ -98,7 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
             output_dir=Path(arguments.output_dir or "results"),
             settings=model.sources
             | {name: getattr(arguments, name) for name in ("model", "revision", "dtype", "compat")}
-            | {"max_new_tokens": model.max_new_tokens, "max_objects": model.max_objects},
+            | {"max_new_tokens": model.settings.max_new_tokens, "max_objects": model.settings.max_objects},
             as_json=arguments.json,
             quiet=arguments.quiet,
         )
@@ -117,9 +118,9 @@ def run_one(
     from vision_reasoner.results import record_of, report
 
     notes: list[str] = []
-    image = load_image(file, max_pixels=model.max_image_pixels, notes=notes)
+    image = load_image(file, max_pixels=model.settings.max_image_pixels, notes=notes)
     prediction = model.predict(image, query, task)
-    prediction.warnings = notes + prediction.warnings
+    prediction = replace(prediction, warnings=[*notes, *prediction.warnings])
     print(json.dumps(record_of(file, prediction)) if as_json else report(prediction), flush=True)
     for warning in prediction.warnings:
         logger.warning("warning: %s", warning)

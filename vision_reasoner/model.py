@@ -11,27 +11,30 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, Self, get_args
+from typing import Any, NamedTuple, Protocol, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from vision_reasoner.errors import CheckpointError, ImageError, UsageError, VisionReasonerError
-from vision_reasoner.geometry import Box, Point
+from vision_reasoner.geometry import Box, Point, Size
 from vision_reasoner.images import MAX_PIXELS, ImageSource, load_image
 from vision_reasoner.masks import Mask
 from vision_reasoner.models.checkpoints import BASELINES, choose
 from vision_reasoner.models.devices import is_out_of_memory
-from vision_reasoner.models.reasoner import MAX_NEW_TOKENS, AnyReasoner, Compat, Reasoner, Reply
+from vision_reasoner.models.reasoner import Reasoner, ReasonerLike, Reply
 from vision_reasoner.models.router import Route, Router
 from vision_reasoner.models.segmenter import Segmenter
 from vision_reasoner.parsing import MAX_OBJECTS, parse_reply
 from vision_reasoner.prompts import DIALECTS
 from vision_reasoner.results import Instance, Prediction, Status, Task
+from vision_reasoner.settings import BATCH_SIZE, MAX_NEW_TOKENS, Checkpoints, Compat, RunSettings
 
 logger = logging.getLogger(__name__)
 
 
-class AnyRouter(Protocol):
+class RouterLike(Protocol):
     """What tells the task of requests: `Router`, or something of your own."""
 
     def route_batch(self, queries: Sequence[str]) -> list[Route]:
@@ -39,7 +42,7 @@ class AnyRouter(Protocol):
         ...
 
 
-class AnySegmenter(Protocol):
+class SegmenterLike(Protocol):
     """What makes masks: `Segmenter`, or something of your own."""
 
     def encode(self, image: Image.Image) -> Any:
@@ -66,20 +69,21 @@ class VisionReasoner:
         (<Task.COUNTING: 'counting'>, 10)
 
     Attributes:
+        settings: how the parts run and what limits hold.
         sources: the folder or Hub id of each part that comes from a checkpoint.
         load_seconds: how long each part took to load, for those that are.
     """
 
     def __init__(
         self,
-        reasoner: AnyReasoner | None = None,
-        router: AnyRouter | None = None,
-        segmenter: AnySegmenter | None = None,
+        reasoner: ReasonerLike | None = None,
+        router: RouterLike | None = None,
+        segmenter: SegmenterLike | None = None,
         *,
         max_new_tokens: int = MAX_NEW_TOKENS,
         max_objects: int = MAX_OBJECTS,
         max_image_pixels: int = MAX_PIXELS,
-        batch_size: int = 8,
+        batch_size: int = BATCH_SIZE,
     ) -> None:
         """Put given parts together; `from_pretrained` takes them from checkpoints.
 
@@ -87,19 +91,14 @@ class VisionReasoner:
             reasoner: needed for everything.
             router: needed where a request comes without a task.
             segmenter: needed for segmentation.
-            max_new_tokens: the limit for each reply of the reasoner.
-            max_objects: how many objects of a reply are kept at most.
-            max_image_pixels: larger pictures are refused.
-            batch_size: how many requests go through the reasoner at once; fewer where memory does not suffice.
+            max_new_tokens, max_objects, max_image_pixels, batch_size: see `settings.RunSettings`.
         """
-        limits = {"max_new_tokens": max_new_tokens, "max_objects": max_objects, "batch_size": batch_size}
-        for name, value in limits.items():
-            if value < 1:
-                raise UsageError(f"{name} must be at least 1, got {value}")
-        self.max_new_tokens = max_new_tokens
-        self.max_objects = max_objects
-        self.max_image_pixels = max_image_pixels
-        self.batch_size = batch_size
+        self.settings = RunSettings(
+            max_new_tokens=max_new_tokens,
+            max_objects=max_objects,
+            max_image_pixels=max_image_pixels,
+            batch_size=batch_size,
+        )
         self.sources: dict[str, str] = {}
         self.load_seconds: dict[str, float] = {}
         self._parts: dict[str, Any] = {"reasoner": reasoner, "router": router, "segmenter": segmenter}
@@ -113,91 +112,99 @@ class VisionReasoner:
         router: str | Path | None = None,
         segmenter: str | Path | None = None,
         *,
+        revision: str | None = None,
         model: str = "vision_reasoner",
         device: str = "auto",
         dtype: str = "auto",
         attn_implementation: str = "auto",
-        revision: str | None = None,
+        compile: str = "auto",
         offline: bool = False,
         compat: Compat = "none",
         logprobs: bool = False,
         max_new_tokens: int = MAX_NEW_TOKENS,
         max_objects: int = MAX_OBJECTS,
         max_image_pixels: int = MAX_PIXELS,
-        batch_size: int = 8,
+        batch_size: int = BATCH_SIZE,
     ) -> Self:
         """Take the parts from checkpoints. Nothing is loaded yet: a part loads when it is first needed.
 
         Args:
-            model_path: the reasoner, or a bundle of all three parts, as a folder or a Hub id. None is
-                pretrained_models/VisionReasoner-7B if it is there, otherwise the bundled VisionReasoner-Tiny.
-            router: the router; None is the bundle's, or the released one.
-            segmenter: the segmenter; None likewise.
-            model: how the reasoner is asked and how it answers, a key of `prompts.DIALECTS`: "vision_reasoner", or one
-                of the baselines "qwen" (Qwen2.5-VL) and "qwen2" (Qwen2-VL).
-            device: a torch device; "auto" is CUDA, else MPS, else the CPU.
-            dtype: of reasoner and router; "auto" suits the device. The segmenter is float32 always.
-            attn_implementation: of reasoner and router; "auto" is flash-attn where it is installed, otherwise sdpa.
-            revision: of the reasoner on the Hub.
-            offline: make no network attempt at all.
-            compat: "upstream" prepares VQA requests as the original code did (question normalised, picture squashed).
-            logprobs: whether instances say how likely the reasoner found them (`Instance.likelihood`).
-            max_new_tokens, max_objects, max_image_pixels, batch_size: see the class.
+            model_path, router, segmenter, revision: see `settings.Checkpoints`.
+            model, device, dtype, ...: see `settings.RunSettings`.
 
         Raises:
             CheckpointError: no checkpoint is given and none lies where it should.
             UsageError: an option has no such value.
         """
-        if model not in DIALECTS:
-            raise UsageError(f"no model {model!r}: give one of {', '.join(DIALECTS)}")
-        if compat not in get_args(Compat):
-            raise UsageError(f"no compat {compat!r}: give one of {', '.join(get_args(Compat))}")
-        choice = choose(model_path, router, segmenter, baseline=model if model in BASELINES else None)
-        if choice.note:
-            logger.info(choice.note)
-        language: dict[str, Any] = {
-            "device": device,
-            "dtype": dtype,
-            "attn_implementation": attn_implementation,
-            "offline": offline,
-        }
-        assembled = cls(
+        settings = RunSettings(
+            model=model,
+            device=device,
+            dtype=dtype,
+            attn_implementation=attn_implementation,
+            compile=compile,
+            offline=offline,
+            compat=compat,
+            logprobs=logprobs,
             max_new_tokens=max_new_tokens,
             max_objects=max_objects,
             max_image_pixels=max_image_pixels,
             batch_size=batch_size,
         )
+        return cls.from_settings(Checkpoints(model_path, router, segmenter, revision), settings)
+
+    @classmethod
+    def from_settings(cls, checkpoints: Checkpoints, settings: RunSettings) -> Self:
+        """Like `from_pretrained`, from the two values that hold all of its arguments."""
+        choice = choose(
+            checkpoints.model_path,
+            checkpoints.router,
+            checkpoints.segmenter,
+            baseline=settings.model if settings.model in BASELINES else None,
+        )
+        if choice.note:
+            logger.info(choice.note)
+        language: dict[str, Any] = {
+            "device": settings.device,
+            "dtype": settings.dtype,
+            "attn_implementation": settings.attn_implementation,
+            "compile": settings.compile,
+            "offline": settings.offline,
+        }
+        assembled = cls()
+        assembled.settings = settings
         assembled.sources = {part: getattr(choice, part) for part in ("reasoner", "router", "segmenter")}
         assembled._loaders = {
             "reasoner": lambda: Reasoner.from_pretrained(
                 choice.reasoner,
-                dialect=DIALECTS[model],
-                compat=compat,
-                logprobs=logprobs,
-                revision=revision,
+                dialect=DIALECTS[settings.model],
+                compat=settings.compat,
+                logprobs=settings.logprobs,
+                revision=checkpoints.revision,
                 **language,
             ),
             "router": lambda: Router.from_pretrained(choice.router, **language),
-            "segmenter": lambda: Segmenter.from_pretrained(choice.segmenter, device=device, offline=offline),
+            "segmenter": lambda: Segmenter.from_pretrained(
+                choice.segmenter, device=settings.device, offline=settings.offline
+            ),
         }
         return assembled
 
     @property
-    def reasoner(self) -> AnyReasoner:
+    def reasoner(self) -> ReasonerLike:
         """The reasoner, loaded at first use."""
-        reasoner: AnyReasoner = self._part("reasoner")
+        reasoner: ReasonerLike = self._part("reasoner")
         return reasoner
 
     @property
-    def router(self) -> AnyRouter:
+    def router(self) -> RouterLike:
         """The router, loaded at first use."""
-        router: AnyRouter = self._part("router")
+        router: RouterLike = self._part("router")
         return router
 
     @property
-    def segmenter(self) -> AnySegmenter:
+    def segmenter(self) -> SegmenterLike:
         """The segmenter, loaded at first use."""
-        segmenter: AnySegmenter = self._part("segmenter")
+        segmenter: SegmenterLike = self._part("segmenter")
         return segmenter
 
     def predict(self, image: ImageSource, query: str, task: Task | str | None = None) -> Prediction:
@@ -223,18 +230,16 @@ class VisionReasoner:
             share of the seconds in route, see, think and segment.
 
         Raises:
-            ImageError: a picture cannot be loaded, a query cannot be used, or asks for editing.
+            ImageError: an image cannot be loaded.
+            QueryError: a query cannot be used, or asks for editing.
             UsageError: there is no such task, or a part is needed that was not given.
             CheckpointError: a part does not load.
             VisionReasonerError: out of memory with a single request.
         """
         tasks = _tasks(task, len(requests))
-        pictures = self._load([source for source, _ in requests])
-        for picture in pictures:
-            if isinstance(picture, ImageError):
-                raise picture
-        loaded = [picture for picture in pictures if not isinstance(picture, ImageError)]
-        return self._predict(loaded, [query for _, query in requests], tasks)
+        queries = [query for _, query in requests]
+        _check_texts(queries)
+        return self._predict(self._load_all([source for source, _ in requests]), queries, tasks)
 
     def predict_each(
         self,
@@ -251,8 +256,8 @@ class VisionReasoner:
             Exception: something unforeseen that every single one of several requests meets.
         """
         tasks = _tasks(task, len(requests))
-        pictures = self._load([source for source, _ in requests])
-        loaded = {i: picture for i, picture in enumerate(pictures) if not isinstance(picture, ImageError)}
+        images = self._load([source for source, _ in requests])
+        loaded = {i: image for i, image in enumerate(images) if not isinstance(image, ImageError)}
 
         def attempt(chunk: Sequence[int]) -> list[Prediction | Exception]:
             """Together, or where that fails one by one."""
@@ -273,69 +278,122 @@ class VisionReasoner:
                 return alone
 
         done = dict(zip(loaded, attempt(list(loaded)) if loaded else [], strict=True))
-        return [picture if isinstance(picture, ImageError) else done[i] for i, picture in enumerate(pictures)]
+        return [image if isinstance(image, ImageError) else done[i] for i, image in enumerate(images)]
 
     def _predict(
-        self, pictures: Sequence["_Loaded"], queries: Sequence[str], tasks: list[Task | None]
+        self, images: Sequence["_Loaded"], queries: Sequence[str], tasks: Sequence[Task | None]
     ) -> list[Prediction]:
-        images = [image for image, _ in pictures]
-        warnings = [list(notes) for _, notes in pictures]
-        timings: list[dict[str, float]] = [{} for _ in queries]
-
-        if unknown := [i for i, known in enumerate(tasks) if known is None]:
-            self._part("router")  # loads before the clock starts
-            start = time.perf_counter()
-            routes = self.route([queries[i] for i in unknown])
-            seconds = (time.perf_counter() - start) / len(unknown)
-            for i, route in zip(unknown, routes, strict=True):
-                tasks[i] = route.require_task()
-                warnings[i] += [route.warning] if route.warning else []
-                timings[i]["route"] = seconds
-
-        decided = [task for task in tasks if task is not None]
+        routes = self._route_where_needed(queries, tasks)
+        decided = [task or routes[i].task for i, task in enumerate(tasks)]
+        pixels = [image for image, _ in images]
         predictions = []
-        encoded: tuple[Image.Image, Any] | None = None  # requests about one picture in a row share its features
-        for i, reply in enumerate(self.ask(images, queries, decided)):
-            prediction = self._read(reply, images[i], queries[i], decided[i])
-            prediction.warnings = warnings[i] + prediction.warnings
-            prediction.timings = {**timings[i], "see": reply.see_seconds, "think": reply.think_seconds}
-            if prediction.task is Task.SEGMENTATION and prediction.instances:
-                segmenter = self.segmenter
+        encoded: tuple[Image.Image, Any] | None = None  # requests about one image in a row share its features
+        for i, reply in enumerate(self._ask(pixels, queries, decided)):
+            prediction = self._read(reply, pixels[i], queries[i], decided[i])
+            timings = {"prefill": reply.prefill_seconds, "decode": reply.decode_seconds}
+            notes = list(images[i][1])
+            if i in routes:
+                timings = {"route": routes[i].seconds, **timings}
+                notes += routes[i].notes
+            instances = prediction.instances
+            if prediction.task is Task.SEGMENTATION and instances:
+                segmenter = self.segmenter  # loads before the clock starts
                 start = time.perf_counter()
-                with _memory_errors(images[i], prediction.instances):
-                    if encoded is None or encoded[0] is not images[i]:
-                        encoded = (images[i], segmenter.encode(images[i]))
-                    prediction.instances = self._with_masks(encoded[1], prediction.instances)
-                prediction.timings["segment"] = time.perf_counter() - start
-            predictions.append(prediction)
+                with _memory_errors(pixels[i], instances):
+                    if encoded is None or encoded[0] is not pixels[i]:
+                        encoded = (pixels[i], segmenter.encode(pixels[i]))
+                    instances = self._with_masks(encoded[1], instances)
+                timings["segment"] = time.perf_counter() - start
+            predictions.append(
+                replace(prediction, warnings=[*notes, *prediction.warnings], instances=instances, timings=timings)
+            )
         return predictions
 
-    def route(self, queries: Sequence[str]) -> list[Route]:
-        """The task of each query. The router is loaded if there is any."""
-        return self.router.route_batch(queries) if queries else []
+    def _route_where_needed(self, queries: Sequence[str], tasks: Sequence[Task | None]) -> dict[int, "_Routed"]:
+        """What the router says about each request without a task, by the request's number."""
+        unknown = [i for i, task in enumerate(tasks) if task is None]
+        if not unknown:
+            return {}
+        router = self.router  # loads before the clock starts
+        start = time.perf_counter()
+        routes = router.route_batch([queries[i] for i in unknown])
+        seconds = (time.perf_counter() - start) / len(unknown)
+        return {
+            i: _Routed(route.require_task(), [route.warning] if route.warning else [], seconds)
+            for i, route in zip(unknown, routes, strict=True)
+        }
 
-    def ask(self, images: Sequence[Image.Image], queries: Sequence[str], tasks: Sequence[Task]) -> list[Reply]:
-        """The reasoner's raw reply to each query about its picture (RGB), with the frame its coordinates are in."""
+    def route(self, queries: Sequence[str]) -> list[Route]:
+        """The task of each query. The router is loaded if there is any.
+
+        Raises:
+            UsageError: a single text is given instead of a list of them.
+            QueryError: a query cannot be used.
+        """
+        _check_texts(queries)
+        return self.router.route_batch(queries) if len(queries) else []
+
+    def ask(
+        self,
+        images: Sequence[ImageSource],
+        queries: Sequence[str],
+        tasks: Task | str | Sequence[Task | str],
+    ) -> list[Reply]:
+        """The reasoner's raw reply to each query about its image, with the frame that its coordinates are in.
+
+        Args:
+            images: see `images.load_image` for what an image may be.
+            queries: one for each image.
+            tasks: one for all, or one for each.
+
+        Raises:
+            ImageError: an image cannot be loaded.
+            QueryError: a query cannot be used.
+            UsageError: there is no such task, or images, queries and tasks differ in number.
+        """
+        _check_texts(queries)
+        if len(images) != len(queries):
+            raise UsageError(f"{len(images)} images need as many queries, got {len(queries)}")
+        decided = [task for task in _tasks(tasks, len(queries)) if task is not None]
+        if len(decided) < len(queries):
+            raise UsageError("ask needs the task of each query; route(queries) tells it")
+        return self._ask([image for image, _ in self._load_all(images)], queries, decided)
+
+    def _ask(self, images: Sequence[Image.Image], queries: Sequence[str], tasks: Sequence[Task]) -> list[Reply]:
         if not images:
             return []
         return self.reasoner.ask(
-            images, queries, tasks=tasks, max_new_tokens=self.max_new_tokens, batch_size=self.batch_size
+            images,
+            queries,
+            tasks=tasks,
+            max_new_tokens=self.settings.max_new_tokens,
+            batch_size=self.settings.batch_size,
         )
 
-    def segment(self, image: Image.Image, objects: Sequence[Instance | Box]) -> list[Instance]:
+    def segment(
+        self,
+        image: ImageSource,
+        objects: "Boxes",
+        points: "Points" = None,
+    ) -> list[Instance]:
         """The objects with their masks and scores.
 
         Args:
-            image: the RGB picture.
-            objects: instances with box and perhaps point, or plain boxes, in pixels of the picture.
+            image: see `images.load_image` for what an image may be.
+            objects: instances with box and perhaps point, or (N, 4) boxes, xyxy in pixels of the image, as an array,
+                tuples or lists. Fractions are rounded.
+            points: for boxes, a point (x, y) inside each object, or None where there is none.
 
         Raises:
+            ImageError: the image cannot be loaded.
+            UsageError: a box or point is not finite, has another shape, is empty, or lies outside the image.
             VisionReasonerError: out of memory.
         """
-        instances = [found if isinstance(found, Instance) else Instance(Box(*found)) for found in objects]
+        ((pixels, _),) = self._load_all([image])
+        instances = _instances(objects, points, pixels.size)
         segmenter = self.segmenter
-        with _memory_errors(image, instances):
-            return self._with_masks(segmenter.encode(image), instances)
+        with _memory_errors(pixels, instances):
+            return self._with_masks(segmenter.encode(pixels), instances)
 
     def _with_masks(self, features: Any, instances: Sequence[Instance]) -> list[Instance]:
         points: list[Point | None] = [instance.point for instance in instances]
@@ -344,15 +402,24 @@ class VisionReasoner:
             replace(instance, mask=mask, score=score) for instance, (mask, score) in zip(instances, masks, strict=True)
         ]
 
+    def _load_all(self, sources: Sequence[ImageSource]) -> list["_Loaded"]:
+        """The images; raises the first one's ImageError that cannot be loaded."""
+        loaded = []
+        for image in self._load(sources):
+            if isinstance(image, ImageError):
+                raise image
+            loaded.append(image)
+        return loaded
+
     def _load(self, sources: Sequence[ImageSource]) -> list["_Loaded | ImageError"]:
-        """The pictures; one given for several requests is loaded, and seen, once."""
+        """The images; one given for several requests is loaded, and encoded, once."""
         loaded: dict[Any, _Loaded | ImageError] = {}
         keys = [source if isinstance(source, (str, Path)) else id(source) for source in sources]
         for key, source in zip(keys, sources, strict=True):
             if key not in loaded:
                 notes: list[str] = []
                 try:
-                    loaded[key] = (load_image(source, max_pixels=self.max_image_pixels, notes=notes), notes)
+                    loaded[key] = (load_image(source, max_pixels=self.settings.max_image_pixels, notes=notes), notes)
                 except ImageError as error:
                     loaded[key] = error
         return [loaded[key] for key in keys]
@@ -373,7 +440,7 @@ class VisionReasoner:
             model_size=reply.model_size,
             image_size=image.size,
             grammar=self.reasoner.dialect.grammar,
-            max_objects=self.max_objects,
+            max_objects=self.settings.max_objects,
         )
         return Prediction(
             image.size,
@@ -416,7 +483,20 @@ def _memory_errors(image: Image.Image, instances: Sequence[Instance]) -> Iterato
 
 
 _Loaded = tuple[Image.Image, list[str]]
-"""A picture and what is to be said about it."""
+"""An image and what is to be said about it."""
+
+
+class _Routed(NamedTuple):
+    """A task that the router decided on, what is to be said about it, and this request's share of the seconds."""
+
+    task: Task
+    notes: list[str]
+    seconds: float
+
+
+def _check_texts(queries: Sequence[str]) -> None:
+    if isinstance(queries, str) or not all(isinstance(query, str) for query in queries):
+        raise UsageError("queries must be a list of texts, one for each image")
 
 
 def _tasks(task: Task | str | Sequence[Task | str | None] | None, n: int) -> list[Task | None]:
@@ -429,3 +509,53 @@ def _tasks(task: Task | str | Sequence[Task | str | None] | None, n: int) -> lis
         if name is not None and name not in known:
             raise UsageError(f"no task {name!r}: give one of {', '.join(known)}")
     return [None if name is None else Task(name) for name in wanted]
+
+
+Boxes = Sequence[Instance | Sequence[float]] | NDArray[Any]
+Points = Sequence[Sequence[float] | None] | NDArray[Any] | None
+
+
+def _instances(objects: Boxes, points: Points, size: Size) -> list[Instance]:
+    """What `segment` is given, as instances in an image of `size`."""
+    if points is not None and len(points) != len(objects):
+        raise UsageError(f"{len(objects)} boxes need as many points (None where there is none), got {len(points)}")
+    inside = [None] * len(objects) if points is None else list(points)
+    return [
+        replace(found, box=_box(found.box, size), point=_point(found.point, size))
+        if isinstance(found, Instance)
+        else Instance(_box(found, size), _point(point, size))
+        for found, point in zip(objects, inside, strict=True)
+    ]
+
+
+def _box(values: Sequence[float] | NDArray[Any], size: Size) -> Box:
+    x1, y1, x2, y2 = _whole(values, "box", ("x1", "y1", "x2", "y2"))
+    if not (0 <= x1 < x2 <= size[0] and 0 <= y1 < y2 <= size[1]):
+        raise UsageError(
+            f"box {(x1, y1, x2, y2)}: must be (x1, y1, x2, y2) with x1 < x2 and y1 < y2 inside the image of "
+            f"{size[0]}x{size[1]} pixels"
+        )
+    return Box(x1, y1, x2, y2)
+
+
+def _point(values: Sequence[float] | NDArray[Any] | None, size: Size) -> Point | None:
+    if values is None:
+        return None
+    x, y = _whole(values, "point", ("x", "y"))
+    if not (0 <= x <= size[0] and 0 <= y <= size[1]):
+        raise UsageError(f"point {(x, y)}: lies outside the image of {size[0]}x{size[1]} pixels")
+    return Point(x, y)
+
+
+def _whole(values: Sequence[float] | NDArray[Any], what: str, names: Sequence[str]) -> list[int]:
+    """As many numbers as there are names, rounded to whole pixels."""
+    try:
+        numbers = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"a {what} must be {len(names)} numbers ({', '.join(names)}), got {values!r}") from error
+    if numbers.shape != (len(names),) or not np.isfinite(numbers).all():
+        raise UsageError(
+            f"a {what} must be {len(names)} finite numbers ({', '.join(names)}), got {str(values)[:80]} of shape "
+            f"{numbers.shape}"
+        )
+    return [int(number) for number in np.floor(numbers + 0.5)]

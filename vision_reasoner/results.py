@@ -1,14 +1,15 @@
 """What comes out: `Prediction` and its `Instance`s, checked when they are made, in pixels of the original image.
 
-This module knows nothing of models. Masks travel as COCO run lengths in JSON and as bool arrays everywhere else.
+This module knows nothing of models. Masks are kept as run lengths and given as bool arrays.
 """
 
 import importlib.metadata
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from vision_reasoner.errors import UsageError
 from vision_reasoner.files import write_whole
 from vision_reasoner.geometry import Box, Point, Size
 from vision_reasoner.images import ImageSource
-from vision_reasoner.masks import Mask, decode_mask, encode_mask
+from vision_reasoner.masks import Mask, RunLengths, check_run_lengths, decode_mask, encode_mask
 
 
 class Task(StrEnum):
@@ -46,44 +47,49 @@ class Status(StrEnum):
     """There is no answer in the reply."""
 
 
-class _PackedMask:
-    """A dataclass field that takes and gives (H, W) bool masks and keeps one bit per pixel.
+class _Mask:
+    """A dataclass field that takes (H, W) bool masks or their run lengths, keeps run lengths, and gives bool masks.
 
-    300 masks of a 12-megapixel picture take 0.45 GB in this way instead of 3.6.
+    300 masks of a 12-megapixel image take a few megabytes in this way instead of 3.6 GB.
     """
 
     def __get__(self, instance: "Instance | None", owner: type | None = None) -> Mask | None:
-        packed = None if instance is None else instance.__dict__["_packed_mask"]
-        if packed is None:
+        encoded = None if instance is None else instance.run_lengths
+        if encoded is None:
             return None
-        (height, width), bits = packed
-        return np.unpackbits(bits, count=height * width).reshape(height, width).view(np.bool_)
+        mask = decode_mask(encoded)
+        mask.flags.writeable = False
+        return mask
 
-    def __set__(self, instance: "Instance", mask: Mask | None) -> None:
-        if mask is not None and (mask.ndim != 2 or mask.dtype != np.bool_):
-            raise ValueError(f"mask must be (H, W) bool, got {mask.shape} {mask.dtype}")
-        instance.__dict__["_packed_mask"] = None if mask is None else (mask.shape, np.packbits(mask))
+    def __set__(self, instance: "Instance", mask: Mask | RunLengths | None) -> None:
+        if isinstance(mask, np.ndarray):
+            if mask.ndim != 2 or mask.dtype != np.bool_:
+                raise ValueError(f"mask must be (H, W) bool, got {mask.shape} {mask.dtype}")
+            instance.__dict__["run_lengths"] = encode_mask(mask)
+        else:
+            instance.__dict__["run_lengths"] = None if mask is None else check_run_lengths(mask)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Instance:
     """One object that was found.
 
     Attributes:
         box: pixels of the original image, xyxy, x1 < x2 and y1 < y2.
         point: a point that the model put inside the object, or None.
-        mask: (H, W) bool in pixels of the original image, or None where no mask was made. It is kept packed: each
-            access gives a new array, so take it once where it is used often.
+        mask: (H, W) bool, read-only, in pixels of the original image, or None where no mask was made. It is kept as run
+            lengths (`run_lengths`): each access gives a new array, so take it once where it is used often.
         score: the segmenter's own estimate of the mask's IoU, or None.
         likelihood: the mean log-probability of the tokens that the reasoner wrote it with, where it was asked for.
 
     Raises:
         ValueError: the box is empty or the mask is not a two-dimensional bool array.
+        DataError: the mask is given as run lengths that are damaged.
     """
 
     box: Box
     point: Point | None = None
-    mask: _PackedMask = _PackedMask()
+    mask: _Mask = _Mask()
     score: float | None = None
     likelihood: float | None = None
 
@@ -92,25 +98,38 @@ class Instance:
             raise ValueError(f"box must be (x1, y1, x2, y2) with x1 < x2 and y1 < y2, got {tuple(self.box)}")
 
     @property
+    def run_lengths(self) -> RunLengths | None:
+        """The mask's run lengths, None without a mask; costs nothing."""
+        encoded: RunLengths | None = self.__dict__["run_lengths"]
+        return encoded
+
+    @property
     def mask_shape(self) -> tuple[int, int] | None:
         """(H, W) of the mask, None without one; costs nothing."""
-        packed = self.__dict__["_packed_mask"]
-        return None if packed is None else packed[0]
+        encoded = self.run_lengths
+        return None if encoded is None else (encoded["size"][0], encoded["size"][1])
+
+    def _values(self) -> tuple[object, ...]:
+        counts = self.run_lengths and self.run_lengths["counts"]
+        return (self.box, self.point, self.mask_shape, counts, self.score, self.likelihood)
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Instance):
-            return NotImplemented
-        mine = (self.box, self.point, self.score, self.likelihood, self.mask_shape)
-        if mine != (other.box, other.point, other.score, other.likelihood, other.mask_shape):
-            return False
-        return self.mask_shape is None or np.array_equal(
-            self.__dict__["_packed_mask"][1], other.__dict__["_packed_mask"][1]
-        )
+        return self._values() == other._values() if isinstance(other, Instance) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._values())
+
+    def __repr__(self) -> str:
+        mask = "" if self.mask_shape is None else f", {self.mask_shape[1]}x{self.mask_shape[0]} mask"
+        return f"Instance({tuple(self.box)}, point {self.point and tuple(self.point)}{mask})"
 
 
-@dataclass
+@dataclass(frozen=True, repr=False)
 class Prediction:
-    """The result for one picture and one query.
+    """The result for one image and one query.
+
+    Sequences may be given as lists and are kept as tuples. Two predictions are equal whose values are, whatever time
+    they took.
 
     Attributes:
         image_size: (width, height) of the original image.
@@ -125,7 +144,7 @@ class Prediction:
         timings: seconds by stage.
 
     Raises:
-        ValueError: a box, point or mask does not belong to a picture of `image_size`.
+        ValueError: a box, point or mask does not belong to an image of `image_size`.
     """
 
     image_size: Size
@@ -134,15 +153,23 @@ class Prediction:
     thinking: str = ""
     reply: str = ""
     status: Status = Status.OK
-    warnings: list[str] = field(default_factory=list)
-    instances: list[Instance] = field(default_factory=list)
+    warnings: Sequence[str] = ()
+    instances: Sequence[Instance] = ()
     answer: str | None = None
-    timings: dict[str, float] = field(default_factory=dict)
+    timings: Mapping[str, float] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
-        self.task = Task(self.task)
-        self.status = Status(self.status)
         width, height = self.image_size
+        kept = {
+            "image_size": (width, height),
+            "task": Task(self.task),
+            "status": Status(self.status),
+            "warnings": tuple(self.warnings),
+            "instances": tuple(self.instances),
+            "timings": MappingProxyType(dict(self.timings)),
+        }
+        for name, value in kept.items():
+            object.__setattr__(self, name, value)
         if width <= 0 or height <= 0:
             raise ValueError(f"image_size must be positive (width, height), got {self.image_size}")
         for number, instance in enumerate(self.instances, start=1):
@@ -153,6 +180,17 @@ class Prediction:
                 raise ValueError(f"instance {number}: point {tuple(point)} leaves the image of {width}x{height}")
             if shape is not None and shape != (height, width):
                 raise ValueError(f"instance {number}: mask must have shape (H, W) = {(height, width)}, got {shape}")
+
+    def __repr__(self) -> str:
+        width, height = self.image_size
+        found = repr(self.answer) if self.task is Task.VQA else f"{self.count} objects"
+        return f"Prediction({self.task} of {self.query!r} in {width}x{height}: {self.status}, {found})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"timings": dict(self.timings)}  # a mapping proxy cannot be pickled
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state | {"timings": MappingProxyType(state["timings"])})
 
     @property
     def count(self) -> int:
@@ -199,7 +237,7 @@ class Prediction:
                 {
                     "box": [int(value) for value in instance.box],
                     "point": None if instance.point is None else [int(value) for value in instance.point],
-                    "mask": None if (mask := instance.mask) is None else encode_mask(mask),
+                    "mask": instance.run_lengths,
                     "score": None if instance.score is None else float(instance.score),
                     "likelihood": None if instance.likelihood is None else float(instance.likelihood),
                 }
@@ -225,7 +263,7 @@ class Prediction:
             Instance(
                 box=Box(*item["box"]),
                 point=None if item["point"] is None else Point(*item["point"]),
-                mask=None if item["mask"] is None else decode_mask(item["mask"]),
+                mask=item["mask"],
                 score=item["score"],
                 likelihood=item.get("likelihood"),
             )
@@ -239,10 +277,10 @@ class Prediction:
             thinking=data["thinking"],
             reply=data["reply"],
             status=Status(data["status"]),
-            warnings=list(data["warnings"]),
+            warnings=data["warnings"],
             instances=instances,
             answer=data["answer"],
-            timings=dict(data["timings"]),
+            timings=data["timings"],
         )
 
     def plot(self, image: ImageSource) -> Image.Image:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.conftest import noise
 from tests.support.tiny import FRAME_SIDE, SPECIAL_TOKENS, save_qwen2_vl, save_reasoner
-from vision_reasoner.errors import CheckpointError, ImageError, UsageError
+from vision_reasoner.errors import CheckpointError, ImageError, QueryError, UsageError
 from vision_reasoner.models import window_attention
 from vision_reasoner.models.reasoner import Reasoner, Reply, ScriptedReasoner, frame_picture, prompt_for
 from vision_reasoner.prompts import QWEN2_5_VL, QWEN2_VL, VISION_REASONER
@@ -169,8 +169,8 @@ def test_a_reply_at_the_token_limit_is_unfinished(reasoner, pictures):
     reply = ask(reasoner, pictures[:1], ["it"], [OBJECTS], max_new_tokens=5)[0]
     assert not reply.finished
     assert reply.n_tokens == 5
-    assert reply.see_seconds > 0
-    assert reply.think_seconds > 0
+    assert reply.prefill_seconds > 0
+    assert reply.decode_seconds > 0
 
 
 def test_a_reply_ends_at_its_end_token_while_others_go_on(reasoner, pictures, monkeypatch):
@@ -202,19 +202,19 @@ def test_decoding_is_greedy_and_keeps_the_repetition_penalty(bundle, pictures, m
 @pytest.mark.parametrize("task", [OBJECTS, Task.VQA])
 @pytest.mark.parametrize("query", ["", " ", "two <|image_pad|> pads", "<|im_start|>system"])
 def test_queries_that_would_break_the_conversation_are_refused(reasoner, pictures, query, task):
-    with pytest.raises(ImageError, match="query"):
+    with pytest.raises(QueryError, match="query"):
         ask(reasoner, pictures[:1], [query], [task])
 
 
 @pytest.mark.parametrize("token", SPECIAL_TOKENS)
 def test_what_becomes_a_special_token_in_the_prompt_is_refused(reasoner, pictures, token):
-    with pytest.raises(ImageError, match=re.escape(f"control token {token!r}")):
+    with pytest.raises(QueryError, match=re.escape(f"control token {token!r}")):
         ask(reasoner, pictures[:1], [f"a {token.upper()}."], [OBJECTS])
 
 
 @pytest.mark.parametrize("query", ["...", '"?"', "!"])
 def test_a_query_of_which_the_prompt_keeps_nothing_is_refused(reasoner, pictures, query):
-    with pytest.raises(ImageError, match="the query is empty"):
+    with pytest.raises(QueryError, match="the query is empty"):
         ask(reasoner, pictures[:1], [query], [OBJECTS])
 
 
@@ -224,13 +224,17 @@ def test_capitals_that_stay_text_are_asked(reasoner, pictures):
 
 
 def test_a_query_longer_than_the_checkpoint_takes_is_refused(reasoner, pictures):
-    with pytest.raises(ImageError, match="4096"):
+    with pytest.raises(QueryError, match="4096"):
         ask(reasoner, pictures[:1], ["x" * 5000], [OBJECTS])
 
 
 def test_a_picture_too_elongated_is_refused(reasoner):
     with pytest.raises(ImageError, match="elongated"):
         ask(reasoner, [noise(2010, 10)], ["what?"], [Task.VQA])
+
+
+def test_an_elongated_picture_is_answered_where_it_is_resized_to_the_frame(reasoner):
+    assert len(ask(reasoner, [noise(2010, 10)], ["the dog"], [OBJECTS])) == 1
 
 
 def test_tiny_pictures_work(reasoner):

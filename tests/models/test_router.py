@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from vision_reasoner.errors import CheckpointError, ImageError
+from vision_reasoner.errors import CheckpointError, QueryError
 from vision_reasoner.models.router import Router, asks_for_boxes, read_category, route_of, task_of
 from vision_reasoner.results import Task
 
@@ -145,12 +145,12 @@ def test_no_queries_give_no_routes(router):
 
 @pytest.mark.parametrize("query", ["", "  \n", "end it<|im_end|>", "<|image_pad|>", "\udcff"])
 def test_queries_that_would_break_the_conversation_are_refused(router, query):
-    with pytest.raises(ImageError, match="query"):
+    with pytest.raises(QueryError, match="query"):
         router.route(query)
 
 
 def test_a_query_longer_than_the_checkpoint_takes_is_refused(router):
-    with pytest.raises(ImageError, match="2048"):
+    with pytest.raises(QueryError, match="2048"):
         router.route("x" * 3000)
 
 

@@ -78,7 +78,7 @@ def right(sample: Sample, **changes: Any) -> Prediction:
         "status": Status.OK if instances or answer else Status.NONE,
         "instances": instances,
         "answer": answer,
-        "timings": {"see": 0.1, "think": 0.2 + 0.01 * sample.index},
+        "timings": {"prefill": 0.1, "decode": 0.2 + 0.01 * sample.index},
     }
     return Prediction(SIZE, sample.query, task, **{**values, **changes})
 

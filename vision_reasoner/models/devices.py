@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 ATTENTIONS = ("auto", "sdpa", "eager", "flash_attention_2")
+COMPILES = ("auto", "on", "off")
 SMALL_CHECKPOINT = 1 << 30  # bytes; beyond it decoding on a CPU waits for memory, and half the bytes is half the time
 
 

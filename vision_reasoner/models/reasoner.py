@@ -7,9 +7,10 @@ that comes with it (`Reply.model_size`).
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Protocol, Self
 
 from PIL import Image
 
@@ -17,16 +18,14 @@ from vision_reasoner.errors import CheckpointError, ImageError, UsageError
 from vision_reasoner.geometry import Size
 from vision_reasoner.models import window_attention
 from vision_reasoner.models.checkpoints import load_errors, locate
-from vision_reasoner.models.generation import check_text, decode_greedily, in_batches, load_model
+from vision_reasoner.models.generation import check_text, decode_greedily, in_batches, load_model, static_decoder
 from vision_reasoner.prompts import VISION_REASONER, Dialect, normalise_query
 from vision_reasoner.results import Task
+from vision_reasoner.settings import MAX_NEW_TOKENS, Compat
 
 FRAME_SIDE = 840  # of the released checkpoints: 30 x 28, on Qwen's grid, so that its own resize leaves it alone
-MAX_NEW_TOKENS = 2048
 MAX_ASPECT_RATIO = 200  # the smart resize of Qwen's processor takes no more
 THOUSAND = (1000, 1000)  # the frame of Qwen2-VL's boxes, whatever the picture
-
-Compat = Literal["none", "upstream"]
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,8 @@ class Reply:
         model_size: (width, height) of the frame that its coordinates are in.
         finished: whether the model ended it itself; False where the token limit cut it off.
         n_tokens: new tokens, the end token included.
-        see_seconds: from the picture to the first token, this request's share of its batch.
-        think_seconds: all further tokens, this request's share.
+        prefill_seconds: from the picture to the first token, this request's share of its batch.
+        decode_seconds: all further tokens, this request's share.
         logprobs: for each token of `text` where it ends there (characters) and its log-probability, where the
             reasoner was made to say so.
     """
@@ -48,8 +47,8 @@ class Reply:
     model_size: Size
     finished: bool = True
     n_tokens: int = 0
-    see_seconds: float = 0.0
-    think_seconds: float = 0.0
+    prefill_seconds: float = 0.0
+    decode_seconds: float = 0.0
     logprobs: tuple[tuple[int, float], ...] = ()
 
     def likelihood(self, start: int, end: int) -> float | None:
@@ -63,7 +62,7 @@ class Reply:
         return sum(inside) / len(inside) if inside else None
 
 
-class AnyReasoner(Protocol):
+class ReasonerLike(Protocol):
     """What answers about pictures: `Reasoner`, `ScriptedReasoner`, or something of your own."""
 
     dialect: Dialect
@@ -98,6 +97,14 @@ def frame_picture(image: Image.Image, size: Size | None) -> Image.Image:
     return image if size is None else image.resize(size, Image.Resampling.BILINEAR)
 
 
+def frame_pictures(images: Sequence[Image.Image], sizes: Sequence[Size | None]) -> list[Image.Image]:
+    """Each picture by `frame_picture`, several at a time: Pillow resizes without holding the interpreter's lock."""
+    if len(images) == 1:
+        return [frame_picture(images[0], sizes[0])]
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(frame_picture, images, sizes))
+
+
 class Reasoner:
     """A Qwen2.5-VL or Qwen2-VL model with its processor, asked greedily and in true batches.
 
@@ -106,7 +113,10 @@ class Reasoner:
     Attributes:
         frame_side: the side of the square that pictures are squashed to, where the dialect says so.
         vqa_frame_side: the same for VQA; None where the question comes with the picture at its own size.
+        patches_on_device: whether a CUDA device cuts the pictures into patches itself, rather than the CPU.
     """
+
+    patches_on_device = True
 
     def __init__(
         self,
@@ -116,6 +126,7 @@ class Reasoner:
         dialect: Dialect = VISION_REASONER,
         compat: Compat = "none",
         logprobs: bool = False,
+        compile: str = "auto",
     ) -> None:
         """Wrap a loaded model and its processor; `from_pretrained` loads both.
 
@@ -126,9 +137,11 @@ class Reasoner:
             dialect: how this model is asked and how it answers.
             compat: "upstream" prepares VQA as the original code did: question normalised, picture squashed.
             logprobs: whether replies say how likely each of their tokens was.
+            compile: how tokens are decoded, one of `devices.COMPILES`; see `generation.static_decoder`.
 
         Raises:
             CheckpointError: the config's frame does not fit the model's grid of patches.
+            UsageError: `compile` has no such value, or the model cannot be decoded so.
         """
         self.model = model
         self.processor = processor
@@ -137,6 +150,7 @@ class Reasoner:
         self.logprobs = logprobs
         # One generation at a time: between steps the model keeps its images' positions, the tokenizer its padding.
         self._lock = threading.Lock()
+        self._decoder = static_decoder(model, compile)
         self._fits: dict[Size | None, int] = {}  # by frame, how many at once memory sufficed for when it once did not
         grid = processor.image_processor.patch_size * processor.image_processor.merge_size
         self.frame_side: int = getattr(model.config, "frame_side", FRAME_SIDE)
@@ -158,6 +172,7 @@ class Reasoner:
         device: str = "auto",
         dtype: str = "auto",
         attn_implementation: str = "auto",
+        compile: str = "auto",
         revision: str | None = None,
         offline: bool = False,
     ) -> Self:
@@ -165,7 +180,7 @@ class Reasoner:
 
         Raises:
             CheckpointError: it is missing, incomplete or of another kind.
-            UsageError: there is no such device, dtype or attention.
+            UsageError: there is no such device, dtype, attention or compile.
         """
         from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration, Qwen2VLForConditionalGeneration
 
@@ -182,7 +197,7 @@ class Reasoner:
             window_attention.install(model.model.visual)
         with load_errors(folder):
             processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        return cls(model, processor, dialect=dialect, compat=compat, logprobs=logprobs)
+        return cls(model, processor, dialect=dialect, compat=compat, logprobs=logprobs, compile=compile)
 
     def frame_for(self, task: Task) -> Size | None:
         """(width, height) that a picture is squashed to for `task`; None where it keeps its own size."""
@@ -213,14 +228,18 @@ class Reasoner:
             batch_size: how many go through the model at once; fewer where memory does not suffice.
 
         Raises:
-            ImageError: a query is empty, too long or has control tokens, or a picture is too elongated.
+            QueryError: a query is empty, too long or has special tokens.
+            ImageError: an image that is asked about at its own size is too elongated.
             VisionReasonerError: out of memory with a single request.
         """
         for image, query, task in zip(images, queries, tasks, strict=True):
             with self._lock:
                 check_text(query_for(query, task, self.dialect, self.compat), self.processor.tokenizer)
-            if max(image.size) > MAX_ASPECT_RATIO * min(image.size):
-                raise ImageError(f"the picture is {image.size[0]}x{image.size[1]}, too elongated; cut it into pieces")
+            keeps_its_size = self.frame_for(task) is None
+            if keeps_its_size and max(image.size) > MAX_ASPECT_RATIO * min(image.size):
+                raise ImageError(
+                    f"the image is {image.size[0]}x{image.size[1]}, too elongated to be asked about; cut it into pieces"
+                )
         # Rows of about the same length side by side need little padding.
         frames = [self.frame_for(task) for task in tasks]
         areas = [
@@ -229,7 +248,7 @@ class Reasoner:
         order = sorted(range(len(queries)), key=lambda i: (areas[i], len(queries[i])))
 
         def run(chunk: Sequence[int]) -> list[Reply]:
-            pictures = [frame_picture(images[i], frames[i]) for i in chunk]
+            pictures = frame_pictures([images[i] for i in chunk], [frames[i] for i in chunk])
             texts = [prompt_for(queries[i], tasks[i], self.dialect, self.compat) for i in chunk]
             with self._lock:
                 return self._reply(pictures, texts, [tasks[i] for i in chunk], max_new_tokens)
@@ -262,6 +281,7 @@ class Reasoner:
             size = {"resized_width": picture.width, "resized_height": picture.height} if framed else limits
             content = [{"type": "image", "image": picture, **size}, {"type": "text", "text": text}]
             conversations.append([{"role": "user", "content": content}])
+        on_device = self.patches_on_device and self.model.device.type == "cuda"
         resized, _ = process_vision_info(conversations, image_patch_size=image_processor.patch_size)
         batch = self.processor(
             text=[
@@ -273,17 +293,25 @@ class Reasoner:
             padding=True,
             padding_side="left",
             return_tensors="pt",
+            **({"device": self.model.device} if on_device else {}),
         )
         prepare_seconds = (time.perf_counter() - start) / len(pictures)
-        decoded = decode_greedily(self.model, self.processor.tokenizer, batch, max_new_tokens, logprobs=self.logprobs)
+        decoded = decode_greedily(
+            self.model,
+            self.processor.tokenizer,
+            batch,
+            max_new_tokens,
+            logprobs=self.logprobs,
+            decoder=self._decoder,
+        )
         return [
             Reply(
                 text=row.text,
                 model_size=THOUSAND if self.dialect.frame == "thousand" and task is not Task.VQA else picture.size,
                 finished=row.finished,
                 n_tokens=row.n_tokens,
-                see_seconds=prepare_seconds + row.see_seconds,
-                think_seconds=row.think_seconds,
+                prefill_seconds=prepare_seconds + row.prefill_seconds,
+                decode_seconds=row.decode_seconds,
                 logprobs=row.logprobs,
             )
             for row, picture, task in zip(decoded, resized, tasks, strict=True)

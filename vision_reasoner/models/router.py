@@ -10,9 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from vision_reasoner.errors import ImageError
+from vision_reasoner.errors import QueryError
 from vision_reasoner.models.checkpoints import load_errors, locate
-from vision_reasoner.models.generation import Decoded, check_text, decode_greedily, in_batches, load_model
+from vision_reasoner.models.generation import (
+    Decoded,
+    check_text,
+    decode_greedily,
+    in_batches,
+    load_model,
+    static_decoder,
+)
 from vision_reasoner.prompts import router_messages
 from vision_reasoner.results import Task
 
@@ -63,9 +70,9 @@ class Route:
     warning: str | None = None
 
     def require_task(self) -> Task:
-        """The task; raises an ImageError that says why where there is none."""
+        """The task; raises a QueryError that says why where there is none."""
         if self.task is None:
-            raise ImageError(self.warning or "the request is of no task that can be done; ask in other words")
+            raise QueryError(self.warning or "the request is of no task that can be done; ask in other words")
         return self.task
 
 
@@ -116,12 +123,24 @@ def route_of(reply: str, query: str) -> Route:
 class Router:
     """The router model: a Qwen2 causal language model that classifies requests, greedily and in batches."""
 
-    def __init__(self, model: Any, tokenizer: Any, *, batch_size: int = 32) -> None:
-        """Wrap a loaded Qwen2ForCausalLM and its tokenizer; `from_pretrained` loads both."""
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        batch_size: int = 32,
+        compile: str = "auto",
+    ) -> None:
+        """Wrap a loaded Qwen2ForCausalLM and its tokenizer; `from_pretrained` loads both.
+
+        Raises:
+            UsageError: `compile` has no such value (see `generation.static_decoder`).
+        """
         self.model = model
         self.tokenizer = tokenizer
         self.batch_size = batch_size
         self._lock = threading.Lock()  # a fast tokenizer keeps its padding between calls
+        self._decoder = static_decoder(model, compile)
 
     @classmethod
     def from_pretrained(
@@ -131,6 +150,7 @@ class Router:
         device: str = "auto",
         dtype: str = "auto",
         attn_implementation: str = "auto",
+        compile: str = "auto",
         revision: str | None = None,
         offline: bool = False,
     ) -> Self:
@@ -138,7 +158,7 @@ class Router:
 
         Raises:
             CheckpointError: it is missing, incomplete or of another kind.
-            UsageError: there is no such device, dtype or attention.
+            UsageError: there is no such device, dtype, attention or compile.
         """
         from transformers import AutoTokenizer, Qwen2ForCausalLM
 
@@ -153,7 +173,7 @@ class Router:
         )
         with load_errors(folder):
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        return cls(model, tokenizer)
+        return cls(model, tokenizer, compile=compile)
 
     def route(self, query: str) -> Route:
         """The task of one request."""
@@ -163,7 +183,7 @@ class Router:
         """The task of each request, in order.
 
         Raises:
-            ImageError: a request is empty, too long, or contains one of the model's control tokens.
+            QueryError: a request is empty, too long, or contains one of the model's control tokens.
         """
         with self._lock:
             for query in queries:
@@ -177,4 +197,4 @@ class Router:
             for query in queries
         ]
         batch = self.tokenizer(texts, padding=True, padding_side="left", return_tensors="pt")
-        return decode_greedily(self.model, self.tokenizer, batch, MAX_NEW_TOKENS)
+        return decode_greedily(self.model, self.tokenizer, batch, MAX_NEW_TOKENS, decoder=self._decoder)

@@ -1,0 +1,83 @@
+"""Which checkpoints are used and how they run: two values that are passed on whole.
+
+The command line, the library, evaluation's manifest and its workers all hand on these two; nothing repacks them.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from vision_reasoner.errors import UsageError
+from vision_reasoner.images import MAX_PIXELS
+from vision_reasoner.parsing import MAX_OBJECTS
+from vision_reasoner.prompts import DIALECTS
+
+Compat = Literal["none", "upstream"]
+
+MAX_NEW_TOKENS = 2048  # of the original; more than a reply of 100 objects
+BATCH_SIZE = 8
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Where the parts come from, as the user names them.
+
+    Attributes:
+        model_path: the reasoner, or a bundle of all three parts, as a folder or a Hub id. None is
+            pretrained_models/VisionReasoner-7B if it is there, otherwise the bundled VisionReasoner-Tiny.
+        router: the router; None is the bundle's, or the released one.
+        segmenter: the segmenter; None likewise.
+        revision: branch, tag or commit of the reasoner on the Hub.
+    """
+
+    model_path: str | Path | None = None
+    router: str | Path | None = None
+    segmenter: str | Path | None = None
+    revision: str | None = None
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How the parts run and what limits hold.
+
+    Attributes:
+        model: how the reasoner is asked and how it answers, a key of `prompts.DIALECTS`: "vision_reasoner", or one of
+            the baselines "qwen" (Qwen2.5-VL) and "qwen2" (Qwen2-VL).
+        device: a torch device; "auto" is CUDA, else MPS, else the CPU.
+        dtype: of reasoner and router; "auto" suits the device. The segmenter is float32 always.
+        attn_implementation: of reasoner and router; "auto" is flash-attn where it is installed, otherwise sdpa.
+        compile: whether decoding steps are recorded as CUDA graphs; "auto" where that is possible.
+        offline: make no network attempt at all.
+        compat: "upstream" prepares VQA requests as the original code did (question normalized, image resized to the
+            square frame).
+        logprobs: whether instances say how likely the reasoner found them (`Instance.likelihood`).
+        max_new_tokens: the limit for each reply of the reasoner.
+        max_objects: how many objects of a reply are kept at most.
+        max_image_pixels: larger images are refused.
+        batch_size: how many requests go through the reasoner at once; fewer where memory does not suffice.
+
+    Raises:
+        UsageError: there is no such model or compat, or a limit is below 1.
+    """
+
+    model: str = "vision_reasoner"
+    device: str = "auto"
+    dtype: str = "auto"
+    attn_implementation: str = "auto"
+    compile: str = "auto"
+    offline: bool = False
+    compat: Compat = "none"
+    logprobs: bool = False
+    max_new_tokens: int = MAX_NEW_TOKENS
+    max_objects: int = MAX_OBJECTS
+    max_image_pixels: int = MAX_PIXELS
+    batch_size: int = BATCH_SIZE
+
+    def __post_init__(self) -> None:
+        if self.model not in DIALECTS:
+            raise UsageError(f"no model {self.model!r}: give one of {', '.join(DIALECTS)}")
+        if self.compat not in get_args(Compat):
+            raise UsageError(f"no compat {self.compat!r}: give one of {', '.join(get_args(Compat))}")
+        for name in ("max_new_tokens", "max_objects", "max_image_pixels", "batch_size"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
