@@ -9,6 +9,7 @@
     python -m evaluation.prepare pixmo_count --data allenai/pixmo-count --split test --images pixmo --download \\
         --output_dir data/pixmo_test
     python -m evaluation.prepare countbench --data vikhyatk/CountBenchQA --output_dir data/countbench
+    python -m evaluation.prepare scenes --split held_out --n 500 --output_dir data/scenes
 
 A table is a folder of parquet files with the split `test`: `evaluation/eval_*.sh data/coco_val` reads it. Columns:
 `image` (the file as it was published), `text`, `image_id`, `ann_id` (together they are one row's), `img_height`,
@@ -19,12 +20,16 @@ A table is a folder of parquet files with the split `test`: `evaluation/eval_*.s
     coco               bbox (a list of them), cat_id; beside the table instances.json, which is scored against
     pixmo_count, countbench  count
 
+Scenes become several tables, `data/scenes/counting_held_out` and so on, one for each kind of request; `scene_sets` says
+of which suite each is.
+
 `mask` is the target alone. `ignore` has the pixels that ReasonSeg's annotators left undecided: the official protocol
 takes them out of intersection and union; the original's tables count them as target (mask or ignore).
 """
 
 import argparse
 import hashlib
+import logging
 import shutil
 import sys
 import urllib.parse
@@ -48,12 +53,16 @@ from vision_reasoner.data.annotations import (
     read_instances,
     read_pixmo_count,
     read_reasonseg,
+    references_of,
 )
+from vision_reasoner.data.command import prepare_command
 from vision_reasoner.data.rows import Row, write_table
 from vision_reasoner.data.sources import open_source
 from vision_reasoner.errors import DataError, ImageError, UsageError
 from vision_reasoner.images import MAX_BYTES, SUFFIXES, load_image
-from vision_reasoner.training.prepare import command, references_of
+from vision_reasoner.scenes.art import SPLITS
+
+logger = logging.getLogger(__name__)
 
 QUESTION = "How many {what} are there in this image?"
 TIMEOUT = 30  # seconds for a server to answer
@@ -204,12 +213,16 @@ SOURCES = {
     "coco": "COCO's instances, a row for each picture and category",
     "pixmo_count": "PixMo-Count",
     "countbench": "CountBenchQA",
+    "scenes": "generated scenes with held-out wordings, a table for each kind of request",
 }
 
 
 def add_flags(parser: argparse.ArgumentParser, source: str) -> None:
     """The flags of one of SOURCES."""
     add = parser.add_argument
+    if source == "scenes":
+        add_scene_flags(parser)
+        return
     if source == "reasonseg":
         add("--data", required=True, metavar="DIR", help="val/ or test/")
     elif source in ("pixmo_count", "countbench"):
@@ -235,13 +248,30 @@ def add_flags(parser: argparse.ArgumentParser, source: str) -> None:
     add("--limit", type=int, metavar="N", help="rows at most")
 
 
+def add_scene_flags(parser: argparse.ArgumentParser) -> None:
+    """Those of `scenes`."""
+    add = parser.add_argument
+    add(
+        "--split",
+        choices=tuple(SPLITS),
+        default="train",
+        help="drawings: those that the supervised stages saw, those for reinforcement learning, others of the first "
+        "styles, or another style; default: %(default)s",
+    )
+    add("--n", type=int, default=500, help="scenes of each kind; default: %(default)s")
+    add("--seed", type=int, help="of the scenes; default: the model card's")
+    add("--kinds", nargs="+", metavar="KIND", help="only these of scene_sets.KINDS; default: all")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Prepare a table; exit codes as the command line of the library."""
-    return command("python -m evaluation.prepare", __doc__, SOURCES, add_flags, prepare, argv)
+    return prepare_command("python -m evaluation.prepare", __doc__, SOURCES, add_flags, prepare, argv)
 
 
 def prepare(arguments: argparse.Namespace) -> int:
     """Do what was asked; returns the number of rows."""
+    if arguments.source == "scenes":
+        return prepare_scenes(arguments)
     if arguments.limit is not None and arguments.limit < 1:
         raise UsageError("--limit must be at least 1")
     left_out: list[str] = []
@@ -260,8 +290,34 @@ def prepare(arguments: argparse.Namespace) -> int:
     return n
 
 
+def prepare_scenes(arguments: argparse.Namespace) -> int:
+    """Write a table for each kind of request; returns the number of all rows."""
+    from evaluation.scene_sets import KINDS, SEED, SceneOptions, rows_of  # scipy, which the `train` extra brings
+
+    if arguments.n < 1:
+        raise UsageError("--n must be at least 1")
+    kinds = arguments.kinds or tuple(KINDS)
+    if unknown := set(kinds) - KINDS.keys():
+        raise UsageError(f"--kinds: there is no {', '.join(sorted(unknown))}; there are {', '.join(KINDS)}")
+    options = SceneOptions(arguments.split, SEED if arguments.seed is None else arguments.seed)
+    total = 0
+    for name in kinds:
+        folder = Path(arguments.output_dir) / f"{name}_{arguments.split}"
+        rows = tqdm(rows_of(name, arguments.n, options), desc=folder.name, unit="row")
+        total += write_table(
+            folder,
+            "test",
+            columns_of(KINDS[name].suite),
+            rows,
+            about=lambda: f"Generated scenes, drawings of {arguments.split}, seed {options.seed}.",
+            overwrite=arguments.overwrite,
+        )
+        logger.info("python -m evaluation.run --suite %s %s", KINDS[name].suite, folder)
+    return total
+
+
 def columns_of(source: str) -> dict[str, Any]:
-    """The table's columns, with their types (of `datasets`)."""
+    """The columns of a table from one of SOURCES, or of a suite's for scenes, with their types (of `datasets`)."""
     import datasets
 
     text, number = datasets.Value("string"), datasets.Value("int32")
@@ -271,8 +327,13 @@ def columns_of(source: str) -> dict[str, Any]:
         "coco": {"bbox": datasets.List(datasets.List(datasets.Value("float64"))), "cat_id": number},
         "pixmo_count": {"count": number},
         "countbench": {"count": number},
+        "counting": {"count": number},
+        "grounding": {"bbox": datasets.List(datasets.List(number))},
+        "segmenter": {"mask": mask, "bbox": datasets.List(number), "point": datasets.List(number)},
+        "vqa": {"answers": datasets.List(text)},
     }.get(source, {"mask": mask, "bbox": datasets.List(number)})
-    common = {"image": datasets.Image(), "text": text, "image_id": text, "ann_id": text}
+    request = "question" if source == "vqa" else "text"
+    common = {"image": datasets.Image(), request: text, "image_id": text, "ann_id": text}
     return {**common, "img_height": number, "img_width": number, **special}
 
 

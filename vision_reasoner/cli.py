@@ -140,7 +140,7 @@ def _set_up_logging(*, verbose: bool, quiet: bool) -> None:
         format="%(message)s",
         force=True,
     )
-    for package in ("vision_reasoner", "evaluation"):
+    for package in ("vision_reasoner", "evaluation", "__main__"):  # the last: a module run by `python -m`
         level = logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO
         logging.getLogger(package).setLevel(level)
 

@@ -79,8 +79,10 @@ def plan(samples: Samples, n: int, batch_size: int) -> list[list[int]]:
     """The first `n` samples' numbers in batches: the longest first, those of about the same length together.
 
     Always the same for the same samples and sizes. Length is the picture's size where that decides it (questions), and
-    the request's.
+    the request's. Where the segmenter alone is asked, the order is the data set's: its rows of one image come together.
     """
+    if samples.suite.prompted:
+        return [list(range(start, min(start + batch_size, n))) for start in range(0, n, batch_size)]
     by_size = samples.suite.task is Task.VQA
     pixels = [samples.pixels(i) if by_size else 0 for i in range(n)]
     order = sorted(range(n), key=lambda i: (-pixels[i], -len(samples.queries[i]), i))

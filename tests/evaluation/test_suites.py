@@ -15,6 +15,7 @@ from vision_reasoner.results import Task
 
 H, W = 20, 30
 SEGMENTATION, DETECTION, COUNTING = (SUITES[name] for name in ("segmentation", "detection", "counting"))
+GROUNDING, SEGMENTER = (SUITES[name] for name in ("grounding", "segmenter"))
 
 
 def block(x1, y1, x2, y2):
@@ -132,6 +133,41 @@ def test_counting_counts_boxes():
     assert found["replies with a count", "official"] == 0.75
     assert found["mean accuracy per true count", "official"] == pytest.approx((0.5 + 1 + 0) / 3)
     assert figures(COUNTING, *records)["MAE", "official"]["unit"] == "objects"
+
+
+# --- grounding, segmenter ---------------------------------------------------------------------------------------------
+def test_grounding_takes_the_mean_of_the_samples_f1():
+    rows = [{"bbox": [[0, 0, 10, 10], [12, 0, 22, 10]]}, {"bbox": [0, 0, 10, 10]}]
+    both = [record(GROUNDING, rows[0], (0, 0, 10, 10), (12, 0, 22, 10)), record(GROUNDING, rows[1], (0, 0, 10, 10))]
+    found = figures(GROUNDING, *both)
+    assert found["first box accuracy", "official"]["value"] == found["mean F1 at IoU 0.5", "official"]["value"] == 1
+    assert ("N-acc", "official") not in found
+    one = values(GROUNDING, record(GROUNDING, rows[0], (0, 0, 10, 10)))
+    assert one["mean F1 at IoU 0.5", "official"] == pytest.approx(2 / 3)
+    many = values(GROUNDING, record(GROUNDING, rows[0], (5, 12, 9, 20), (0, 0, 10, 10), (12, 0, 22, 10)))
+    assert many["first box accuracy", "official"] == 0, "the first box is wrong"
+    assert many["mean F1 at IoU 0.5", "official"] == pytest.approx(4 / 5)
+    nothing = values(GROUNDING, record(GROUNDING, rows[0], status="none"), both[1])
+    assert (nothing["first box accuracy", "official"], nothing["mean F1 at IoU 0.5", "official"]) == (0.5, 0.5)
+
+
+@pytest.mark.parametrize("bbox", [[], None])
+def test_only_an_empty_list_is_the_right_answer_where_nothing_is_there(bbox):
+    def n_acc(*found, **more):
+        return values(GROUNDING, record(GROUNDING, {"bbox": bbox}, *found, **more))["N-acc", "official"]
+
+    assert n_acc(status="none") == 1
+    assert n_acc(status="no_answer") == n_acc(status="truncated") == n_acc((0, 0, 9, 9)) == 0
+
+
+def test_the_segmenter_is_told_one_box_and_a_point_where_there_is_one():
+    row = {"mask": block(0, 0, 4, 4), "bbox": [0, 0, 4, 4]}
+    assert "point" not in SEGMENTER.truth(row)
+    assert SEGMENTER.truth({**row, "point": [1, 2]})["point"] == [1, 2]
+    assert SEGMENTER.prompted
+    for bbox in (None, [[0, 0, 4, 4], [5, 5, 9, 9]]):
+        with pytest.raises(ValueError, match="not exactly one box"):
+            SEGMENTER.truth({**row, "bbox": bbox})
 
 
 # --- questions --------------------------------------------------------------------------------------------------------

@@ -335,6 +335,20 @@ def read_references(file: str | Path) -> list[Reference]:
         raise DataError(f"{file}: an entry is not as refer or gRefCOCO has it ({one_line(error)})") from error
 
 
+def references_of(file: str, split: str) -> list[Reference]:
+    """The references of one split.
+
+    Raises:
+        DataError: there are none, or the file cannot be used.
+    """
+    references = read_references(file)
+    found = [r for r in references if r.split == split]
+    if not found:
+        there = ", ".join(sorted({r.split for r in references})) or "none"
+        raise DataError(f"{file}: has no split {split!r}; it has {there}")
+    return found
+
+
 def _reference(entry: Mapping[str, Any]) -> Reference:
     meant = entry["ann_id"] if isinstance(entry["ann_id"], list) else [entry["ann_id"]]
     objects = () if entry.get("no_target") else tuple(int(i) for i in meant if int(i) != -1)

@@ -24,7 +24,7 @@ them; some requests have nothing to find; some are two or three requests for the
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import count
@@ -34,8 +34,8 @@ from typing import TYPE_CHECKING, Protocol
 from PIL import Image
 from tqdm import tqdm
 
-from vision_reasoner.cli import add_output_options, make_parser, run_command
-from vision_reasoner.data.annotations import Annotation, Instances, Reference, read_instances, read_references
+from vision_reasoner.data.annotations import Annotation, Instances, Reference, read_instances, references_of
+from vision_reasoner.data.command import prepare_command
 from vision_reasoner.data.rows import (
     LAYOUTS,
     Row,
@@ -438,43 +438,7 @@ def add_flags(parser: argparse.ArgumentParser, source: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prepare rows; exit codes as the command line of the library."""
-    return command("python -m vision_reasoner.training.prepare", __doc__, SOURCES, add_flags, prepare, argv)
-
-
-def command(
-    prog: str,
-    description: str | None,
-    sources: Mapping[str, str],
-    add_flags: Callable[[argparse.ArgumentParser, str], None],
-    prepare: Callable[[argparse.Namespace], int],
-    argv: Sequence[str] | None,
-) -> int:
-    """A command that prepares a table, of training rows here, to evaluate on in `evaluation.prepare`.
-
-    Args:
-        prog: how it is called.
-        description: for --help.
-        sources: what a table can be prepared from: names of sub-commands, with a line about each.
-        add_flags: gives a sub-command the flags of its own.
-        prepare: does what was asked and returns the number of rows.
-        argv: the arguments; None for those that the process was started with.
-    """
-    parser = make_parser(prog, description)
-    commands = parser.add_subparsers(dest="source", required=True, metavar="source")
-    for source, text in sources.items():
-        sub = commands.add_parser(source, help=text, description=text, allow_abbrev=False)
-        add_flags(sub, source)
-        add = sub.add_argument
-        add("--skip_bad", action="store_true", help="leave out what cannot be used, and say so, rather than stop")
-        add("--output_dir", required=True, metavar="DIR", help="gets parquet files and a README.md")
-        add("--overwrite", action="store_true", help="replace the split that lies there")
-        add_output_options(sub)
-
-    def run(arguments: argparse.Namespace) -> int:
-        print(f"{arguments.output_dir}: {prepare(arguments)} rows")
-        return 0
-
-    return run_command(parser, run, argv)
+    return prepare_command("python -m vision_reasoner.training.prepare", __doc__, SOURCES, add_flags, prepare, argv)
 
 
 def prepare(arguments: argparse.Namespace) -> int:
@@ -588,20 +552,6 @@ def samples_of(arguments: argparse.Namespace, rng: Random) -> list[Sample]:
             instances = boxes_as_outlines(instances)
         samples = category_samples(instances, rng)
     return grouped(samples, arguments.group_share, rng)
-
-
-def references_of(file: str, split: str) -> list[Reference]:
-    """The references of one split.
-
-    Raises:
-        DataError: there are none, or the file cannot be used.
-    """
-    references = read_references(file)
-    found = [r for r in references if r.split == split]
-    if not found:
-        there = ", ".join(sorted({r.split for r in references})) or "none"
-        raise DataError(f"{file}: has no split {split!r}; it has {there}")
-    return found
 
 
 def judge_of(arguments: argparse.Namespace) -> "tuple[Segmenter | None, float]":
