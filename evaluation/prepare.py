@@ -44,20 +44,19 @@ from PIL import Image
 from tqdm import tqdm
 
 from vision_reasoner.data.annotations import (
-    Counted,
+    AnnotatedImage,
+    CountedImage,
     Instances,
-    Picture,
-    Reasoned,
+    ReasonSegImage,
     Reference,
     read_countbench,
     read_instances,
     read_pixmo_count,
     read_reasonseg,
-    references_of,
+    read_references,
 )
-from vision_reasoner.data.command import prepare_command
-from vision_reasoner.data.rows import Row, write_table
 from vision_reasoner.data.sources import open_source
+from vision_reasoner.data.tables import Row, table_command, write_table
 from vision_reasoner.errors import DataError, ImageError, UsageError
 from vision_reasoner.images import MAX_BYTES, SUFFIXES, load_image
 from vision_reasoner.scenes.art import SPLITS
@@ -71,14 +70,14 @@ Job = Callable[[], list[Row]]
 
 
 # --- from annotations to rows -----------------------------------------------------------------------------------------
-def reasonseg_rows(reasoned: Reasoned, level: str) -> list[Row]:
+def reasonseg_rows(reasoned: ReasonSegImage, level: str) -> list[Row]:
     """The picture's first phrase, as LISA scores it, or each of its phrases."""
-    image = reasoned.picture.open()
+    image = reasoned.image.open()
     target, ignore = reasoned.masks(image.size)
     phrases = reasoned.phrases if level == "expression" else reasoned.phrases[:1]
     return [
         {
-            **_common(reasoned.picture, image, phrase, str(number)),
+            **_common(reasoned.image, image, phrase, str(number)),
             "mask": target,
             "ignore": ignore if ignore.any() else None,
         }
@@ -95,8 +94,8 @@ def reference_rows(reference: Reference, instances: Instances, level: str, *, by
         level: "instance" or "expression".
         by_object: name rows after the one object that is meant, rather than after the reference.
     """
-    objects = instances.meant(reference)
-    picture = instances.pictures[reference.picture]
+    objects = instances.objects_of(reference)
+    picture = instances.images[reference.image_id]
     image = picture.open()
     mask = np.zeros((image.height, image.width), np.bool_)
     for found in objects:
@@ -116,8 +115,8 @@ def reference_rows(reference: Reference, instances: Instances, level: str, *, by
 
 def category_rows(number: int, instances: Instances) -> list[Row]:
     """For picture `number` a row for each category of which it has an object that is no crowd."""
-    picture = instances.pictures[number]
-    found = [a for a in instances.by_picture.get(number, []) if not a.crowd]
+    picture = instances.images[number]
+    found = [a for a in instances.by_image.get(number, []) if not a.crowd]
     if not found:
         return []
     image = picture.open()
@@ -132,7 +131,7 @@ def category_rows(number: int, instances: Instances) -> list[Row]:
 
 
 def counting_rows(
-    counted: Counted, number: int, question: str, folder: Path | None = None, *, download: bool = False
+    counted: CountedImage, number: int, question: str, folder: Path | None = None, *, download: bool = False
 ) -> list[Row]:
     """The row of a counting set's row `number`; see `picture_of` for where the picture comes from."""
     data = picture_of(counted, folder, download=download)
@@ -153,7 +152,7 @@ def counting_rows(
     ]
 
 
-def _common(picture: Picture, image: Image.Image, text: str, ann_id: str) -> Row:
+def _common(picture: AnnotatedImage, image: Image.Image, text: str, ann_id: str) -> Row:
     file = picture.file
     return {
         "image": {"bytes": file.read_bytes(), "path": file.name},
@@ -166,7 +165,7 @@ def _common(picture: Picture, image: Image.Image, text: str, ann_id: str) -> Row
 
 
 # --- pictures that are published as addresses -------------------------------------------------------------------------
-def picture_of(counted: Counted, folder: Path | None, *, download: bool) -> bytes:
+def picture_of(counted: CountedImage, folder: Path | None, *, download: bool) -> bytes:
     """The bytes of a counted picture: its own, or of `folder/<digest>`, or fetched to there.
 
     Raises:
@@ -265,7 +264,7 @@ def add_scene_flags(parser: argparse.ArgumentParser) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prepare a table; exit codes as the command line of the library."""
-    return prepare_command("python -m evaluation.prepare", __doc__, SOURCES, add_flags, prepare, argv)
+    return table_command("python -m evaluation.prepare", __doc__, SOURCES, add_flags, prepare, argv)
 
 
 def prepare(arguments: argparse.Namespace) -> int:
@@ -346,10 +345,10 @@ def jobs_of(arguments: argparse.Namespace) -> list[Job]:
         return counting_jobs(arguments)
     instances = read_instances(arguments.annotations, arguments.images)
     if source == "coco":
-        return [partial(category_rows, number, instances) for number in instances.pictures]
+        return [partial(category_rows, number, instances) for number in instances.images]
     return [
         partial(reference_rows, found, instances, arguments.level, by_object=source == "refcoco")
-        for found in references_of(arguments.refs, arguments.split)
+        for found in read_references(arguments.refs, split=arguments.split)
     ]
 
 

@@ -62,7 +62,7 @@ def test_ten_airplanes_are_counted_and_each_is_found(model: VisionReasoner) -> N
     found = model.predict(ROOT / "assets/airplanes.png", TRUTH["airplanes.png"]["query"])
     assert found.count == 10
     truth = [Box.from_inclusive(*o["bbox_2d"]) for o in wanted("airplanes.png")]
-    assert len(boxes.match([i.box for i in found.instances], truth)) == 10
+    assert len(boxes.match_boxes([i.box for i in found.instances], truth)) == 10
 
 
 def iou(found: np.ndarray, truth: np.ndarray) -> float:

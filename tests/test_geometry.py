@@ -2,29 +2,13 @@
 
 import math
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vision_reasoner.geometry import Box, Point, clamp, pairwise_iou, rescale
+from vision_reasoner.geometry import Box, Point, clamp, rescale
 
 sides = st.integers(1, 10_000)
-
-
-def iou_of_two(a, b, extra):
-    """Written out for two boxes, as the definition says."""
-    width = min(a[2], b[2]) - max(a[0], b[0]) + extra
-    height = min(a[3], b[3]) - max(a[1], b[1]) + extra
-    shared = max(width, 0) * max(height, 0)
-    total = sum((box[2] - box[0] + extra) * (box[3] - box[1] + extra) for box in (a, b)) - shared
-    return shared / total if total else 0.0
-
-
-@st.composite
-def boxes(draw):
-    x1, y1 = draw(st.integers(0, 50)), draw(st.integers(0, 50))
-    return Box(x1, y1, x1 + draw(st.integers(0, 50)), y1 + draw(st.integers(0, 50)))
 
 
 @pytest.mark.parametrize(
@@ -68,31 +52,3 @@ def test_clamped_coordinates_lie_in_the_frame_and_those_inside_stay(values, widt
 
 def test_area_is_width_times_height():
     assert Box(10, 20, 40, 25).area == 150
-
-
-def test_iou_of_known_boxes():
-    iou = pairwise_iou([(0, 0, 10, 10), (0, 0, 5, 10), (20, 20, 30, 30)], [(0, 0, 10, 10), (5, 0, 15, 10)])
-    np.testing.assert_allclose(iou, np.array([[1, 1 / 3], [1 / 2, 0], [0, 0]]))
-
-
-def test_inclusive_iou_counts_the_last_pixel():
-    assert pairwise_iou([(0, 0, 9, 9)], [(0, 0, 9, 4)], inclusive=True)[0, 0] == pytest.approx(0.5)
-    assert pairwise_iou([(3, 3, 3, 3)], [(3, 3, 3, 3)], inclusive=True)[0, 0] == 1
-    # Boxes that share a column of pixels do not touch by their edges.
-    assert pairwise_iou([(0, 0, 4, 9)], [(4, 0, 8, 9)], inclusive=True)[0, 0] == pytest.approx(1 / 9)
-    assert pairwise_iou([(0, 0, 4, 9)], [(4, 0, 8, 9)])[0, 0] == 0
-
-
-@given(st.lists(boxes(), max_size=4), st.lists(boxes(), max_size=4), st.booleans())
-def test_iou_is_that_of_each_pair(first, second, inclusive):
-    iou = pairwise_iou(first, second, inclusive=inclusive)
-    assert iou.shape == (len(first), len(second))
-    for i, a in enumerate(first):
-        for j, b in enumerate(second):
-            assert iou[i, j] == pytest.approx(iou_of_two(a, b, 1 if inclusive else 0))
-
-
-def test_no_boxes_give_an_empty_table_and_empty_boxes_give_zero():
-    assert pairwise_iou([], [(0, 0, 1, 1)]).shape == (0, 1)
-    assert pairwise_iou(np.zeros((2, 4)), []).shape == (2, 0)
-    assert pairwise_iou([(1, 1, 1, 1)], [(1, 1, 1, 1)])[0, 0] == 0

@@ -1,4 +1,4 @@
-"""What may import what, read off the source of both packages: imports inside functions count, those for types do not."""
+"""What may import what, read off the source. Imports inside functions count; those for type checkers do not."""
 
 import ast
 from collections.abc import Iterator

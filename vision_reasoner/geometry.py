@@ -5,11 +5,8 @@ included: a box that touches the right border has x2 == width. Public values are
 numbers in a model's frame exist only between prompt and parser.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
-
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 Size = tuple[int, int]
 """(width, height) in pixels."""
@@ -71,31 +68,3 @@ def rescale(values: Iterable[float], *, from_size: Size, to_size: Size) -> list[
         raise ValueError(f"from_size must be positive (width, height), got {from_size}")
     factors = (to_size[0] / from_size[0], to_size[1] / from_size[1])
     return [int(value * factors[i % 2] + 0.5) for i, value in enumerate(values)]
-
-
-def pairwise_iou(
-    a: ArrayLike | Sequence[Box], b: ArrayLike | Sequence[Box], *, inclusive: bool = False
-) -> NDArray[np.float64]:
-    """Intersection over union of every box of `a` with every box of `b`.
-
-    Args:
-        a: (N, 4) boxes, xyxy, in the same frame as `b`; N may be 0.
-        b: (M, 4) boxes.
-        inclusive: x2 and y2 are the last pixels inside, so that a side is x2 - x1 + 1 long (the convention of the
-            training reward); otherwise they are edges and a side is x2 - x1 long (the convention of COCO).
-
-    Returns:
-        (N, M) float64 in [0, 1]; 0 where both boxes are empty.
-    """
-    first = np.asarray(a, dtype=np.float64).reshape(-1, 4)
-    second = np.asarray(b, dtype=np.float64).reshape(-1, 4)
-    extra = 1.0 if inclusive else 0.0
-    x1, y1, x2, y2 = first.T[:, :, None]
-    u1, v1, u2, v2 = second.T[:, None, :]
-    width = np.minimum(x2, u2) - np.maximum(x1, u1) + extra
-    height = np.minimum(y2, v2) - np.maximum(y1, v1) + extra
-    intersection = np.maximum(width, 0) * np.maximum(height, 0)
-    areas_a = np.maximum(x2 - x1 + extra, 0) * np.maximum(y2 - y1 + extra, 0)
-    areas_b = np.maximum(u2 - u1 + extra, 0) * np.maximum(v2 - v1 + extra, 0)
-    union = areas_a + areas_b - intersection
-    return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)

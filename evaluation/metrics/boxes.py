@@ -1,20 +1,13 @@
 """Boxes against boxes: accuracy where one box is asked for, precision, recall and F1 where several are.
 
-All boxes are (N, 4) xyxy in pixels of the original image, x2 and y2 being edges. IoU is
-`vision_reasoner.geometry.pairwise_iou`.
+All boxes are (N, 4) xyxy in pixels of the original image, x2 and y2 being edges. When a box hits another, and which
+are matched, is defined in `vision_reasoner.matching`.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
-from numpy.typing import ArrayLike
 
-from evaluation.metrics.bootstrap import Values, divide
-from vision_reasoner.geometry import Box, pairwise_iou
-
-Boxes = ArrayLike | Sequence[Box]
-
-THRESHOLD = 0.5
+from evaluation.metrics.bootstrap import Values
+from vision_reasoner.matching import Boxes, box_hits, f1_score, match_boxes
 
 
 def any_box_hit(predicted: Boxes, truth: Boxes) -> bool:
@@ -22,7 +15,7 @@ def any_box_hit(predicted: Boxes, truth: Boxes) -> bool:
 
     The original repository prints the mean under the name bbox_AP. Guessing many boxes can only help there.
     """
-    return bool((pairwise_iou(predicted, truth) > THRESHOLD).any())
+    return bool(box_hits(predicted, truth, strict=True).any())
 
 
 def first_box_hit(predicted: Boxes, truth: Boxes) -> bool:
@@ -30,26 +23,7 @@ def first_box_hit(predicted: Boxes, truth: Boxes) -> bool:
 
     With one of the true ones, where there are several, (M, 4).
     """
-    return bool((pairwise_iou(predicted, truth)[:1] >= THRESHOLD).any())
-
-
-def match(predicted: Boxes, truth: Boxes, *, threshold: float = THRESHOLD) -> list[tuple[int, int]]:
-    """Pairs (predicted, true) of box numbers, each box in one pair at most, IoU >= threshold.
-
-    The pair with the highest IoU first, then the highest among the boxes that are left, as in GREC (arXiv 2308.16182),
-    which goes by generalised IoU instead. Among equal ones the earlier predicted box wins, then the earlier true one.
-    """
-    iou = pairwise_iou(predicted, truth)
-    candidates = np.argwhere(iou >= threshold)
-    order = np.argsort(-iou[tuple(candidates.T)], kind="stable")
-    pairs: list[tuple[int, int]] = []
-    taken: tuple[set[int], set[int]] = (set(), set())
-    for row, column in candidates[order].tolist():
-        if row not in taken[0] and column not in taken[1]:
-            taken[0].add(row)
-            taken[1].add(column)
-            pairs.append((row, column))
-    return pairs
+    return bool(box_hits(predicted, truth)[:1].any())
 
 
 def score(predicted: Boxes, truth: Boxes) -> dict[str, float]:
@@ -66,7 +40,7 @@ def score(predicted: Boxes, truth: Boxes) -> dict[str, float]:
     found, wanted = (np.asarray(boxes, dtype=np.float64).reshape(-1, 4) for boxes in (predicted, truth))
     one = len(wanted) == 1
     return {
-        "matched": len(match(found, wanted)),
+        "matched": len(match_boxes(found, wanted)),
         "predicted": len(found),
         "true": len(wanted),
         "one_box": float(one),
@@ -76,8 +50,5 @@ def score(predicted: Boxes, truth: Boxes) -> dict[str, float]:
 
 
 def f1(sums: Values) -> Values:
-    """2 x matched / (predicted + true) from the three sums, (R, 3) -> (R,): the harmonic mean of precision and recall.
-
-    NaN where nothing was predicted and nothing was there.
-    """
-    return divide(2 * sums[..., 0], sums[..., 1] + sums[..., 2])
+    """`matching.f1_score` of the three sums matched, predicted and true, (R, 3) -> (R,)."""
+    return f1_score(sums[..., 0], sums[..., 1], sums[..., 2])

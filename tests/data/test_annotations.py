@@ -12,7 +12,7 @@ import pytest
 from tests.support import releases
 from tests.support.releases import BAT, CAT, DOG, RECTANGLES, SHEEP, SIZE
 from vision_reasoner.data.annotations import (
-    Reasoned,
+    ReasonSegImage,
     read_countbench,
     read_instances,
     read_pixmo_count,
@@ -41,36 +41,36 @@ def test_coco_has_looked_for_every_category_in_every_picture(tmp_path: Path) -> 
     read = read_instances(*releases.write_coco(tmp_path))
     assert read.absent(1) == [BAT]
     assert read.absent(2) == [DOG, SHEEP, BAT]
-    assert read.unsure[1] == frozenset()
-    assert [a.category for a in read.by_picture[1]] == [CAT, DOG, DOG, SHEEP]
-    assert read.pictures[2].open().size == SIZE
+    assert read.not_exhaustive[1] == frozenset()
+    assert [a.category for a in read.by_image[1]] == [CAT, DOG, DOG, SHEEP]
+    assert read.images[2].open().size == SIZE
 
 
 def test_lvis_says_what_it_has_looked_for_and_its_names_are_plain_words(tmp_path: Path) -> None:
     read = read_instances(*releases.write_lvis(tmp_path))
     assert read.absent(1) == read.absent(2) == [BAT]
-    assert read.unsure == {1: {DOG}, 2: frozenset()}
+    assert read.not_exhaustive == {1: {DOG}, 2: frozenset()}
     assert read.categories[BAT] == "baseball bat"
-    assert read.pictures[1].file == tmp_path / "coco/train2017/000000000001.jpg"
+    assert read.images[1].file == tmp_path / "coco/train2017/000000000001.jpg"
 
 
 @pytest.mark.parametrize("there", ["000000000001.jpg", "COCO_train2014_000000000001.jpg"])
 def test_a_picture_of_coco_2014_is_found_by_either_name(tmp_path: Path, there: str) -> None:
     _, annotations, _ = releases.write_refer(tmp_path)
     images = releases.write_pictures(tmp_path / "elsewhere", [there])
-    assert read_instances(annotations, images).pictures[1].file == images / there
+    assert read_instances(annotations, images).images[1].file == images / there
 
 
 def test_a_picture_that_is_not_as_annotated_is_refused(tmp_path: Path) -> None:
     annotations, images = releases.write_coco(tmp_path)
     releases.turned(images / "000000000001.jpg")
     with pytest.raises(DataError, match=r"is 100x200, but annotated as 200x100 \(turned by its EXIF") as error:
-        read_instances(annotations, images).pictures[1].open()
+        read_instances(annotations, images).images[1].open()
     one_line(error)
 
 
 @pytest.mark.parametrize(
-    ("outline", "complaint"),
+    ("segmentation", "complaint"),
     [
         (None, "no outline"),
         ([], "no outline"),
@@ -81,9 +81,9 @@ def test_a_picture_that_is_not_as_annotated_is_refused(tmp_path: Path) -> None:
         ({"size": [100, 200], "counts": [10**9]}, "run lengths must add up"),
     ],
 )
-def test_an_outline_that_cannot_be_drawn_is_refused(tmp_path: Path, outline: Any, complaint: str) -> None:
+def test_an_outline_that_cannot_be_drawn_is_refused(tmp_path: Path, segmentation: Any, complaint: str) -> None:
     data = releases.instances()
-    data["annotations"][0]["segmentation"] = outline
+    data["annotations"][0]["segmentation"] = segmentation
     annotations, images = releases.write_coco(tmp_path, annotations=data["annotations"])
     with pytest.raises(DataError, match=f"annotation 11: .*{complaint}"):
         read_instances(annotations, images).annotations[11].mask()
@@ -128,8 +128,8 @@ def test_references_are_read_with_their_phrases_and_objects(tmp_path: Path) -> N
     file, annotations, images = releases.write_refer(tmp_path)
     first, second, third = read_references(file)
     assert first.phrases == ("the cat", "cat on the left")
-    assert (second.picture, second.objects, third.split) == (1, (13,), "val")
-    assert [a.id for a in read_instances(annotations, images).meant(second)] == ["13"]
+    assert (second.image_id, second.objects, third.split) == (1, (13,), "val")
+    assert [a.id for a in read_instances(annotations, images).objects_of(second)] == ["13"]
 
 
 def test_grefcoco_means_several_objects_or_none(tmp_path: Path) -> None:
@@ -234,7 +234,7 @@ def test_references_of_other_instances_are_refused(tmp_path: Path) -> None:
     releases.write_json(annotations, {**data, "annotations": data["annotations"][:1]})
     read = read_instances(annotations, images)
     with pytest.raises(DataError, match="reference 2: the instances have no picture or annotation 13"):
-        [read.meant(r) for r in read_references(file)]
+        [read.objects_of(r) for r in read_references(file)]
 
 
 # --- ReasonSeg --------------------------------------------------------------------------------------------------------
@@ -252,8 +252,8 @@ def test_reasonseg_keeps_target_and_ignored_pixels_apart(tmp_path: Path) -> None
 
 def test_reasonseg_paints_small_shapes_over_large_ones(tmp_path: Path) -> None:
     (first, _) = read_reasonseg(releases.write_reasonseg(tmp_path))
-    swapped = Reasoned(
-        first.picture, first.phrases, [(f"{'target' if n == 'ignore' else 'ignore'}", p) for n, p in first.polygons]
+    swapped = ReasonSegImage(
+        first.image, first.phrases, [(f"{'target' if n == 'ignore' else 'ignore'}", p) for n, p in first.polygons]
     )
     target, ignore = swapped.masks(SIZE)
     assert target.sum() == 21 * 21

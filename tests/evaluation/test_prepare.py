@@ -17,8 +17,8 @@ from evaluation.prepare import main
 from evaluation.suites import SUITES
 from tests.conftest import noise
 from tests.support import releases
-from vision_reasoner.data.rows import load_table, write_table
 from vision_reasoner.data.sources import open_source
+from vision_reasoner.data.tables import load_table, write_table
 from vision_reasoner.masks import decode_mask
 
 COMMON = ["image", "text", "image_id", "ann_id", "img_height", "img_width"]

@@ -71,11 +71,11 @@ def instances(**changes: Any) -> dict[str, Any]:
     kinds = {11: (1, CAT), 12: (1, DOG), 13: (1, DOG), 14: (1, SHEEP), 15: (2, CAT)}
     annotations = []
     for number, (x1, y1, x2, y2) in RECTANGLES.items():
-        picture, category = kinds[number]
+        image, category = kinds[number]
         annotations.append(
             {
                 "id": number,
-                "image_id": picture,
+                "image_id": image,
                 "category_id": category,
                 "bbox": [x1, y1, x2 - x1, y2 - y1],
                 "area": (x2 - x1) * (y2 - y1),
@@ -123,16 +123,16 @@ def references() -> list[dict[str, Any]]:
         {
             "ref_id": ref,
             "ann_id": annotation,
-            "image_id": picture,
+            "image_id": image,
             "category_id": category,
             "split": split,
-            "file_name": NAMES_2014[picture].replace(".jpg", f"_{ref}.jpg"),
+            "file_name": NAMES_2014[image].replace(".jpg", f"_{ref}.jpg"),
             "sent_ids": list(range(len(phrases))),
             "sentences": [
                 {"sent_id": i, "raw": p.title(), "sent": p, "tokens": p.split()} for i, p in enumerate(phrases)
             ],
         }
-        for ref, picture, annotation, category, split, phrases in entries
+        for ref, image, annotation, category, split, phrases in entries
     ]
 
 

@@ -269,7 +269,8 @@ def test_verl_loads_the_adapter_and_scores_with_it(override):
 @pytest.mark.slow
 @needs_verl
 def test_verl_reads_the_exported_rows(tmp_path, bundle):
-    from vision_reasoner.data.rows import LAYOUTS, columns_of, make_row, write_table
+    from vision_reasoner.data.rows import LAYOUTS, columns_of, make_row
+    from vision_reasoner.data.tables import write_table
 
     row = make_row("a", "The Dog.", noise(90, 60), [], 840) | {"solution": SOLUTION}
     write_table(tmp_path / "data", "train", columns_of("verl"), [LAYOUTS["verl"](row, 0, "train")])

@@ -19,23 +19,15 @@ from PIL import Image
 from tests.conftest import noise
 from tests.support import drawings, releases
 from vision_reasoner.data.annotations import read_instances, read_references
-from vision_reasoner.data.rows import (
-    Target,
-    check_row,
-    columns_of,
-    encode_picture,
-    load_rows,
-    load_table,
-    make_row,
-    target_of,
-    write_table,
-)
+from vision_reasoner.data.rows import check_row, columns_of, load_rows, make_row, target_of
+from vision_reasoner.data.solutions import Target
+from vision_reasoner.data.tables import encode_image, load_table, write_table
 from vision_reasoner.errors import DataError
 from vision_reasoner.masks import Mask
 from vision_reasoner.prompts import VISION_REASONER
 from vision_reasoner.training import prepare
 from vision_reasoner.training.grpo.rewards import compute_reward
-from vision_reasoner.training.prepare import Maker, Sample, agrees, grouped, main, select
+from vision_reasoner.training.prepare import RowBuilder, Sample, grouped, main, masks_found_again, select
 
 SIDE = 140
 
@@ -151,7 +143,7 @@ def test_a_borrowed_phrase_means_nothing_where_its_kind_of_object_is_not(tmp_pat
     refs, annotations, images = releases.write_refer(tmp_path)
     instances = read_instances(annotations, images)
     borrowed = Counter(
-        (found.picture.id, found.query)
+        (found.image.id, found.query)
         for seed in range(20)
         for found in prepare.reference_samples(read_references(refs), instances, random.Random(seed))
         if not found.objects
@@ -194,7 +186,7 @@ class FakeSegmenter:
 def test_objects_that_sam2_does_not_find_again_cost_their_request(moved: int, kept: bool) -> None:
     segmenter: Any = FakeSegmenter(moved)  # of 40 pixels' width: an IoU of 1, 36/44 and 32/48
     image, masks = noise(*releases.SIZE), [releases.rectangle(11), releases.rectangle(12)]
-    assert agrees(segmenter, image, masks, 0.7) is kept
+    assert masks_found_again(segmenter, image, masks, 0.7) is kept
     box, point = segmenter.prompts[0]
     assert box == releases.RECTANGLES[11], "edges, in pixels of the picture"
     assert releases.rectangle(11)[point[1], point[0]]
@@ -271,7 +263,7 @@ class Thing:
         raise AssertionError("not needed")
 
 
-class FakePicture:
+class FakeImage:
     def __init__(self, id: str) -> None:
         self.id = id
 
@@ -279,9 +271,9 @@ class FakePicture:
         raise AssertionError("not needed")
 
 
-def sample(n: int, number: int, picture: str = "") -> Sample:
+def sample(n: int, number: int, image: str = "") -> Sample:
     things = tuple(Thing(f"{number}.{i}") for i in range(n))
-    return Sample(f"{n}-{number}", f"phrase {number}", FakePicture(picture or str(number)), things)
+    return Sample(f"{n}-{number}", f"phrase {number}", FakeImage(image or str(number)), things)
 
 
 def chosen(
@@ -325,7 +317,7 @@ def test_the_share_with_nothing_to_find_holds_to_the_end(share: float) -> None:
 
 
 def test_grouped_requests_share_a_picture_and_no_object() -> None:
-    samples = [sample(1, i, picture=str(i % 3)) for i in range(30)] + [sample(0, 99, picture="1")]
+    samples = [sample(1, i, image=str(i % 3)) for i in range(30)] + [sample(0, 99, image="1")]
     joined = grouped(samples, 1.0, random.Random(0))
     assert sorted(i for s in joined for i in s.id.split("+")) == sorted(s.id for s in samples), "each once"
     assert {len(s.objects) for s in joined} >= {0, 2, 3}
@@ -338,7 +330,7 @@ def test_grouped_requests_share_a_picture_and_no_object() -> None:
 
 
 def test_phrases_for_the_same_object_are_never_joined() -> None:
-    first, second = sample(1, 7, picture="p"), sample(1, 7, picture="p")
+    first, second = sample(1, 7, image="p"), sample(1, 7, image="p")
     assert len(grouped([first, second], 1.0, random.Random(0))) == 2
 
 
@@ -392,7 +384,7 @@ def test_scenes_are_for_the_frame_of_the_small_checkpoint() -> None:
 # --- layouts ----------------------------------------------------------------------------------------------------------
 @lru_cache
 def encoded_noise(width: int, height: int) -> dict[str, Any]:
-    return encode_picture(noise(width, height))
+    return encode_image(noise(width, height))
 
 
 def published(**changes: Any) -> dict[str, Any]:
@@ -452,9 +444,9 @@ def test_each_engine_gets_its_columns(tmp_path: Path, layout: str, expected: dic
     source = write(tmp_path / "published", published())
     assert run("rows", "--data", source, "--format", layout, "--output_dir", tmp_path / "out") == 0
     row = load_table(tmp_path / "out", "train")[0]
-    (picture,) = row.pop("images", None) or [row.pop("image")]
+    (image,) = row.pop("images", None) or [row.pop("image")]
     assert row == expected
-    assert np.array_equal(np.asarray(picture), np.asarray(noise(840, 840))), "without loss"
+    assert np.array_equal(np.asarray(image), np.asarray(noise(840, 840))), "without loss"
 
 
 def test_any_source_is_written_for_any_engine(tmp_path: Path) -> None:
@@ -571,9 +563,31 @@ def test_missing_files_and_wrong_formats_are_said_in_one_line(
     assert complaint in last
 
 
-@pytest.mark.parametrize("flags", [["--n", "0"], ["--no_target_share", "1"], ["--frame_side", "0"]])
-def test_numbers_that_make_no_sense_are_refused(tmp_path: Path, flags: list[str]) -> None:
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--n", "0"],
+        ["--no_target_share", "1"],
+        ["--frame_side", "0"],
+        ["--max_objects", "0"],
+        ["--min_side", "-1"],
+        ["--group_share", "1.5"],
+        ["--group_share", "nan"],
+        ["--min_sam2_iou", "-0.1"],
+        ["--min_sam2_iou", "70"],
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused(
+    tmp_path: Path, flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert coco(tmp_path, *flags) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(f"error: {flags[0]} ")
+
+
+@pytest.mark.parametrize("flags", [["--n", "0"], ["--skip", "-1"]])
+def test_no_rows_and_negative_skips_are_refused(tmp_path: Path, flags: list[str]) -> None:
+    assert run("rows", "--data", write(tmp_path / "rows", published()), "--output_dir", tmp_path / "out", *flags) == 2
 
 
 def test_what_lies_there_is_not_written_over_unless_that_is_said(
@@ -592,7 +606,7 @@ def test_large_tables_become_several_files_and_equal_pictures_are_kept_once(
 ) -> None:
     many = [published(id=str(i)) for i in range(40)]
     one_size = len(many[0]["image"]["bytes"])
-    monkeypatch.setattr("vision_reasoner.data.rows.SHARD_BYTES", 20 * one_size)
+    monkeypatch.setattr("vision_reasoner.data.tables.SHARD_BYTES", 20 * one_size)
     folder = write(tmp_path / "rows", *many)
     files = sorted(folder.glob("*.parquet"))
     assert [f.name for f in files] == ["train-00000-of-00002.parquet", "train-00001-of-00002.parquet"]
@@ -620,7 +634,7 @@ def test_a_row_takes_pictures_as_bytes_or_decoded() -> None:
 
 
 def test_a_maker_says_why_there_is_no_row() -> None:
-    class Picture:
+    class Photo:
         id = "1"
 
         def open(self) -> Image.Image:
@@ -632,11 +646,11 @@ def test_a_maker_says_why_there_is_no_row() -> None:
         def mask(self) -> Mask:
             return releases.rectangle(11)
 
-    request = Sample("1", "the cat", Picture(), (Cat(),))
-    assert Maker(SIDE, min_side=60).row(request) == "an object is too small"
+    request = Sample("1", "the cat", Photo(), (Cat(),))
+    assert RowBuilder(SIDE, min_side=60).row(request) == "an object is too small"
     segmenter: Any = FakeSegmenter(30)
-    assert Maker(SIDE, 1, segmenter, 0.7).row(request) == "SAM2 finds another mask"
-    assert isinstance(Maker(SIDE, 1).row(request), dict)
+    assert RowBuilder(SIDE, 1, segmenter, 0.7).row(request) == "SAM2 finds another mask"
+    assert isinstance(RowBuilder(SIDE, 1).row(request), dict)
 
 
 def test_help_loads_nothing_heavy() -> None:

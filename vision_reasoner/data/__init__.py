@@ -1,1 +1,1 @@
-"""Data sets: readers of official annotations, rows, and opening a data set; for training and evaluation alike."""
+"""Data sets, for training and evaluation alike: official annotations, solutions, rows, tables, opening any source."""

@@ -1,9 +1,9 @@
-"""Readers of the formats in which annotated pictures are published; what they give is plain data in picture pixels.
+"""Readers of the formats that annotated images are published in. They give plain data in pixels of the image.
 
-    read_instances   COCO and LVIS v1: one JSON of pictures, categories and outlines (polygons, run lengths, crowds)
+    read_instances   COCO and LVIS v1: one JSON of images, categories and outlines (polygons, run lengths, crowds)
     read_references  refer's RefCOCO, RefCOCO+, RefCOCOg (a pickle) and gRefCOCO (a JSON): phrases for COCO's objects
-    read_reasonseg   LISA's ReasonSeg: beside each picture a JSON of polygons and the phrases for them
-    read_pixmo_count, read_countbench   tables of the Hub: pictures, what to count, how many there are
+    read_reasonseg   LISA's ReasonSeg: beside each image a JSON of polygons and the phrases for them
+    read_pixmo_count, read_countbench   tables of the Hub: images, what to count, how many there are
 
 Masks are made when they are asked for. A file of another format or a damaged one is a DataError of one line. This
 module knows nothing of prompts, of frames, or of what the data is for.
@@ -28,12 +28,12 @@ XYXY = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture that is annotated.
+class AnnotatedImage:
+    """An image that is annotated.
 
     Attributes:
-        id: as published; text, since some sets number and some name their pictures.
-        folder: where the pictures of its set lie.
+        id: as published; text, since some sets number and some name their images.
+        folder: where the images of its set lie.
         name: of the file, or its path in there.
         size: (width, height) that the annotations refer to; None where they do not say.
     """
@@ -51,7 +51,7 @@ class Picture:
         return next((path for path in candidates if path.is_file()), candidates[0])
 
     def open(self) -> Image.Image:
-        """The picture, upright and RGB.
+        """The image, upright and RGB.
 
         Raises:
             ImageError: it is missing or cannot be read.
@@ -76,20 +76,21 @@ class Annotation:
         id: as published.
         category: id of its category.
         box: xyxy edges in pixels, as published (not computed from the outline).
-        outline: polygons ([[x, y, x, y, ...], ...]), COCO run lengths ({"size", "counts"}), or None for a box alone.
-        size: (width, height) of the picture.
+        segmentation: polygons ([[x, y, x, y, ...], ...]), COCO run lengths ({"size", "counts"}), or None for a box
+            alone.
+        size: (width, height) of the image.
         crowd: whether it stands for a group that was not told apart.
     """
 
     id: str
     category: int
     box: XYXY
-    outline: Any
+    segmentation: Any
     size: Size
     crowd: bool = False
 
     def mask(self) -> Mask:
-        """The object's pixels, (H, W) bool, as pycocotools fills the outline.
+        """The object's pixels, (H, W) bool, as pycocotools fills its polygons.
 
         Raises:
             DataError: there is no outline, or it cannot be drawn.
@@ -97,19 +98,19 @@ class Annotation:
         from pycocotools import mask as coco_mask
 
         width, height = self.size
-        if not self.outline:
+        if not self.segmentation:
             raise DataError(
                 f"annotation {self.id}: has a box but no outline; to train on boxes alone: --boxes_as_masks"
             )
-        if isinstance(self.outline, dict) and list(self.outline.get("size", ())) != [height, width]:
+        if isinstance(self.segmentation, dict) and list(self.segmentation.get("size", ())) != [height, width]:
             raise DataError(f"annotation {self.id}: its run lengths are not of its picture's size ({width}x{height})")
-        if isinstance(self.outline, dict):
+        if isinstance(self.segmentation, dict):
             try:
-                return decode_mask(self.outline)
+                return decode_mask(self.segmentation)
             except DataError as error:
                 raise DataError(f"annotation {self.id}: {error}") from error
         try:
-            encoded = coco_mask.merge(coco_mask.frPyObjects(self.outline, height, width))
+            encoded = coco_mask.merge(coco_mask.frPyObjects(self.segmentation, height, width))
             mask: Mask = coco_mask.decode(encoded).astype(np.bool_)
             return mask
         except Exception as error:  # the C extension raises nearly anything
@@ -121,37 +122,37 @@ class Instances:
     """An instances file of COCO or LVIS.
 
     Attributes:
-        pictures: by id.
+        images: by id.
         categories: names by id, as people write them ("bow (weapon)" for LVIS's "bow_(weapon)").
         annotations: by id, in the file's order.
-        by_picture: annotations of each picture, in the file's order.
-        negatives: categories that were looked for in a picture and are not there (LVIS); None where every category
-            was looked for in every picture (COCO).
-        unsure: categories of which a picture may have more objects than are annotated (LVIS).
+        by_image: annotations of each image, in the file's order.
+        negatives: categories that were looked for in an image and are not there (LVIS); None where every category
+            was looked for in every image (COCO).
+        not_exhaustive: categories of which an image may have more objects than are annotated (LVIS).
     """
 
-    pictures: dict[int, Picture]
+    images: dict[int, AnnotatedImage]
     categories: dict[int, str]
     annotations: dict[int, Annotation]
-    by_picture: dict[int, list[Annotation]]
+    by_image: dict[int, list[Annotation]]
     negatives: dict[int, list[int]] | None
-    unsure: dict[int, frozenset[int]]
+    not_exhaustive: dict[int, frozenset[int]]
 
-    def absent(self, picture: int) -> list[int]:
-        """Categories of which that picture has no object for certain."""
+    def absent(self, image_id: int) -> list[int]:
+        """Categories of which that image has no object for certain."""
         if self.negatives is not None:
-            return self.negatives[picture]
-        present = {a.category for a in self.by_picture.get(picture, ())}
+            return self.negatives[image_id]
+        present = {a.category for a in self.by_image.get(image_id, ())}
         return [c for c in self.categories if c not in present]
 
-    def meant(self, reference: "Reference") -> list[Annotation]:
+    def objects_of(self, reference: "Reference") -> list[Annotation]:
         """The objects that a reference means.
 
         Raises:
             DataError: it belongs to other instances.
         """
         try:
-            self.pictures[reference.picture]
+            self.images[reference.image_id]
             return [self.annotations[i] for i in reference.objects]
         except KeyError as error:
             raise DataError(
@@ -162,34 +163,34 @@ class Instances:
 
 @dataclass(frozen=True)
 class Reference:
-    """Phrases for the same objects of one picture.
+    """Phrases for the same objects of one image.
 
     Attributes:
         id: as published.
-        picture: id of the picture.
+        image_id: id of the image.
         split: "train", "val", "testA", ...
         phrases: at least one.
-        objects: ids of the annotations that are meant; none where nothing in the picture is.
+        objects: ids of the annotations that are meant; none where nothing in the image is.
     """
 
     id: str
-    picture: int
+    image_id: int
     split: str
     phrases: tuple[str, ...]
     objects: tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Reasoned:
-    """A picture of ReasonSeg: phrases that all mean the same region.
+class ReasonSegImage:
+    """An image of ReasonSeg: phrases that all mean the same region.
 
     Attributes:
-        picture: without a size, for the JSON has none.
+        image: without a size, for the JSON has none.
         phrases: at least one.
         polygons: (label, [(x, y), ...]) in the file's order; the label says "target" or "ignore".
     """
 
-    picture: Picture
+    image: AnnotatedImage
     phrases: tuple[str, ...]
     polygons: list[tuple[str, list[tuple[int, int]]]] = field(repr=False)
 
@@ -200,7 +201,7 @@ class Reasoned:
         one on top of a large one counts. (Its OpenCV and our Pillow differ in 3 of 10,000 of a shape's pixels.)
 
         Args:
-            size: (width, height) of the picture.
+            size: (width, height) of the image.
         """
         shapes: list[tuple[str, Mask]] = []
         for label, corners in self.polygons:
@@ -220,11 +221,11 @@ class Reasoned:
 
 
 @dataclass(frozen=True)
-class Counted:
-    """A picture of a counting set: `source` is a file's bytes, or the address it is published at.
+class CountedImage:
+    """An image of a counting set: `source` is a file's bytes, or the address it is published at.
 
     Attributes:
-        id: of the picture.
+        id: of the image.
         source: bytes, or a URL.
         what: a noun (PixMo-Count) or a whole question (CountBench).
         count: how many there are.
@@ -237,29 +238,29 @@ class Counted:
 
 
 # --- COCO, LVIS -------------------------------------------------------------------------------------------------------
-def read_instances(file: str | Path, images: str | Path) -> Instances:
+def read_instances(file: str | Path, folder: str | Path) -> Instances:
     """Read COCO's or LVIS v1's instances.
 
     Args:
         file: the JSON.
-        images: the folder that the pictures lie in.
+        folder: where the images lie.
 
     Raises:
         DataError: it is missing, no JSON, or not of this format.
     """
-    file, images = Path(file), Path(images)
+    file, folder = Path(file), Path(folder)
     data = read_json(file)
     for key in ("images", "annotations", "categories"):
         if not isinstance(data, dict) or not isinstance(data.get(key), list):
             raise DataError(f'{file}: is no COCO or LVIS instances file (no list "{key}"); give another')
-    if not images.is_dir():
-        raise DataError(f"{images}: no such folder; give the one that the pictures lie in")
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; give the one that the pictures lie in")
     try:
         categories = {int(c["id"]): str(c["name"]).replace("_", " ") for c in data["categories"]}
         sizes = {int(i["id"]): (int(i["width"]), int(i["height"])) for i in data["images"]}
-        pictures = {i: Picture(str(i), images, name, sizes[i]) for i, name in _names(data["images"])}
+        images = {i: AnnotatedImage(str(i), folder, name, sizes[i]) for i, name in _names(data["images"])}
         annotations: dict[int, Annotation] = {}
-        by_picture: dict[int, list[Annotation]] = {}
+        by_image: dict[int, list[Annotation]] = {}
         for a in data["annotations"]:
             x, y, w, h = a["bbox"]
             size = sizes[int(a["image_id"])]
@@ -267,15 +268,15 @@ def read_instances(file: str | Path, images: str | Path) -> Instances:
                 id=str(a["id"]),
                 category=int(a["category_id"]),
                 box=(x, y, x + w, y + h),
-                outline=a.get("segmentation"),
+                segmentation=a.get("segmentation"),
                 size=size,
                 crowd=bool(a.get("iscrowd", 0)),
             )
             if found.category not in categories:
                 raise DataError(f"{file}: annotation {found.id} has category {found.category}, which is not listed")
             annotations[int(a["id"])] = found
-            by_picture.setdefault(int(a["image_id"]), []).append(found)
-        unsure = {int(i["id"]): frozenset(i.get("not_exhaustive_category_ids", ())) for i in data["images"]}
+            by_image.setdefault(int(a["image_id"]), []).append(found)
+        not_exhaustive = {int(i["id"]): frozenset(i.get("not_exhaustive_category_ids", ())) for i in data["images"]}
         negatives = None
         if any("neg_category_ids" in i for i in data["images"]):
             negatives = {int(i["id"]): [int(c) for c in i["neg_category_ids"]] for i in data["images"]}
@@ -283,7 +284,7 @@ def read_instances(file: str | Path, images: str | Path) -> Instances:
         raise DataError(
             f"{file}: an entry is not as COCO or LVIS has it ({one_line(error)}); get the file again"
         ) from error
-    return Instances(pictures, categories, annotations, by_picture, negatives, unsure)
+    return Instances(images, categories, annotations, by_image, negatives, not_exhaustive)
 
 
 def _names(images: list[dict[str, Any]]) -> Iterator[tuple[int, str]]:
@@ -310,11 +311,15 @@ class _PlainUnpickler(pickle.Unpickler):
         raise DataError(f"{self.name}: refers to something outside it ({pid!r:.40}); get it from refer's authors")
 
 
-def read_references(file: str | Path) -> list[Reference]:
+def read_references(file: str | Path, *, split: str | None = None) -> list[Reference]:
     """Read refer's `refs(*).p` or gRefCOCO's `grefs(*).json`.
 
+    Args:
+        file: the pickle or the JSON.
+        split: whose references are wanted; None: all.
+
     Raises:
-        DataError: it is missing, damaged, of another format, or a pickle of more than plain data.
+        DataError: it is missing, damaged, of another format, a pickle of more than plain data, or without that split.
     """
     file = Path(file)
     if file.suffix == ".json":
@@ -330,18 +335,11 @@ def read_references(file: str | Path) -> list[Reference]:
     if not isinstance(data, list):
         raise DataError(f"{file}: is no list of references as refer or gRefCOCO has it; give another")
     try:
-        return [_reference(entry) for entry in data]
+        references = [_reference(entry) for entry in data]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{file}: an entry is not as refer or gRefCOCO has it ({one_line(error)})") from error
-
-
-def references_of(file: str, split: str) -> list[Reference]:
-    """The references of one split.
-
-    Raises:
-        DataError: there are none, or the file cannot be used.
-    """
-    references = read_references(file)
+    if split is None:
+        return references
     found = [r for r in references if r.split == split]
     if not found:
         there = ", ".join(sorted({r.split for r in references})) or "none"
@@ -350,8 +348,8 @@ def references_of(file: str, split: str) -> list[Reference]:
 
 
 def _reference(entry: Mapping[str, Any]) -> Reference:
-    meant = entry["ann_id"] if isinstance(entry["ann_id"], list) else [entry["ann_id"]]
-    objects = () if entry.get("no_target") else tuple(int(i) for i in meant if int(i) != -1)
+    ids = entry["ann_id"] if isinstance(entry["ann_id"], list) else [entry["ann_id"]]
+    objects = () if entry.get("no_target") else tuple(int(i) for i in ids if int(i) != -1)
     phrases = tuple(s["sent"].strip() for s in entry["sentences"])
     if not all(phrases) or not phrases:
         raise ValueError(f"reference {entry['ref_id']} has no phrase")
@@ -359,11 +357,11 @@ def _reference(entry: Mapping[str, Any]) -> Reference:
 
 
 # --- ReasonSeg --------------------------------------------------------------------------------------------------------
-def read_reasonseg(folder: str | Path) -> Iterator[Reasoned]:
+def read_reasonseg(folder: str | Path) -> Iterator[ReasonSegImage]:
     """Read a folder of ReasonSeg (`val/`, `test/`, ...), sorted by name.
 
     Raises:
-        DataError: there is no such folder, no JSON in it, a JSON has no picture or is of another format.
+        DataError: there is no such folder, no JSON in it, a JSON has no image or is of another format.
     """
     folder = Path(folder)
     files = sorted(folder.glob("*.json"))
@@ -371,8 +369,8 @@ def read_reasonseg(folder: str | Path) -> Iterator[Reasoned]:
         raise DataError(f"{folder}: no JSON files here; give a folder of ReasonSeg with pictures and JSON files")
     for file in files:
         data = read_json(file)
-        picture = next((p for s in SUFFIXES if (p := file.with_suffix(s)).is_file()), None)
-        if picture is None:
+        image = next((p for s in SUFFIXES if (p := file.with_suffix(s)).is_file()), None)
+        if image is None:
             raise DataError(f"{file}: no picture of the same name beside it; get the data set again")
         try:
             texts = [data["text"]] if isinstance(data["text"], str) else data["text"]
@@ -386,14 +384,14 @@ def read_reasonseg(folder: str | Path) -> Iterator[Reasoned]:
             raise DataError(f"{file}: is not as ReasonSeg has it ({one_line(error)}); get it again") from error
         if not phrases:
             raise DataError(f'{file}: has no phrase in "text"; get it again')
-        yield Reasoned(Picture(file.stem, folder, picture.name), phrases, polygons)
+        yield ReasonSegImage(AnnotatedImage(file.stem, folder, image.name), phrases, polygons)
 
 
 # --- counting sets ----------------------------------------------------------------------------------------------------
-def read_pixmo_count(rows: Iterable[Mapping[str, Any]]) -> Iterator[Counted]:
-    """Read rows of allenai/pixmo-count (image_url, image_sha256, count, label): pictures are addresses, ids digests.
+def read_pixmo_count(rows: Iterable[Mapping[str, Any]]) -> Iterator[CountedImage]:
+    """Read rows of allenai/pixmo-count (image_url, image_sha256, count, label): images are addresses, ids digests.
 
-    Copies of it that have the pictures too (a column `image`, not decoded) are read as well.
+    Copies of it that have the images too (a column `image`, not decoded) are read as well.
 
     Raises:
         DataError: a column is missing or empty.
@@ -401,11 +399,11 @@ def read_pixmo_count(rows: Iterable[Mapping[str, Any]]) -> Iterator[Counted]:
     for number, row in enumerate(rows):
         what, count, digest = _columns(row, number, "PixMo-Count", ("label", "count", "image_sha256"))
         source = _bytes(row) or _columns(row, number, "PixMo-Count", ("image_url",))[0]
-        yield Counted(str(digest), source, str(what).strip(), int(count))
+        yield CountedImage(str(digest), source, str(what).strip(), int(count))
 
 
-def read_countbench(rows: Iterable[Mapping[str, Any]]) -> Iterator[Counted]:
-    """Read rows of vikhyatk/CountBenchQA (image, text, question, number), the picture not decoded.
+def read_countbench(rows: Iterable[Mapping[str, Any]]) -> Iterator[CountedImage]:
+    """Read rows of vikhyatk/CountBenchQA (image, text, question, number), the image not decoded.
 
     CountBench itself has captions without questions, and they tell the number: they are no requests.
 
@@ -417,7 +415,7 @@ def read_countbench(rows: Iterable[Mapping[str, Any]]) -> Iterator[Counted]:
         source = _bytes(row)
         if not source:
             raise DataError(f"row {number}: has no picture in its column `image`; get the data set again")
-        yield Counted(str(number), source, str(what).strip(), int(count))
+        yield CountedImage(str(number), source, str(what).strip(), int(count))
 
 
 def _columns(row: Mapping[str, Any], number: int, kind: str, names: Sequence[str]) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Official annotations, or scenes, become rows to train on: requests, answers in the model's frame, squashed pictures.
+"""Prepares rows to train on from official annotations or from scenes.
 
     python -m vision_reasoner.training.prepare coco --annotations instances_train2017.json --images train2017 \\
         --output_dir data/coco --n 2000
@@ -12,13 +12,14 @@
     python -m vision_reasoner.training.prepare rows --data Ricky06662/VisionReasoner_multi_object_7k_840 \\
         --format verl --output_dir data/verl
 
-Your own pictures, annotated in COCO's format, are read by `coco`. `rows` takes rows that are prepared already, checks
-them, and writes them for another training engine (--format). What rows look like is said in `rows.py`.
+`coco` also reads your own images where they are annotated in COCO's format. `rows` takes rows that are prepared
+already, checks them, and writes them for another training engine (--format). vision_reasoner/data/rows.py says what is
+in a row.
 
-A request becomes a row when all its objects are certain: crowds, categories that LVIS did not annotate to the end,
-objects smaller than the frame can show, and objects whose mask SAM2 does not find again from box and point are left out
-with their request. Rows are drawn so that answers with one, two, three, ... objects are as equally many as the data has
-them; some requests have nothing to find; some are two or three requests for the same picture in one.
+A request is left out when one of its objects is a crowd, of a category that LVIS did not annotate exhaustively, too
+small for the frame, or when SAM2 does not find its mask again from box and point. Rows are balanced by number of
+objects, as far as the data allows. Some requests have nothing to find, and some join two or three requests for the same
+image.
 """
 
 import argparse
@@ -34,20 +35,17 @@ from typing import TYPE_CHECKING, Protocol
 from PIL import Image
 from tqdm import tqdm
 
-from vision_reasoner.data.annotations import Annotation, Instances, Reference, read_instances, references_of
-from vision_reasoner.data.command import prepare_command
+from vision_reasoner.data.annotations import Annotation, Instances, Reference, read_instances, read_references
 from vision_reasoner.data.rows import (
     LAYOUTS,
-    Row,
     check_row,
     columns_of,
-    encoded,
     load_rows,
     make_row,
     open_rows,
     target_of,
-    write_table,
 )
+from vision_reasoner.data.tables import Row, encoded, table_command, write_table
 from vision_reasoner.errors import CheckpointError, DataError, ImageError, UsageError, VisionReasonerError
 from vision_reasoner.masks import Mask
 from vision_reasoner.models.reasoner import FRAME_SIDE
@@ -60,21 +58,25 @@ if TYPE_CHECKING:
     from vision_reasoner.scenes.scene import Scene
 
 MANY = 10  # objects; answers with as many or more are one kind when answers are balanced
+MAX_OBJECTS = 30  # of a request; each takes some 40 tokens of a reply, whose limit is 2000
+MIN_SAM2_IOU = 0.7  # below, box and point of an object lead SAM2 to another mask than the annotated one
+MIN_SIDE_SHARE = 100  # of the frame's side to the smallest object's: whole pixels are too coarse for smaller boxes
 TINY_SIDE = 280  # the frame of VisionReasoner-Tiny, which scenes are for (tiny.SIDE, without importing torch)
+SCENE_OBJECTS = 12  # at most in a scene, as in the scenes that VisionReasoner-Tiny was trained on
 SCENE_REQUESTS = 6  # asked of one scene
 SCENE_CHOICE = 3  # requests made for each that is taken
 
 
-class AnyPicture(Protocol):
-    """A picture that can be opened: `annotations.Picture` or `ScenePicture`."""
+class ImageLike(Protocol):
+    """An image that can be opened: `annotations.AnnotatedImage` or `SceneImage`."""
 
     @property
     def id(self) -> str: ...
     def open(self) -> Image.Image: ...
 
 
-class AnyObject(Protocol):
-    """An object of it: `annotations.Annotation` or `SceneThing`."""
+class ObjectLike(Protocol):
+    """An object of it: `annotations.Annotation` or `SceneObject`."""
 
     @property
     def id(self) -> str: ...
@@ -83,72 +85,76 @@ class AnyObject(Protocol):
 
 @dataclass(frozen=True)
 class Sample:
-    """A request that could become a row; nothing is opened or drawn yet."""
+    """A request that could become a row, before its image is opened and its masks are drawn."""
 
     id: str
     query: str
-    picture: AnyPicture
-    objects: tuple[AnyObject, ...]
+    image: ImageLike
+    objects: tuple[ObjectLike, ...]
 
 
-# --- annotated pictures -----------------------------------------------------------------------------------------------
+# --- annotated images -------------------------------------------------------------------------------------------------
 def category_samples(instances: Instances, rng: Random) -> list[Sample]:
-    """For each picture and category in it a request by name, and one for a category that is not there."""
+    """A request for each category in each image, and one for a category that the image does not have."""
     samples = []
-    for number, picture in instances.pictures.items():
-        found = instances.by_picture.get(number, [])
-        uncertain = instances.unsure[number] | {a.category for a in found if a.crowd}
+    for number, image in instances.images.items():
+        found = instances.by_image.get(number, [])
+        uncertain = instances.not_exhaustive[number] | {a.category for a in found if a.crowd}
         for category in dict.fromkeys(a.category for a in found if a.category not in uncertain):
             objects = tuple(a for a in found if a.category == category)
-            samples.append(Sample(f"{number}/{category}", instances.categories[category], picture, objects))
+            samples.append(Sample(f"{number}/{category}", instances.categories[category], image, objects))
         absent = instances.absent(number)
         if absent:
             category = rng.choice(absent)
-            samples.append(Sample(f"{number}/{category}", instances.categories[category], picture, ()))
+            samples.append(Sample(f"{number}/{category}", instances.categories[category], image, ()))
     return samples
 
 
 def reference_samples(references: Sequence[Reference], instances: Instances, rng: Random) -> list[Sample]:
-    """Each phrase as a request; and for each picture, where there is no phrase of its own that means nothing, one of
-    another picture's whose kind of object it does not have."""
-    samples, with_none = [], {r.picture for r in references if not r.objects}
+    """A request for each phrase, and requests with nothing to find.
+
+    An image without a phrase of its own that has no target gets one of another image, if it has no object of the
+    categories that this one means.
+    """
+    samples, with_none = [], {r.image_id for r in references if not r.objects}
     for r in references:
-        objects = tuple(instances.meant(r))
+        objects = tuple(instances.objects_of(r))
         for number, phrase in enumerate(r.phrases):
-            samples.append(Sample(f"{r.id}/{number}", phrase, instances.pictures[r.picture], objects))
+            samples.append(Sample(f"{r.id}/{number}", phrase, instances.images[r.image_id], objects))
     elsewhere = [r for r in references if r.objects]
-    for picture in dict.fromkeys(r.picture for r in elsewhere):
+    for image_id in dict.fromkeys(r.image_id for r in elsewhere):
         other = rng.choice(elsewhere)
-        absent = instances.absent(picture)
-        if picture not in with_none and all(a.category in absent for a in instances.meant(other)):
-            samples.append(Sample(f"{picture}/{other.id}", rng.choice(other.phrases), instances.pictures[picture], ()))
+        absent = instances.absent(image_id)
+        if image_id not in with_none and all(a.category in absent for a in instances.objects_of(other)):
+            image = instances.images[image_id]
+            samples.append(Sample(f"{image_id}/{other.id}", rng.choice(other.phrases), image, ()))
     return samples
 
 
-def boxes_as_outlines(instances: Instances) -> Instances:
-    """The same with a rectangle as the outline of each object that has a box alone."""
+def boxes_as_polygons(instances: Instances) -> Instances:
+    """The same instances, where an object that has a box alone gets a rectangle as its polygon."""
 
     def outlined(a: Annotation) -> Annotation:
         x1, y1, x2, y2 = a.box
-        return a if a.outline else replace(a, outline=[[x1, y1, x2, y1, x2, y2, x1, y2]])
+        return a if a.segmentation else replace(a, segmentation=[[x1, y1, x2, y1, x2, y2, x1, y2]])
 
-    by_picture = {number: [outlined(a) for a in found] for number, found in instances.by_picture.items()}
-    return replace(instances, by_picture=by_picture)
+    by_image = {number: [outlined(a) for a in found] for number, found in instances.by_image.items()}
+    return replace(instances, by_image=by_image)
 
 
 def grouped(samples: Sequence[Sample], share: float, rng: Random) -> list[Sample]:
-    """Some requests for the same picture as one: "the dog, the red cup and the man on the left".
+    """Some requests for the same image as one: "the dog, the red cup and the man on the left".
 
     Args:
         samples: those with nothing to find stay alone.
         share: how probable it is that a request is joined by one or two others, where there are any.
         rng: decides.
     """
-    by_picture: dict[str, list[Sample]] = {}
+    by_image: dict[str, list[Sample]] = {}
     for sample in samples:
-        by_picture.setdefault(sample.picture.id if sample.objects else "", []).append(sample)
-    result = by_picture.pop("", [])
-    for found in by_picture.values():
+        by_image.setdefault(sample.image.id if sample.objects else "", []).append(sample)
+    result = by_image.pop("", [])
+    for found in by_image.values():
         left = rng.sample(found, len(found))
         while left:
             group = [left.pop()]
@@ -169,14 +175,14 @@ def _joined(group: Sequence[Sample]) -> Sample:
     return Sample(
         "+".join(sample.id for sample in group),
         f"{', '.join(first)} and {last}",
-        group[0].picture,
+        group[0].image,
         tuple(o for sample in group for o in sample.objects),
     )
 
 
 # --- scenes -----------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
-class ScenePicture:
+class SceneImage:
     """A scene that is painted when it is looked at: number `number` of a seed."""
 
     seed: int
@@ -196,10 +202,10 @@ class ScenePicture:
 
 
 @dataclass(frozen=True)
-class SceneThing:
+class SceneObject:
     """Object `number` of a scene, in reading order."""
 
-    picture: ScenePicture
+    image: SceneImage
     number: int
 
     @property
@@ -207,15 +213,15 @@ class SceneThing:
         return str(self.number)
 
     def mask(self) -> Mask:
-        return self.picture.scene().objects[self.number].mask
+        return self.image.scene().objects[self.number].mask
 
 
 @lru_cache(maxsize=4)
-def _painted(picture: ScenePicture) -> "Scene":
+def _painted(image: SceneImage) -> "Scene":
     from vision_reasoner.scenes.scene import random_scene
 
-    rng = Random(f"scene {picture.seed} {picture.number}")  # of text: no stage's seed meets it
-    return random_scene(_sprites(picture.drawings), rng, max_objects=picture.max_objects)
+    rng = Random(f"scene {image.seed} {image.number}")  # of text: no stage's seed meets it
+    return random_scene(_sprites(image.drawings), rng, max_objects=image.max_objects)
 
 
 @lru_cache
@@ -242,25 +248,25 @@ def scene_samples(n: int, seed: int, *, held_out: bool, drawings: str, max_objec
         for number in count():
             if len(samples) >= n:
                 break
-            picture = ScenePicture(seed, number, drawings, max_objects)
+            image = SceneImage(seed, number, drawings, max_objects)
             rng = Random(f"requests {seed} {number}")
-            for k, request in enumerate(random_requests(_painted(picture), rng, SCENE_REQUESTS, held_out)):
+            for k, request in enumerate(random_requests(_painted(image), rng, SCENE_REQUESTS, held_out)):
                 if request.task is not Task.VQA:
-                    things = tuple(SceneThing(picture, i) for i in request.targets)
-                    samples.append(Sample(f"{picture.id}/{k}-{request.kind}", request.query, picture, things))
+                    things = tuple(SceneObject(image, i) for i in request.targets)
+                    samples.append(Sample(f"{image.id}/{k}-{request.kind}", request.query, image, things))
             bar.update(len(samples) - bar.n)
     return samples
 
 
 # --- from samples to rows ---------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
-class Maker:
-    """Makes rows: opens the picture, draws the masks, and looks whether every object can be told.
+class RowBuilder:
+    """Builds rows: opens the image, draws the masks, and checks that every object is large and certain enough.
 
     Attributes:
-        frame_side: of the square that pictures are squashed to.
+        frame_side: of the square that images are squashed to.
         min_side: pixels of the frame; a request for an object that is narrower is no row.
-        segmenter: looks for each object again; None: it is not asked.
+        segmenter: predicts each object's mask again, to compare; None: no comparison.
         min_iou: of its mask with the annotated one.
     """
 
@@ -270,12 +276,12 @@ class Maker:
     min_iou: float = 0.0
 
     def row(self, sample: Sample) -> Row | str:
-        """The sample's row, or why it is none.
+        """The sample's row, or the reason why it is left out.
 
         Raises:
-            ImageError, DataError: the picture or an annotation cannot be used.
+            ImageError, DataError: the image or an annotation cannot be used.
         """
-        image = sample.picture.open()
+        image = sample.image.open()
         masks = [o.mask() for o in sample.objects]
         targets = []
         for mask in masks:
@@ -283,17 +289,17 @@ class Maker:
             if target is None or min(target.box.x2 - target.box.x1, target.box.y2 - target.box.y1) < self.min_side:
                 return "an object is too small"
             targets.append(target)
-        if self.segmenter is not None and not agrees(self.segmenter, image, masks, self.min_iou):
+        if self.segmenter is not None and not masks_found_again(self.segmenter, image, masks, self.min_iou):
             return "SAM2 finds another mask"
         return make_row(sample.id, sample.query, image, targets, self.frame_side)
 
 
-def agrees(segmenter: "Segmenter", image: Image.Image, masks: Sequence[Mask], min_iou: float) -> bool:
-    """Whether SAM2, given each object's box and innermost point, finds its mask again.
+def masks_found_again(segmenter: "Segmenter", image: Image.Image, masks: Sequence[Mask], min_iou: float) -> bool:
+    """Whether SAM2 predicts each object's mask again from its box and innermost point.
 
     Args:
         segmenter: SAM2.
-        image: the picture, at its own size.
+        image: the image, at its own size.
         masks: (H, W) bool, as annotated.
         min_iou: of the mask found with the annotated one.
     """
@@ -322,11 +328,11 @@ def select(
 
     Args:
         samples: what there is to choose from.
-        make: a sample's row, or why it is none (`Maker.row`).
+        make: gives a sample's row, or the reason why it is left out (`RowBuilder.row`).
         rng: decides on the order.
         n: how many rows.
         no_target_share: of the rows so far, at most so many have nothing to find.
-        balance: whether the number of objects of which there are the fewest rows is next; MANY and more are one.
+        balance: whether the next row is of the number of objects with the fewest rows; MANY and more count as one.
         taken: gets how many rows there are by number of objects.
         left_out: gets how many samples were left out by reason.
     """
@@ -368,81 +374,84 @@ GROUP_SHARES = {"coco": 0.2, "lvis": 0.2, "refcoco": 0.3, "grefcoco": 0.0}  # gR
 
 
 def add_flags(parser: argparse.ArgumentParser, source: str) -> None:
-    """The flags of one of SOURCES."""
+    """Add the options of one of SOURCES."""
     add = parser.add_argument
     if source == "rows":
         add("--data", required=True, help="Hub id, folder of parquet files, save_to_disk folder or parquet file")
+        add("--n", type=int, help="rows at most; default: all")
+        add("--skip", type=int, default=0, metavar="N", help="leave out the first N, to evaluate on; default: 0")
     elif source == "scenes":
         add("--drawings", choices=SPLITS, default="train", help="default: train")
         add("--held_out", action="store_true", help="ask in wordings that are never trained on")
+        _add_choice_flags(parser, frame_side=TINY_SIDE, max_objects=SCENE_OBJECTS)
     else:
-        add("--annotations", required=True, metavar="JSON", help="instances, as COCO or LVIS has them")
-        add("--images", required=True, metavar="DIR", help="the pictures; for LVIS the folder above train2017")
-        if source in ("refcoco", "grefcoco"):
-            add("--refs", required=True, metavar="FILE", help="refs(*).p or grefs(*).json")
-            add("--refs_split", default="train", metavar="NAME", help="of the references; default: train")
-        else:
-            add(
-                "--boxes_as_masks",
-                action="store_true",
-                help="objects with a box alone: its middle is the point; goes without SAM2",
-            )
-        add(
-            "--group_share",
-            type=float,
-            default=GROUP_SHARES[source],
-            metavar="P",
-            help="how probable it is that a request is joined with others; default: %(default)s",
-        )
-        add(
-            "--min_sam2_iou",
-            type=float,
-            metavar="IOU",
-            help="of the mask that SAM2 makes of box and point with the annotated; 0 goes without; default: 0.7",
-        )
-        add("--segmentation_model_path", metavar="PATH", help="SAM2: folder or Hub id; default: the released one")
-        add("--device", default="auto", help="of SAM2; default: auto")
-    if source != "rows":
-        side = TINY_SIDE if source == "scenes" else FRAME_SIDE
-        most = 12 if source == "scenes" else 30
-        add("--n", type=int, default=7000, help="rows at most; default: %(default)s")
-        add(
-            "--frame_side",
-            type=int,
-            default=side,
-            metavar="PIXELS",
-            help="the checkpoint's: 840 for the released ones, 280 for VisionReasoner-Tiny; default: %(default)s",
-        )
-        add(
-            "--min_side",
-            type=int,
-            metavar="PIXELS",
-            help="smallest object, in the frame; default: a hundredth of its side",
-        )
-        add("--max_objects", type=int, default=most, help="of a request; default: %(default)s")
-        add(
-            "--no_target_share",
-            type=float,
-            default=0.1,
-            metavar="SHARE",
-            help="rows with nothing to find; default: %(default)s",
-        )
-        add("--no_balance", action="store_true", help="take numbers of objects as they come")
-        add("--seed", type=int, default=1, help="default: %(default)s")
-    else:
-        add("--n", type=int, help="rows at most; default: all")
-        add("--skip", type=int, default=0, metavar="N", help="leave out the first N, to evaluate on; default: 0")
+        _add_annotation_flags(parser, source)
+        _add_choice_flags(parser, frame_side=FRAME_SIDE, max_objects=MAX_OBJECTS)
     add("--split", default="train", help="name of the split that is written (of `rows`: and read); default: train")
     add("--format", choices=tuple(LAYOUTS), default="hub", help="whose table it is to be; default: hub")
 
 
+def _add_annotation_flags(parser: argparse.ArgumentParser, source: str) -> None:
+    add = parser.add_argument
+    add("--annotations", required=True, metavar="JSON", help="instances, as COCO or LVIS has them")
+    add("--images", required=True, metavar="DIR", help="the pictures; for LVIS the folder above train2017")
+    if source in ("refcoco", "grefcoco"):
+        add("--refs", required=True, metavar="FILE", help="refs(*).p or grefs(*).json")
+        add("--refs_split", default="train", metavar="NAME", help="of the references; default: train")
+    else:
+        text = "objects with a box alone: its middle is the point; goes without SAM2"
+        add("--boxes_as_masks", action="store_true", help=text)
+    text = "how probable it is that a request is joined with others; default: %(default)s"
+    add("--group_share", type=float, default=GROUP_SHARES[source], metavar="P", help=text)
+    text = "of the mask that SAM2 makes of box and point with the annotated; 0 goes without; default: "
+    add("--min_sam2_iou", type=float, metavar="IOU", help=text + str(MIN_SAM2_IOU))
+    add("--segmentation_model_path", metavar="PATH", help="SAM2: folder or Hub id; default: the released one")
+    add("--device", default="auto", help="of SAM2; default: auto")
+
+
+def _add_choice_flags(parser: argparse.ArgumentParser, *, frame_side: int, max_objects: int) -> None:
+    add = parser.add_argument
+    add("--n", type=int, default=7000, help="rows at most; default: %(default)s")
+    text = "the checkpoint's: 840 for the released ones, 280 for VisionReasoner-Tiny; default: %(default)s"
+    add("--frame_side", type=int, default=frame_side, metavar="PIXELS", help=text)
+    text = "smallest object, in the frame; default: a hundredth of its side"
+    add("--min_side", type=int, metavar="PIXELS", help=text)
+    add("--max_objects", type=int, default=max_objects, help="of a request; default: %(default)s")
+    text = "rows with nothing to find; default: %(default)s"
+    add("--no_target_share", type=float, default=0.1, metavar="SHARE", help=text)
+    add("--no_balance", action="store_true", help="take numbers of objects as they come")
+    add("--seed", type=int, default=1, help="default: %(default)s")
+
+
+RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
+    **dict.fromkeys(("n", "frame_side", "max_objects"), (lambda value: value >= 1, "must be at least 1")),
+    **dict.fromkeys(("min_side", "skip"), (lambda value: value >= 0, "must be at least 0")),
+    **dict.fromkeys(("group_share", "min_sam2_iou"), (lambda value: 0 <= value <= 1, "must be from 0 to 1")),
+    "no_target_share": (lambda value: 0 <= value < 1, "must be at least 0 and less than 1"),
+}
+"""What must hold for a number, and what is said where it does not."""
+
+
+def check_ranges(arguments: argparse.Namespace) -> None:
+    """Check that every number is in its range.
+
+    Raises:
+        UsageError: one does not.
+    """
+    for name, (holds, message) in RANGES.items():
+        value = getattr(arguments, name, None)
+        if value is not None and not holds(value):
+            raise UsageError(f"--{name} {value}: {message}")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prepare rows; exit codes as the command line of the library."""
-    return prepare_command("python -m vision_reasoner.training.prepare", __doc__, SOURCES, add_flags, prepare, argv)
+    """The command; returns its exit code."""
+    return table_command("python -m vision_reasoner.training.prepare", __doc__, SOURCES, add_flags, prepare, argv)
 
 
 def prepare(arguments: argparse.Namespace) -> int:
-    """Do what was asked; returns the number of rows."""
+    """Write the table that was asked for; returns the number of rows."""
+    check_ranges(arguments)
     taken: Counter[int] = Counter()
     left_out: Counter[str] = Counter()
 
@@ -480,7 +489,7 @@ def prepare(arguments: argparse.Namespace) -> int:
 
 
 def checked_rows(arguments: argparse.Namespace, left_out: Counter[str]) -> Iterator[Row]:
-    """Rows as they were prepared, each looked at with its picture.
+    """Rows as they were prepared, each checked with its image.
 
     Raises:
         DataError: there are none, or one cannot be trained on and may not be left out.
@@ -499,7 +508,7 @@ def checked_rows(arguments: argparse.Namespace, left_out: Counter[str]) -> Itera
 
 
 def _unusable(error: VisionReasonerError, skip_bad: bool) -> str:
-    """Say what is wrong and give the reason to count it under; or raise the error where it may not be passed over."""
+    """Report the error and return the reason to count it under; raise it instead without --skip_bad."""
     if not skip_bad:
         raise error
     tqdm.write(f"left out: {error}", file=sys.stderr)
@@ -508,12 +517,10 @@ def _unusable(error: VisionReasonerError, skip_bad: bool) -> str:
 
 def chosen_rows(arguments: argparse.Namespace, taken: Counter[int], left_out: Counter[str]) -> Iterator[Row]:
     """Rows of any other source; the counters get what was taken and what was not (see `select`)."""
-    if arguments.n < 1 or arguments.frame_side < 1 or not 0 <= arguments.no_target_share < 1:
-        raise UsageError("--n and --frame_side must be at least 1, --no_target_share at least 0 and below 1")
     rng = Random(arguments.seed)
     samples = [s for s in samples_of(arguments, rng) if len(s.objects) <= arguments.max_objects]
-    min_side = arguments.frame_side // 100 if arguments.min_side is None else arguments.min_side
-    maker = Maker(arguments.frame_side, min_side, *judge_of(arguments))
+    min_side = arguments.frame_side // MIN_SIDE_SHARE if arguments.min_side is None else arguments.min_side
+    maker = RowBuilder(arguments.frame_side, min_side, *load_segmenter(arguments))
 
     def make(sample: Sample) -> Row | str:
         try:
@@ -545,23 +552,23 @@ def samples_of(arguments: argparse.Namespace, rng: Random) -> list[Sample]:
         )
     instances = read_instances(arguments.annotations, arguments.images)
     if arguments.source in ("refcoco", "grefcoco"):
-        found = references_of(arguments.refs, arguments.refs_split)
+        found = read_references(arguments.refs, split=arguments.refs_split)
         samples = reference_samples(found, instances, rng)
     else:
         if arguments.boxes_as_masks:
-            instances = boxes_as_outlines(instances)
+            instances = boxes_as_polygons(instances)
         samples = category_samples(instances, rng)
     return grouped(samples, arguments.group_share, rng)
 
 
-def judge_of(arguments: argparse.Namespace) -> "tuple[Segmenter | None, float]":
-    """SAM2 and the IoU it has to reach; None where it is not asked."""
+def load_segmenter(arguments: argparse.Namespace) -> "tuple[Segmenter | None, float]":
+    """SAM2 and the IoU that its masks have to reach; None and 0 where masks are not compared."""
     if arguments.source == "scenes":  # their masks are exact
         return None, 0.0
     boxes_alone = getattr(arguments, "boxes_as_masks", False)
     if boxes_alone and arguments.min_sam2_iou:
         raise UsageError("--boxes_as_masks has no masks to compare SAM2's with; leave out --min_sam2_iou")
-    min_iou = arguments.min_sam2_iou if arguments.min_sam2_iou is not None else 0.0 if boxes_alone else 0.7
+    min_iou = arguments.min_sam2_iou if arguments.min_sam2_iou is not None else 0.0 if boxes_alone else MIN_SAM2_IOU
     if not min_iou:
         return None, 0.0
     from vision_reasoner.models.checkpoints import RELEASED, choose

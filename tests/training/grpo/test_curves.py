@@ -59,10 +59,10 @@ def test_a_run_without_a_figure_is_said(tmp_path: Path) -> None:
 
 
 def test_the_picture_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    picture = tmp_path / "new" / "curves.png"
-    assert main([str(a_run(tmp_path / "one", 0.1)), "--output", str(picture)]) == 0
-    assert capsys.readouterr().out == f"{picture}\n"
-    assert Image.open(picture).size[0] > 1000
+    image = tmp_path / "new" / "curves.png"
+    assert main([str(a_run(tmp_path / "one", 0.1)), "--output", str(image)]) == 0
+    assert capsys.readouterr().out == f"{image}\n"
+    assert Image.open(image).size[0] > 1000
 
 
 @pytest.mark.parametrize(

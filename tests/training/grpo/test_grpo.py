@@ -24,7 +24,9 @@ from trl.data_utils import prepare_multimodal_messages
 
 from tests.conftest import noise
 from tests.support import drawings, tiny
-from vision_reasoner.data.rows import Target, columns_of, make_row, write_table
+from vision_reasoner.data.rows import columns_of, make_row
+from vision_reasoner.data.solutions import Target
+from vision_reasoner.data.tables import write_table
 from vision_reasoner.errors import DataError, UsageError
 from vision_reasoner.geometry import Box, Point
 from vision_reasoner.models import reasoner as inference
@@ -36,11 +38,11 @@ from vision_reasoner.training import prepare
 from vision_reasoner.training.grpo import __main__ as grpo
 from vision_reasoner.training.grpo import trainer as trainer_module
 from vision_reasoner.training.grpo.policies import (
+    Policy,
     Rows,
-    Subject,
     answer_tokens,
     box_f1,
-    load_subject,
+    load_policy,
     read_requests,
     reply_scores,
     right_category,
@@ -49,8 +51,8 @@ from vision_reasoner.training.grpo.policies import (
     table_rows,
 )
 from vision_reasoner.training.grpo.trainer import (
-    Mean,
-    RoomyLayer,
+    EMA,
+    PreallocatedLayer,
     Trainer,
     as_dataset,
     last_checkpoint,
@@ -116,9 +118,9 @@ def vowels(completions: Sequence[Any], **_: Any) -> list[float]:
 
 def make_trainer(settings: argparse.Namespace, **changes: Any) -> Trainer:
     torch.manual_seed(0)
-    subject = dataclasses.replace(load_subject(settings), **changes)
+    policy = dataclasses.replace(load_policy(settings), **changes)
     Path(settings.output_dir).mkdir(exist_ok=True)
-    return Trainer(subject, settings, trl_config(settings, first=True))
+    return Trainer(policy, settings, trl_config(settings, first=True))
 
 
 # --- the command line -------------------------------------------------------------------------------------------------
@@ -157,6 +159,19 @@ def test_the_defaults_are_the_published_recipe() -> None:
         (["--preset", "tiny", "--data", "rows", "--rehearsed_share", "0.5"], "--rehearsed_share is of scenes"),
         (["--preset", "tiny", "--no_target_share", "1"], "--no_target_share 1.0: must be"),
         (["--preset", "tiny", "--epochs", "2"], "give --max_steps"),
+        (["--preset", "tiny", "--max_steps", "0"], "--max_steps 0: must be at least 1"),
+        (["--preset", "tiny", "--max_steps", "-2"], "--max_steps -2: must be at least 1"),
+        (["--preset", "tiny", "--data", "rows", "--epochs", "0"], "--epochs 0.0: must be more than 0"),
+        (["--preset", "tiny", "--lr=-1e-5"], "--lr -1e-05: must be more than 0"),
+        (["--preset", "tiny", "--lr", "nan"], "--lr nan: must be more than 0"),
+        (["--preset", "tiny", "--temperature", "0"], "--temperature 0.0: must be more than 0"),
+        (["--preset", "tiny", "--temperature", "inf"], "--temperature inf: must be more than 0"),
+        (["--preset", "tiny", "--beta", "-1"], "--beta -1.0: must be at least 0"),
+        (["--preset", "tiny", "--weight_decay", "nan"], "--weight_decay nan: must be at least 0"),
+        (["--preset", "tiny", "--lora", "-8"], "--lora -8: must be at least 0"),
+        (["--preset", "tiny", "--seed", "-1"], "--seed -1: must be at least 0"),
+        (["--preset", "tiny", "--threads", "-2"], "--threads -2: must be at least 0"),
+        (["--preset", "tiny", "--sample_every", "-1"], "--sample_every -1: must be at least 0"),
     ],
 )
 def test_settings_that_do_not_go_together_are_one_line(
@@ -217,8 +232,8 @@ def test_rows_are_divided_and_none_is_both_trained_and_evaluated_on(tmp_path: Pa
 
 
 def test_rows_of_one_picture_stay_together(tmp_path: Path) -> None:
-    pictures = [noise(90, 70, seed=i) for i in range(4)]
-    rows = [make_row(f"{i % 4} {i}", "the dog", pictures[i % 4], [TARGET], SIDE) for i in range(12)]
+    images = [noise(90, 70, seed=i) for i in range(4)]
+    rows = [make_row(f"{i % 4} {i}", "the dog", images[i % 4], [TARGET], SIDE) for i in range(12)]
     write_table(tmp_path / "rows", "train", columns_of("hub"), rows)
     train_rows, held_out = table_rows(str(tmp_path / "rows"), None, 2, SIZE)
     assert (train_rows.n, held_out.n) == (9, 3)
@@ -249,14 +264,14 @@ def test_a_share_of_the_scenes_that_are_trained_on_has_the_supervised_stages_dra
 ) -> None:
     asked: list[str] = []
     monkeypatch.setattr(prepare, "_sprites", lambda split: asked.append(split) or drawings.sprites())  # type: ignore[func-returns-value]
-    subject = load_subject(settings_for(bundle, tmp_path, "--rehearsed_share", 0.25, "--eval_n", 20))
+    policy = load_policy(settings_for(bundle, tmp_path, "--rehearsed_share", 0.25, "--eval_n", 20))
     for number in range(40):
-        subject.train.at(number)
+        policy.train.at(number)
     assert 4 <= asked.count("train") <= 16
     assert set(asked) == {"train", "rewarded"}
     asked.clear()
     for number in range(20):
-        subject.held_out.at(number)
+        policy.held_out.at(number)
     assert set(asked) == {"rewarded"}
 
 
@@ -270,7 +285,7 @@ def test_a_row_is_made_once_for_all_its_rollouts() -> None:
 # --- what the model sees ----------------------------------------------------------------------------------------------
 def test_training_sees_what_inference_sees(settings: argparse.Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = make_trainer(settings)
-    row, picture = trainer.subject.held_out.at(0), noise(90, 70, seed=5)
+    row, image = trainer.policy.held_out.at(0), noise(90, 70, seed=5)
     seen: dict[str, Any] = {}
 
     def stop(_model: Any, _tokenizer: Any, batch: Any, *_: Any, **__: Any) -> Any:
@@ -278,10 +293,10 @@ def test_training_sees_what_inference_sees(settings: argparse.Namespace, monkeyp
         raise KeyboardInterrupt
 
     monkeypatch.setattr(inference, "decode_greedily", stop)
-    asked = Reasoner(trainer.subject.model, trainer.subject.processing)
+    asked = Reasoner(trainer.policy.model, trainer.policy.processing)
     with pytest.raises(KeyboardInterrupt):
-        asked.ask([picture], [row["problem"]], tasks=[Task.SEGMENTATION])
-    framed = picture.resize(SIZE, Image.Resampling.BILINEAR)
+        asked.ask([image], [row["problem"]], tasks=[Task.SEGMENTATION])
+    framed = image.resize(SIZE, Image.Resampling.BILINEAR)
     prompt = prepare_multimodal_messages(row["prompt"], images=[framed])
     ids, _, fields = trainer._tokenize_prompts([prompt] * 2)
     assert ids == [seen["input_ids"][0].tolist()] * 2
@@ -370,7 +385,7 @@ def test_only_rollouts_without_a_gradient_are_left_out(
 
 def test_a_cache_with_room_holds_what_one_without_holds() -> None:
     torch.manual_seed(0)
-    roomy, plain = RoomyLayer(), DynamicLayer()
+    roomy, plain = PreallocatedLayer(), DynamicLayer()
     for step in range(40):
         rows = 3 if step < 25 else 2
         keys, values = torch.randn(2, rows, 2, 7 if step == 0 else 3, 4)
@@ -385,29 +400,29 @@ def test_a_cache_with_room_holds_what_one_without_holds() -> None:
 @pytest.mark.parametrize("frozen", ["vision", "language"])
 def test_what_is_frozen_is_not_trained_and_all_the_rest_is(settings: argparse.Namespace, frozen: str) -> None:
     settings.freeze = frozen
-    trained = {name: value.requires_grad for name, value in load_subject(settings).model.named_parameters()}
+    trained = {name: value.requires_grad for name, value in load_policy(settings).model.named_parameters()}
     assert all(trains == (("visual" in name) == (frozen == "language")) for name, trains in trained.items())
     assert len(set(trained.values())) == 2
 
 
 def test_what_no_reply_consists_of_is_never_sampled(settings: argparse.Namespace) -> None:
-    subject = load_subject(settings)
-    ids = subject.processing.tokenizer.convert_tokens_to_ids(["<|image_pad|>", "<|video_pad|>", "<|vision_start|>"])
-    assert set(ids) <= set(subject.suppress)
-    assert subject.processing.tokenizer.eos_token_id not in subject.suppress
+    policy = load_policy(settings)
+    ids = policy.processing.tokenizer.convert_tokens_to_ids(["<|image_pad|>", "<|video_pad|>", "<|vision_start|>"])
+    assert set(ids) <= set(policy.suppress)
+    assert policy.processing.tokenizer.eos_token_id not in policy.suppress
 
 
 def test_without_thinking_replies_are_answers_in_training_and_in_the_checkpoint(bundle: Path, tmp_path: Path) -> None:
     rows = write_rows(tmp_path / "rows")
     trainer = make_trainer(settings_for(bundle, tmp_path, "--data", rows, "--without", "thinking", "non_repeat"))
     assert [reward.__name__ for reward in trainer.reward_funcs] == ["think_format", "answer_format", "accuracy"]
-    tokenizer = trainer.subject.processing.tokenizer
+    tokenizer = trainer.policy.processing.tokenizer
     allowed = answer_tokens(tokenizer, SIDE)
     reply = '<think></think><answer>[{"bbox_2d": [0,1,112,7], "point_2d": [3,99]}]</answer>'
     assert set(tokenizer(reply)["input_ids"]) < allowed
     assert not set(tokenizer("There are")["input_ids"]) <= allowed
     trainer.model.train()
-    out = trainer._generate_and_score_completions([trainer.subject.train.at(0)] * 2)
+    out = trainer._generate_and_score_completions([trainer.policy.train.at(0)] * 2)
     assert set(out["completion_ids"].flatten().tolist()) <= allowed | {tokenizer.pad_token_id}
     trainer.evaluate()
     loaded = Reasoner.from_pretrained(tmp_path / "run" / "reasoner", device="cpu")
@@ -424,11 +439,13 @@ def test_without_thinking_replies_are_answers_in_training_and_in_the_checkpoint(
         ([[0, 0, 9, 9]], [], 0.0),
         ([[0, 0, 9, 9]], [[0, 0, 9, 9]], 1.0),
         ([[0, 0, 9, 9], [0, 0, 9, 9]], [[0, 0, 9, 9]], 2 / 3),
-        ([[0, 0, 9, 4]], [[0, 0, 9, 9]], 1.0),
-        ([[0, 0, 9, 3]], [[0, 0, 9, 9]], 0.0),
+        ([[0, 0, 10, 5]], [[0, 0, 10, 10]], 1.0),
+        ([[0, 0, 10, 4]], [[0, 0, 10, 10]], 0.0),
+        # two pairs could be made, but the better pair goes first and leaves one without a partner
+        ([[3, 0, 13, 10], [5, 0, 15, 10]], [[1, 0, 11, 10], [3, 0, 13, 10]], 1 / 2),
     ],
 )
-def test_f1_matches_boxes_one_to_one(boxes: list[list[int]], truth: list[list[int]], f1: float) -> None:
+def test_f1_matches_boxes_as_evaluation_does(boxes: list[list[int]], truth: list[list[int]], f1: float) -> None:
     assert box_f1(boxes, truth) == pytest.approx(f1)
 
 
@@ -455,13 +472,13 @@ def test_no_answer_is_not_the_answer_that_there_is_nothing() -> None:
 def test_the_best_checkpoint_is_the_one_that_is_kept(settings: argparse.Namespace) -> None:
     figures = iter([1.0, 3.0, 2.0])
     trainer = make_trainer(settings, score=lambda _: [{"reward": next(figures)}])
-    trainer.subject = dataclasses.replace(trainer.subject, held_out=Rows(1, trainer.subject.held_out.at))
+    trainer.policy = dataclasses.replace(trainer.policy, held_out=Rows(1, trainer.policy.held_out.at))
     folder = Path(settings.output_dir)
     weights = []
     for step in range(3):
         trainer.state.global_step = step
         with torch.no_grad():
-            trainer.subject.model.lm_head.weight += 1
+            trainer.policy.model.lm_head.weight += 1
         trainer.evaluate()
         weights.append(load_file(folder / "reasoner" / "model.safetensors"))
     best = read_best(folder)
@@ -479,8 +496,8 @@ def test_what_is_evaluated_and_kept_is_the_mean_of_the_weights(
     settings.average, settings.num_generations = 0.6, 4
     kept: list[dict[str, torch.Tensor]] = []
 
-    def keep(subject: Subject, _folder: Path) -> None:
-        kept.append({name: value.detach().clone() for name, value in subject.model.named_parameters()})
+    def keep(policy: Policy, _folder: Path) -> None:
+        kept.append({name: value.detach().clone() for name, value in policy.model.named_parameters()})
 
     monkeypatch.setattr(trainer_module, "export", keep)
     monkeypatch.setattr(trainer_module, "read_best", lambda _folder: None)  # keep every one
@@ -506,10 +523,10 @@ def test_what_is_evaluated_and_kept_is_the_mean_of_the_weights(
 def with_vowels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Random models get nothing of the true rewards."""
 
-    def load(settings: argparse.Namespace) -> Subject:
-        return dataclasses.replace(load_subject(settings), rewards=[vowels])
+    def load(settings: argparse.Namespace) -> Policy:
+        return dataclasses.replace(load_policy(settings), rewards=[vowels])
 
-    monkeypatch.setattr(trainer_module, "load_subject", load)
+    monkeypatch.setattr(trainer_module, "load_policy", load)
 
 
 def final_weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -539,7 +556,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     assert any(not torch.equal(begun[k], expected[k]) for k in expected), "the second step changed something"
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, atol=1e-6, rtol=0)
-    expected, found = (load_file(folder / "checkpoint-2" / Mean.FILE) for folder in (whole, killed))
+    expected, found = (load_file(folder / "checkpoint-2" / EMA.FILE) for folder in (whole, killed))
     assert len(expected) > 40
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, atol=1e-6, rtol=0)
@@ -596,12 +613,12 @@ def test_adapters_leave_a_whole_checkpoint_and_go_on(bundle: Path, tmp_path: Pat
     train(settings)
     trainer = make_trainer(settings)
     trainer._load_from_checkpoint(str(tmp_path / "run" / "checkpoint-1"))
-    trainer_module.export(trainer.subject, tmp_path / "merged")
+    trainer_module.export(trainer.policy, tmp_path / "merged")
     merged = Reasoner.from_pretrained(tmp_path / "merged", device="cpu").model
     original = Reasoner.from_pretrained(bundle / "reasoner", device="cpu").model
     ids = torch.tensor([[5, 6, 7, 8]])
     with torch.no_grad():
-        adapted, whole, before = (m(input_ids=ids).logits for m in (trainer.subject.model.eval(), merged, original))
+        adapted, whole, before = (m(input_ids=ids).logits for m in (trainer.policy.model.eval(), merged, original))
     torch.testing.assert_close(adapted, whole, atol=1e-3, rtol=1e-3)
     assert not torch.allclose(whole, before, atol=1e-2), "the adapters do something"
 

@@ -1,6 +1,7 @@
 """Rewards: golden values worked out by hand, bounds for any text, and agreement with the plain double loop."""
 
 import json
+import pickle
 import re
 import subprocess
 import sys
@@ -359,6 +360,15 @@ def test_trl_gets_one_function_for_each_part():
     assert [function.__name__ for function in functions] == ["think_format", "answer_format", "accuracy", "non_repeat"]
     values = [function(completions=completions, completion_ids=[[1], [2]], **columns) for function in functions]
     assert values == [[1.0, 0.0], [2.0, 0.0], [3.0, 0.0], [1.0, 1.0]]
+
+
+def test_trl_rewards_can_be_pickled_and_keep_their_settings():
+    solution = objects(([10, 10, 20, 20], [15, 15]))
+    said = [[{"role": "assistant", "content": reply(solution)}]]
+    for function in trl_rewards(model_size=(280, 280), compat="upstream"):
+        again = pickle.loads(pickle.dumps(function))
+        assert again.__name__ == function.__name__
+        assert again(said, [solution]) == function(said, [solution]) != [0]
 
 
 def test_trl_rewards_take_the_frame_and_a_choice_of_parts():

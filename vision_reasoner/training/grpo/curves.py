@@ -1,25 +1,27 @@
-"""How GRPO went, as one picture: rewards, held-out figures, KL, entropy and length by step, a colour for each run.
+"""Training curves of GRPO as one plot: rewards, held-out figures, KL, entropy and length by step, a color for each run.
 
     python -m vision_reasoner.training.grpo.curves runs/grpo
     python -m vision_reasoner.training.grpo.curves runs/seed1 runs/seed2 runs/seed3 --output curves.png
 
-What is measured at every step is drawn as a moving mean; held-out figures are drawn as they are. What no run has logged
-(KL where --beta is 0) has no panel.
+Figures of every step are drawn as a moving mean, held-out figures as they are. A figure that no run has logged (KL
+where --beta is 0) has no panel.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from vision_reasoner.cli import make_parser, run_command
 from vision_reasoner.errors import DataError, UsageError
 from vision_reasoner.files import parse_line, write_whole
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PANELS = {  # name in log.jsonl: title
     "reward": "reward of rollouts",
@@ -35,7 +37,7 @@ COLUMNS = 3
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's log, but for one that is torn.
+    """The lines of a run's log, without one that was cut off.
 
     Raises:
         DataError: the folder holds no run.
@@ -62,8 +64,10 @@ def moving_mean(values: NDArray[np.float64], window: int = WINDOW) -> NDArray[np
     return (sums[ends] - sums[starts]) / (ends - starts)
 
 
-def draw(folders: Sequence[Path]) -> Figure:
-    """The picture of these runs. Raises DataError as `read_log`."""
+def draw(folders: Sequence[Path]) -> "Figure":
+    """The plot of these runs. Raises DataError as `read_log`."""
+    from matplotlib.figure import Figure
+
     logs = [read_log(folder) for folder in folders]
     logged = {name: title for name, title in PANELS.items() if any(len(curve(log, name)[0]) for log in logs)}
     if not logged:
@@ -76,12 +80,12 @@ def draw(folders: Sequence[Path]) -> Figure:
         axes.grid(alpha=0.3)
         for number, (folder, records) in enumerate(zip(folders, logs, strict=True)):
             steps, values = curve(records, name)
-            colour = f"C{number % 10}"
+            color = f"C{number % 10}"
             if name.startswith("eval_"):
-                axes.plot(steps, values, color=colour, marker="o", markersize=3, label=folder.name)
+                axes.plot(steps, values, color=color, marker="o", markersize=3, label=folder.name)
             else:
-                axes.plot(steps, values, color=colour, alpha=0.2, linewidth=0.8)
-                axes.plot(steps, moving_mean(values), color=colour, label=folder.name)
+                axes.plot(steps, values, color=color, alpha=0.2, linewidth=0.8)
+                axes.plot(steps, moving_mean(values), color=color, label=folder.name)
         if place > len(logged) - COLUMNS:
             axes.set_xlabel("step")
     handles, labels = figure.axes[0].get_legend_handles_labels()
@@ -90,7 +94,7 @@ def draw(folders: Sequence[Path]) -> Figure:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The options."""
+    """The command's parser."""
     parser = make_parser("python -m vision_reasoner.training.grpo.curves", __doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="DIR", help="--output_dir of a run")
     parser.add_argument("--output", type=Path, default=Path("curves.png"), metavar="FILE", help="default: %(default)s")
@@ -99,6 +103,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Draw, write and say where."""
+    from matplotlib.figure import Figure
+
     output: Path = arguments.output
     kinds: dict[str, Any] = Figure().canvas.get_supported_filetypes()
     kind = output.suffix.removeprefix(".").lower()
@@ -113,7 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; exit codes as of the library's command line."""
+    """The command; returns its exit code."""
     return run_command(build_parser(), run, argv)
 
 

@@ -1,6 +1,6 @@
-"""What GRPO can train: the reasoner or the router, each with its rows, its rewards and its held-out figures.
+"""What GRPO can train: the reasoner or the router, each with its rows, rewards and held-out figures.
 
-Knows nothing of how training goes on; `trainer` does, for either.
+The training itself, the same for both, is in `trainer`.
 """
 
 import argparse
@@ -14,34 +14,34 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from PIL import Image
-from scipy.optimize import linear_sum_assignment
 
-from vision_reasoner.data.rows import Target, check_row, encoded, load_rows, solution_of, target_of
+from vision_reasoner.data.rows import check_row, load_rows, target_of
+from vision_reasoner.data.solutions import Target, read_solution, solution_of
+from vision_reasoner.data.tables import Row, encoded
 from vision_reasoner.errors import CheckpointError, DataError
 from vision_reasoner.files import parse_line
-from vision_reasoner.geometry import Box, Point, Size, pairwise_iou, rescale
+from vision_reasoner.geometry import Box, Point, Size, rescale
 from vision_reasoner.images import load_image
+from vision_reasoner.matching import Boxes, f1_score, match_boxes
 from vision_reasoner.models.checkpoints import BUNDLED, Part, in_pretrained, locate
 from vision_reasoner.models.reasoner import Reasoner, frame_picture
 from vision_reasoner.models.router import CATEGORY_NAMES, Router, read_category
 from vision_reasoner.parsing import parse_reply
 from vision_reasoner.prompts import VISION_REASONER, router_messages
 from vision_reasoner.results import Status, Task
-from vision_reasoner.training.grpo.rewards import Reward, compute_reward, read_solution, trl_rewards
+from vision_reasoner.training.grpo.rewards import Reward, compute_reward, trl_rewards
+from vision_reasoner.training.prepare import SCENE_OBJECTS, SceneImage
 
 if TYPE_CHECKING:
     import datasets
 
-Row = dict[str, Any]
 Scores = dict[str, float]
 
 ENDLESS = 1_000_000  # rows of a source that makes them as they are asked for
 HELD_OUT_SEED = -1  # of scenes and requests made up for evaluation; training's seeds are not negative
 FIRST_SCENE_SEED = 5_000_000  # so that scenes which `prepare` made to evaluate on are none that are trained on
 NO_TARGET_SHARE = 0.3  # of the scenes that are evaluated on, whatever is trained on
-SCENE_OBJECTS = 12  # at most in a scene, as in the model card's figures
 VISION_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>")
 
 
@@ -60,8 +60,8 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A model to train, with everything that depends on what it is for.
+class Policy:
+    """A model to train, with everything that depends on its task.
 
     Attributes:
         part: what it is; the name of the folder that its checkpoint is written to.
@@ -88,7 +88,7 @@ class Subject:
     answers_at_once: bool = False
 
 
-def load_subject(settings: argparse.Namespace) -> Subject:
+def load_policy(settings: argparse.Namespace) -> Policy:
     """Load what `settings` (see `grpo.build_parser`) say.
 
     Raises:
@@ -115,11 +115,11 @@ def _dtype(settings: argparse.Namespace) -> str:
 
 
 # --- the reasoner -----------------------------------------------------------------------------------------------------
-def _reasoner(settings: argparse.Namespace) -> Subject:
+def _reasoner(settings: argparse.Namespace) -> Policy:
     folder = _checkpoint(settings, "reasoner")
     reasoner = Reasoner.from_pretrained(folder, device="cpu", dtype=_dtype(settings), attn_implementation="sdpa")
     processor, model = reasoner.processor, reasoner.model
-    processor.image_processor.do_resize = False  # rows come in the frame, as `Reasoner.ask` frames pictures
+    processor.image_processor.do_resize = False  # rows come in the frame, as `Reasoner.ask` frames images
     processor.tokenizer.padding_side = "left"
     if settings.freeze:
         for name, weights in model.named_parameters():
@@ -147,7 +147,7 @@ def _reasoner(settings: argparse.Namespace) -> Subject:
     if "thinking" in settings.without:
         suppress = set(range(model.config.get_text_config().vocab_size)) - answer_tokens(processor.tokenizer, size[0])
         model.generation_config.suppress_tokens = sorted(suppress)
-    return Subject(
+    return Policy(
         part="reasoner",
         folder=folder,
         model=model,
@@ -169,7 +169,7 @@ def reasoner_row(id: str, kind: str, problem: str, solution: str, image: Image.I
         kind: what figures are reported by.
         problem: the request as the user gives it.
         solution: JSON text, in pixels of the frame.
-        image: a picture of any size.
+        image: an image of any size.
         size: (width, height) of the model's frame.
     """
     return {
@@ -195,11 +195,10 @@ def scene_row(seed: int, number: int, size: Size, no_target_share: float, rehear
         rehearsed_share: of scenes with the drawings of the supervised stages.
     """
     from vision_reasoner.scenes.requests import View, absent, random_requests
-    from vision_reasoner.training.prepare import ScenePicture
 
     for attempt in itertools.count(number, ENDLESS):  # nearly always the first
         drawings = "train" if Random(f"drawings {seed} {attempt}").random() < rehearsed_share else "rewarded"
-        scene = ScenePicture(FIRST_SCENE_SEED + seed, attempt, drawings, SCENE_OBJECTS).scene()
+        scene = SceneImage(FIRST_SCENE_SEED + seed, attempt, drawings, SCENE_OBJECTS).scene()
         rng = Random(f"grpo {seed} {attempt}")
         for request in [absent(View(scene, rng))] if rng.random() < no_target_share else random_requests(scene, rng, 4):
             if request is None or request.task is Task.VQA:
@@ -218,9 +217,9 @@ def table_rows(source: str, held_out: str | None, n_held_out: int, size: Size) -
 
     Args:
         source: of rows to train on, see `rows.load_rows`; its split "train".
-        held_out: of rows to evaluate on, likewise, of its split "test"; None: some pictures of `source`, with all
+        held_out: of rows to evaluate on, likewise, of its split "test"; None: some images of `source`, with all
             their rows, are left out for it.
-        n_held_out: at most so many to evaluate on (or as many more as the last picture has).
+        n_held_out: at most so many to evaluate on (or as many more as the last image has).
         size: (width, height) of the model's frame; rows in another one are brought to it.
 
     Raises:
@@ -233,14 +232,14 @@ def table_rows(source: str, held_out: str | None, n_held_out: int, size: Size) -
     n_held_out = min(n_held_out, len(table) // 5)
     if n_held_out == 0:
         raise DataError(f"{source}: {len(table)} rows are too few to leave some out for evaluation; give --eval_data")
-    of_picture: dict[bytes, list[int]] = {}
+    by_image: dict[bytes, list[int]] = {}
     for i, row in enumerate(table.select_columns(["image"])):
         cell = row["image"] or {}  # `check_row` says so when it is looked at
-        picture = cell.get("bytes") or str(cell.get("path")).encode()
-        of_picture.setdefault(hashlib.sha256(picture).digest(), []).append(i)
+        image = cell.get("bytes") or str(cell.get("path")).encode()
+        by_image.setdefault(hashlib.sha256(image).digest(), []).append(i)
     aside: list[int] = []
     kept: list[int] = []
-    for found in Random(0).sample(list(of_picture.values()), len(of_picture)):
+    for found in Random(0).sample(list(by_image.values()), len(by_image)):
         (aside if len(aside) < n_held_out else kept).extend(found)
     if not kept:
         raise DataError(f"{source}: too few pictures to leave some out for evaluation; give --eval_data")
@@ -267,12 +266,13 @@ def _rows_of(table: "datasets.Dataset", order: Sequence[int], size: Size) -> Row
 def reply_scores(reply: str, row: Row, size: Size) -> Scores:
     """How good a greedy reply is: the reward and its parts, F1 of the boxes, whether their number is right.
 
-    Boxes are matched one to one at an IoU of 0.5. Both figures are also given under the row's kind.
+    F1 is `box_f1`, with true boxes as edges, as evaluation has them. F1 and count are also given under the row's kind.
     """
     reward = compute_reward(reply, row["solution"], model_size=size)
     parsed = parse_reply(reply, model_size=size, image_size=size)
     boxes = [instance.box for instance in parsed.instances]
-    truth = read_solution(row["solution"], model_size=size).boxes
+    solution = read_solution(row["solution"], model_size=size).boxes
+    truth = [Box.from_inclusive(*box) for box in solution.astype(int).tolist()]
     f1, count = box_f1(boxes, truth), float(len(boxes) == len(truth))
     if not boxes and parsed.status is not Status.NONE:  # has not said that there is nothing
         f1 = count = 0.0
@@ -281,13 +281,18 @@ def reply_scores(reply: str, row: Row, size: Size) -> Scores:
     return scores | {f"f1/{row['kind']}": f1, f"count/{row['kind']}": count}
 
 
-def box_f1(boxes: ArrayLike, truth: ArrayLike) -> float:
-    """F1 of (N, 4) boxes and (M, 4) true ones at IoU 0.5; 1 where both are empty. x2 and y2 are the last inside."""
+def box_f1(boxes: Boxes, truth: Boxes) -> float:
+    """F1 of predicted and true boxes under evaluation's rule (`matching.match_boxes`); 1 where there are none at all.
+
+    A hit is an IoU of at least 0.5 of boxes as edges, the better pairs first. Version 0.1.0 counted last pixels as
+    inside and matched as many pairs as possible, so that its logs differ where an IoU is close to 0.5 or boxes overlap.
+
+    Args:
+        boxes: (N, 4), xyxy edges, in the same frame as `truth`.
+        truth: (M, 4).
+    """
     n, m = len(np.asarray(boxes)), len(np.asarray(truth))
-    if not n or not m:
-        return float(n == m)
-    hit = pairwise_iou(boxes, truth, inclusive=True) >= 0.5
-    return 2 * float(hit[linear_sum_assignment(~hit)].sum()) / (n + m)
+    return float(f1_score(len(match_boxes(boxes, truth)), n, m)) if n or m else 1.0
 
 
 def answer_tokens(tokenizer: Any, side: int) -> set[int]:
@@ -300,7 +305,7 @@ def answer_tokens(tokenizer: Any, side: int) -> set[int]:
 
 
 # --- the router -------------------------------------------------------------------------------------------------------
-def _router(settings: argparse.Namespace) -> Subject:
+def _router(settings: argparse.Namespace) -> Policy:
     folder = _checkpoint(settings, "router")
     router = Router.from_pretrained(folder, device="cpu", dtype=_dtype(settings), attn_implementation="sdpa")
     router.tokenizer.padding_side = "left"
@@ -325,7 +330,7 @@ def _router(settings: argparse.Namespace) -> Subject:
             scores.append({"reward": right, f"right/{row['kind']}": right})
         return scores
 
-    return Subject(
+    return Policy(
         part="router",
         folder=folder,
         model=router.model,
@@ -344,7 +349,11 @@ def router_row(id: str, query: str, category: int) -> Row:
 
 
 def right_category(completions: Sequence[Any], category: Sequence[int], **_columns: Any) -> list[float]:
-    """TRL's reward function of the router: 1 where the category after #### is the right one."""
+    """TRL's reward function of the router: 1 where the category after #### is the right one.
+
+    >>> right_category([[{"content": "#### 2"}], [{"content": "2"}]], [2, 2])
+    [1.0, 0.0]
+    """
     return [
         float(read_category(messages[0]["content"]) == right)
         for messages, right in zip(completions, category, strict=True)

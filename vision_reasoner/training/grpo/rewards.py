@@ -10,32 +10,29 @@ most (`compat="upstream"` takes this back); an answer's tags inside the thinking
 finite numbers, not only so many values.
 """
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
-from scipy.spatial.distance import cdist
 
-from vision_reasoner.errors import DataError, UsageError
-from vision_reasoner.geometry import Size, pairwise_iou
-from vision_reasoner.parsing import ANSWER_AFTER_THINKING, are_numbers, split_answer
+from vision_reasoner.data.solutions import Candidate, Objects, read_objects, read_solution
+from vision_reasoner.errors import UsageError
+from vision_reasoner.geometry import Size
+from vision_reasoner.matching import best_assignment_score, box_hits
+from vision_reasoner.parsing import ANSWER_AFTER_THINKING, split_answer
 
 THRESHOLD_SIDE = 840  # the distances below are pixels of a frame of this side; other frames are measured in it
 BOX_DISTANCE = 10.0  # mean of the four |differences|
 POINT_DISTANCE = 30.0
-MIN_IOU = 0.5
 MAX_OBJECTS = 120  # of the answer and of the truth; what follows is left out of the accuracy
 MAX_REPEATS = 1  # sentences that stood in the reply before
 ANSWER_FORMAT, ACCURACY = 2.0, 3.0  # their full marks
 
+FRAME = (THRESHOLD_SIDE, THRESHOLD_SIDE)
+
 Compat = Literal["upstream"] | None
-Candidate = tuple[list[float] | None, list[float] | None]
-"""An object of an answer: its box and its point, None where that is missing or not well-formed."""
 
 
 class Reward(NamedTuple):
@@ -52,22 +49,7 @@ class Reward(NamedTuple):
         return self.think_format + self.answer_format + self.accuracy + self.non_repeat
 
 
-@dataclass(frozen=True, eq=False)
-class Objects:
-    """Boxes with a point each.
-
-    Attributes:
-        boxes: (N, 4) float64, xyxy, in pixels of the model's frame; x2 and y2 are the last pixels inside.
-        points: (N, 2) float64, x and y in the same frame.
-    """
-
-    boxes: NDArray[np.float64]
-    points: NDArray[np.float64]
-
-
-def compute_reward(
-    reply: str, solution: str, *, model_size: Size = (THRESHOLD_SIDE, THRESHOLD_SIDE), compat: Compat = None
-) -> Reward:
+def compute_reward(reply: str, solution: str, *, model_size: Size = FRAME, compat: Compat = None) -> Reward:
     """What a reply is worth. No reply makes it raise, and its time grows with the reply's length.
 
     Args:
@@ -79,6 +61,12 @@ def compute_reward(
     Raises:
         DataError: the solution cannot be used; see `read_solution`.
         UsageError: there is no such `compat`.
+
+    >>> solution = '[{"bbox_2d": [10, 10, 49, 49], "point_2d": [30, 30]}]'
+    >>> compute_reward(f"<think>There it is.</think><answer>{solution}</answer>", solution, model_size=(280, 280))
+    Reward(think_format=1.0, answer_format=2.0, accuracy=3.0, non_repeat=1.0)
+    >>> compute_reward("<think>There is none.</think><answer>[]</answer>", "[]").total
+    7.0
     """
     if compat not in (None, "upstream"):
         raise UsageError(f"no compat {compat!r} for rewards: give None or 'upstream'")
@@ -125,15 +113,16 @@ def accuracy(candidates: Sequence[Candidate] | None, truth: Objects, *, model_si
     if not len(boxes) == len(points) == len(candidates):
         return 0.0
     predicted = Objects(np.array(boxes[:MAX_OBJECTS]), np.array(points[:MAX_OBJECTS]))
-    scores = pair_scores(predicted, truth, model_size=model_size)
-    return float(scores[linear_sum_assignment(scores, maximize=True)].sum() / max(scores.shape))
+    wanted = Objects(truth.boxes[:MAX_OBJECTS], truth.points[:MAX_OBJECTS])
+    scores = pair_scores(predicted, wanted, model_size=model_size)
+    return best_assignment_score(scores) / max(scores.shape)
 
 
 def pair_scores(predicted: Objects, truth: Objects, *, model_size: Size) -> NDArray[np.int64]:
     """How well each predicted object fits each true one.
 
-    One point each for an inclusive-pixel IoU above MIN_IOU, for boxes nearer than BOX_DISTANCE, and for points nearer
-    than POINT_DISTANCE if the predicted point also lies in its own predicted box.
+    One point each for an inclusive-pixel IoU above `matching.MIN_IOU`, for boxes nearer than BOX_DISTANCE, and for
+    points nearer than POINT_DISTANCE if the predicted point also lies in its own predicted box.
 
     Args:
         predicted: N objects in the frame of `model_size`.
@@ -143,12 +132,14 @@ def pair_scores(predicted: Objects, truth: Objects, *, model_size: Size) -> NDAr
     Returns:
         (N, M), 0 to 3.
     """
+    from scipy.spatial.distance import cdist
+
     x1, y1, x2, y2 = predicted.boxes.T
     x, y = predicted.points.T
     inside = (x1 <= x) & (x <= x2) & (y1 <= y) & (y <= y2)
     scale = THRESHOLD_SIDE / np.array([*model_size, *model_size])
     with np.errstate(over="ignore", invalid="ignore"):  # a reply may hold coordinates such as 1e300
-        overlaps = pairwise_iou(predicted.boxes, truth.boxes, inclusive=True) > MIN_IOU
+        overlaps = box_hits(predicted.boxes, truth.boxes, inclusive=True, strict=True)
         near_boxes = cdist(predicted.boxes * scale, truth.boxes * scale, "cityblock") < 4 * BOX_DISTANCE
         near_points = cdist(predicted.points * scale[:2], truth.points * scale[:2]) < POINT_DISTANCE
     return overlaps.astype(np.int64) + near_boxes + (near_points & inside[:, None])
@@ -157,93 +148,122 @@ def pair_scores(predicted: Objects, truth: Objects, *, model_size: Size) -> NDAr
 def read_answer(reply: str) -> list[Candidate] | None:
     """The objects between the answer's tags; None unless there is a JSON list between two tags."""
     _, answer, _, closed = split_answer(reply)
-    return _read_list(answer.strip()) if answer is not None and closed else None
+    return read_objects(answer.strip()) if answer is not None and closed else None
 
 
-def read_solution(solution: str, *, model_size: Size) -> Objects:
-    """The objects of a row's solution, at most MAX_OBJECTS, as arrays that cannot be written to.
+# --- for TRL ----------------------------------------------------------------------------------------------------------
+def think_format_reward(
+    completions: Sequence[Any],
+    solution: Sequence[str],
+    *,
+    model_size: Size = FRAME,
+    compat: Compat = None,
+    **_columns: Any,
+) -> list[float]:
+    """`Reward.think_format` of each reply, as TRL calls a reward function.
 
-    Raises:
-        DataError: it is no text of a JSON list; an object lacks a box of four or a point of two finite numbers;
-            corners are out of order; something lies outside the frame of `model_size`.
+    Args:
+        completions: conversations, the reply's text in the first message.
+        solution: the column of the rows, one for each reply.
+        model_size: as for `compute_reward`.
+        compat: as for `compute_reward`.
+        **_columns: the other columns of the rows, which play no role.
+
+    >>> think_format_reward([[{"content": "<think>None.</think><answer>[]</answer>"}], [{"content": "[]"}]], ["[]"] * 2)
+    [1.0, 0.0]
     """
-    if not isinstance(solution, str):
-        raise _bad_solution(solution, "it is no JSON text")
-    return _read_solution(solution, model_size)
+    return [reward.think_format for reward in _rewards(completions, solution, model_size, compat)]
 
 
-@lru_cache(maxsize=256)  # the replies of a group share their solution
-def _read_solution(solution: str, model_size: Size) -> Objects:
-    candidates = _read_list(solution)
-    if candidates is None:
-        raise _bad_solution(solution, "it is no JSON list (for nothing to be found: [])")
-    width, height = model_size
-    for number, (box, point) in enumerate(candidates, start=1):
-        if box is None or point is None:
-            missing = "bbox_2d of four" if box is None else "point_2d of two"
-            raise _bad_solution(solution, f"object {number} has no {missing} finite numbers")
-        (x1, y1, x2, y2), (x, y) = box, point
-        if x1 > x2 or y1 > y2:
-            raise _bad_solution(solution, f"the corners of object {number} are not in the order x1, y1, x2, y2")
-        if min(x1, y1, x, y) < 0 or max(x2, x) > width or max(y2, y) > height:
-            raise _bad_solution(solution, f"object {number} leaves the frame of {width}x{height}")
-    kept = candidates[:MAX_OBJECTS]
-    objects = Objects(
-        np.array([box for box, _ in kept], np.float64).reshape(-1, 4),
-        np.array([point for _, point in kept], np.float64).reshape(-1, 2),
-    )
-    objects.boxes.flags.writeable = objects.points.flags.writeable = False
-    return objects
+def answer_format_reward(
+    completions: Sequence[Any],
+    solution: Sequence[str],
+    *,
+    model_size: Size = FRAME,
+    compat: Compat = None,
+    **_columns: Any,
+) -> list[float]:
+    """`Reward.answer_format` of each reply; arguments as for `think_format_reward`.
+
+    >>> solution = '[{"bbox_2d": [10, 10, 49, 49], "point_2d": [30, 30]}]'
+    >>> answer_format_reward([[{"content": '<answer>[{"bbox_2d": [10, 10, 49, 49]}]</answer>'}]], [solution])
+    [1.0]
+    """
+    return [reward.answer_format for reward in _rewards(completions, solution, model_size, compat)]
+
+
+def accuracy_reward(
+    completions: Sequence[Any],
+    solution: Sequence[str],
+    *,
+    model_size: Size = FRAME,
+    compat: Compat = None,
+    **_columns: Any,
+) -> list[float]:
+    """`Reward.accuracy` of each reply; arguments as for `think_format_reward`.
+
+    >>> solution = '[{"bbox_2d": [10, 10, 49, 49], "point_2d": [30, 30]}]'
+    >>> accuracy_reward([[{"content": f"<answer>{solution}</answer>"}]], [solution])
+    [3.0]
+    """
+    return [reward.accuracy for reward in _rewards(completions, solution, model_size, compat)]
+
+
+def non_repeat_reward(
+    completions: Sequence[Any],
+    solution: Sequence[str],
+    *,
+    model_size: Size = FRAME,
+    compat: Compat = None,
+    **_columns: Any,
+) -> list[float]:
+    """`Reward.non_repeat` of each reply; arguments as for `think_format_reward`.
+
+    >>> non_repeat_reward([[{"content": "A cat. A cat. A cat."}], [{"content": "A cat. A dog."}]], ["[]"] * 2)
+    [0.0, 1.0]
+    """
+    return [reward.non_repeat for reward in _rewards(completions, solution, model_size, compat)]
+
+
+def _rewards(
+    completions: Sequence[Any], solutions: Sequence[str], model_size: Size, compat: Compat
+) -> Iterator[Reward]:
+    for messages, solution in zip(completions, solutions, strict=True):
+        yield compute_reward(messages[0]["content"], solution, model_size=model_size, compat=compat)
+
+
+_FUNCTIONS: dict[str, Callable[..., list[float]]] = {
+    "think_format": think_format_reward,
+    "answer_format": answer_format_reward,
+    "accuracy": accuracy_reward,
+    "non_repeat": non_repeat_reward,
+}
 
 
 def trl_rewards(
-    *,
-    model_size: Size = (THRESHOLD_SIDE, THRESHOLD_SIDE),
-    compat: Compat = None,
-    parts: Sequence[str] = Reward._fields,
+    *, model_size: Size = FRAME, compat: Compat = None, parts: Sequence[str] = Reward._fields
 ) -> list[Callable[..., list[float]]]:
-    """Reward functions for TRL's `reward_funcs`, one for each part, so that TRL logs each under its name.
+    """The reward functions above with their settings, for TRL's `reward_funcs`; TRL adds them up.
 
         GRPOTrainer(..., reward_funcs=trl_rewards(model_size=(280, 280)))
-
-    Each takes conversational completions and the column `solution` and ignores all other columns; TRL adds them up.
 
     Args:
         model_size: as for `compute_reward`.
         compat: as for `compute_reward`.
         parts: fields of `Reward`, for training without some of them.
+
+    Returns:
+        Functions that can be pickled. Each has its part's name, under which TRL logs it.
+
+    >>> [function.__name__ for function in trl_rewards(parts=["accuracy", "non_repeat"])]
+    ['accuracy', 'non_repeat']
     """
-    unknown = [part for part in parts if part not in Reward._fields]
+    unknown = [part for part in parts if part not in _FUNCTIONS]
     if unknown:
-        raise UsageError(f"no reward {unknown[0]!r}: choose from {', '.join(Reward._fields)}")
-
-    def function_for(part: str) -> Callable[..., list[float]]:
-        def reward(completions: Sequence[Any], solution: Sequence[str], **_columns: Any) -> list[float]:
-            return [
-                getattr(compute_reward(messages[0]["content"], truth, model_size=model_size, compat=compat), part)
-                for messages, truth in zip(completions, solution, strict=True)
-            ]
-
-        reward.__name__ = part
-        return reward
-
-    return [function_for(part) for part in parts]
-
-
-def _read_list(text: str) -> list[Candidate] | None:
-    try:
-        items = json.loads(text, parse_int=float)  # numbers of any length, too
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(items, list):
-        return None
-    return [(_numbers(item, "bbox_2d", 4), _numbers(item, "point_2d", 2)) for item in items]
-
-
-def _numbers(item: object, key: str, length: int) -> list[float] | None:
-    value = item.get(key) if isinstance(item, dict) else None
-    return value if are_numbers(value, length) else None
-
-
-def _bad_solution(solution: object, why: str) -> DataError:
-    return DataError(f"the solution {str(solution)[:100]!r} cannot be used: {why}; prepare this row again")
+        raise UsageError(f"no reward {unknown[0]!r}: choose from {', '.join(_FUNCTIONS)}")
+    functions: list[Callable[..., list[float]]] = []
+    for part in parts:
+        function = partial(_FUNCTIONS[part], model_size=model_size, compat=compat)
+        function.__name__ = part  # type: ignore[attr-defined]
+        functions.append(function)
+    return functions

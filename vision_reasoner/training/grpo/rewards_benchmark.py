@@ -1,11 +1,13 @@
-"""How long a reward takes: all pairs of objects at once, against a plain double loop, and against trying all matchings.
+"""Time of a reward: all pairs of objects at once, against a plain double loop, and against trying all matchings.
 
     python -m vision_reasoner.training.grpo.rewards_benchmark
+    python -m vision_reasoner.training.grpo.rewards_benchmark --objects 5 50 --rounds 10
 
 A time is the processor's for one whole reply, from its text and its row's solution to its reward; all three read both
 in the same way. They take turns on the same replies and must agree on every reward.
 """
 
+import argparse
 import itertools
 import json
 import random
@@ -14,24 +16,21 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from scipy.optimize import linear_sum_assignment
-
-from vision_reasoner.cli import make_parser
+from vision_reasoner.cli import make_parser, run_command
+from vision_reasoner.data.solutions import Candidate, Objects, read_solution
+from vision_reasoner.errors import UsageError
 from vision_reasoner.geometry import Size
+from vision_reasoner.matching import MIN_IOU
 from vision_reasoner.training.grpo.rewards import (
     BOX_DISTANCE,
     MAX_OBJECTS,
-    MIN_IOU,
     POINT_DISTANCE,
     THRESHOLD_SIDE,
-    Candidate,
-    Objects,
     Reward,
     answer_format,
     compute_reward,
     non_repeat,
     read_answer,
-    read_solution,
     think_format,
 )
 
@@ -44,6 +43,8 @@ Matching = Callable[[Sequence[Sequence[int]]], int]
 
 def best_matching(scores: Sequence[Sequence[int]]) -> int:
     """The largest sum of one-to-one matched scores of a table with N rows and M columns, by the Hungarian method."""
+    from scipy.optimize import linear_sum_assignment
+
     rows, columns = linear_sum_assignment(scores, maximize=True)
     return sum(scores[row][column] for row, column in zip(rows, columns, strict=True))
 
@@ -81,7 +82,7 @@ def plain_accuracy(
     predicted = [(box, point) for box, point in candidates if box is not None and point is not None]
     if len(predicted) < len(candidates):
         return 0.0
-    pairs = list(zip(truth.boxes.tolist(), truth.points.tolist(), strict=True))
+    pairs = list(zip(truth.boxes.tolist(), truth.points.tolist(), strict=True))[:MAX_OBJECTS]
     scores = [
         [plain_score(box, point, true_box, true_point, model_size) for true_box, true_point in pairs]
         for box, point in predicted[:MAX_OBJECTS]
@@ -127,12 +128,18 @@ def measure(n: int, plain: Callable[[str, str], Reward], rounds: int) -> tuple[f
     return statistics.median(seconds[True]), statistics.median(seconds[False]), statistics.median(ratios)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and print."""
+def build_parser() -> argparse.ArgumentParser:
+    """The command's parser."""
     parser = make_parser("python -m vision_reasoner.training.grpo.rewards_benchmark", __doc__)
     parser.add_argument("--objects", type=int, nargs="+", default=OBJECTS, help="per reply (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=20, help="how often each is timed (default: %(default)s)")
-    arguments = parser.parse_args(argv)
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure and print."""
+    if arguments.rounds < 1 or min(arguments.objects) < 1:
+        raise UsageError("--rounds and --objects must be at least 1")
 
     def every(reply: str, solution: str) -> Reward:
         return plain_reward(reply, solution, matching=every_matching)
@@ -147,6 +154,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{n:7}{own * 1e3:9.2f} ms{other * 1e3:13.2f} ms{ratio:9.1f}x")
     print("all rewards were equal")
     return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    return run_command(build_parser(), run, argv)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     python -m vision_reasoner.training.grpo.soup runs/seed1 runs/seed2 runs/seed3 --output_dir runs/mean
 
-For runs that began with the same checkpoint: what each of them learnt by chance averages out, what all learnt stays.
-Takes checkpoints or bundles, whatever `--model_path` takes as a folder; the rest is as in the first.
+For runs that began with the same checkpoint. Their differences by chance average out. Takes checkpoints or bundles as
+`--model_path` does; all files but the weights are copied from the first one.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def average(folders: Sequence[Path], output: Path) -> None:
 
 
 def _average_file(files: Sequence[Path], output: Path) -> None:
-    """One file of weights, read weight by weight."""
+    """Average one file of weights, tensor by tensor, so that only the result is in memory."""
     import torch
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import save_file
@@ -63,7 +63,7 @@ def _average_file(files: Sequence[Path], output: Path) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The options."""
+    """The command's parser."""
     parser = make_parser("python -m vision_reasoner.training.grpo.soup", __doc__)
     parser.add_argument("checkpoints", nargs="+", type=Path, metavar="DIR", help="at least two of one model")
     parser.add_argument("--output_dir", type=Path, required=True, metavar="DIR", help="must not exist yet")
@@ -73,14 +73,14 @@ def build_parser() -> argparse.ArgumentParser:
 def run(arguments: argparse.Namespace) -> int:
     """Average, and say where the result is."""
     if len(arguments.checkpoints) < 2:
-        raise UsageError("one checkpoint is its own mean; give at least two")
+        raise UsageError("there is one checkpoint only; give at least two")
     average(arguments.checkpoints, arguments.output_dir)
     print(arguments.output_dir)
     return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; exit codes as of the library's command line."""
+    """The command; returns its exit code."""
     return run_command(build_parser(), run, argv)
 
 

@@ -1,14 +1,14 @@
-"""How GRPO goes on: TRL's trainer, with what the rollouts of a prompt have in common computed once.
+"""GRPO with TRL's trainer, which here computes once what the rollouts of a prompt have in common.
 
-Departures from TRL's GRPOTrainer, none of which changes what is learnt but by rounding (the tests compare them):
+Departures from TRL's GRPOTrainer. None of them changes the training beyond rounding (the tests compare them):
 
-- picture and prompt go through the model once for all their rollouts, both when these are sampled and when their
-  likelihood is computed; TRL does so once for each. Replies are not padded;
-- the rollouts of a prompt stay together in a forward pass, where TRL shuffles them. Without a KL term, those that are
-  all worth the same have no gradient and are left out of it (and of the logged entropy), in one process;
-- evaluation asks greedily, as the model is used, and the best checkpoint so far is written as `--model_path` takes it;
-- what is evaluated and written can be the moving mean of the weights: steps are mostly noise, which it averages out;
-- no telemetry is sent, and no model card written.
+- image and prompt go through the model once for all rollouts, both to sample them and to compute their likelihood; TRL
+  does so once for each rollout. Replies are not padded;
+- the rollouts of a prompt stay together in a forward pass; TRL shuffles them. Groups whose rollouts all have the same
+  reward have no gradient without a KL term: in one process they are left out of it, and of the logged entropy;
+- evaluation decodes greedily, as inference does, and the best checkpoint so far is written as `--model_path` takes it;
+- what is evaluated and written can be the moving average of the weights, which averages out the noise of single steps;
+- no telemetry is sent, and no model card is written.
 
 Importing this needs the extra `.[train]`.
 """
@@ -33,6 +33,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from transformers import PrinterCallback, TrainerCallback
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.integrations import TensorBoardCallback
@@ -44,105 +45,116 @@ from vision_reasoner.errors import UsageError
 from vision_reasoner.files import add_lines, keep_lines, whole_folder, write_whole
 from vision_reasoner.models import window_attention
 from vision_reasoner.models.checkpoints import RELEASED, is_bundle
-from vision_reasoner.training.grpo.policies import Row, Rows, Subject, load_subject
+from vision_reasoner.training.grpo.policies import Policy, Row, Rows, load_policy
 from vision_reasoner.training.tiny.loop import denormals_flushed, has_bfloat16
 
 logger = logging.getLogger(__name__)
 
 LORA_TARGETS = r"(?!.*visual).*\.(q|k|v|o|gate|up|down)_proj"  # the vision tower has some of the same names
+LORA_ALPHA = 2  # times the rank: peft scales adapters by alpha / rank, which makes this factor the same for every rank
+CLIP_EPSILON = 0.2  # of the likelihood ratio, as published (clip_ratio_low and _high of EasyR1)
+LOSS_TYPE = "bnpo"  # the mean over all tokens of a batch, EasyR1's loss_avg_mode "token"
+SAME_REWARD = 1e-5  # advantages below are those of a group whose rewards are all equal, but for rounding
+CHECKPOINTS_KEPT = 2  # the last one, and the one before in case that a kill comes while it is written
 SAMPLES = 4  # replies that are logged at a time
-# What a run that goes on may have changed; every other setting decides what is learnt.
+# What a run that is continued may have changed; every other setting decides what is learned.
 FREE_SETTINGS = {"max_steps", "sample_every", "threads", "verbose", "quiet", "output_dir"}
 
 
-class RoomyLayer(DynamicLayer):
-    """Keys and values of one layer with room to grow: DynamicLayer copies all that it holds for every new token."""
+class PreallocatedLayer(DynamicLayer):
+    """Keys and values of one layer in buffers that double when they are full.
+
+    transformers' DynamicLayer copies all that it holds for every new token; its StaticLayer needs the final length at
+    once and cannot drop the rows of groups that have ended.
+    """
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Add (batch, heads, new, width) keys and values; returns all there are."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
             self.keys, self.values = key_states[:, :, :0], value_states[:, :, :0]
-            self.rooms = (self.keys, self.values)
+            self.buffers = (self.keys, self.values)
         old, new = self.keys.shape[2], self.keys.shape[2] + key_states.shape[2]
         held = (self.keys, self.values)
-        rooms = [
-            room
-            if kept.data_ptr() == room.data_ptr() and new <= room.shape[2]  # not after rows were left out
+        buffers = [
+            buffer
+            if kept.data_ptr() == buffer.data_ptr() and new <= buffer.shape[2]  # false after rows were dropped
             else torch.cat([kept, kept.new_empty(*kept.shape[:2], 2 * new - old, kept.shape[3])], dim=2)
-            for kept, room in zip(held, self.rooms, strict=True)
+            for kept, buffer in zip(held, self.buffers, strict=True)
         ]
-        for room, states in zip(rooms, (key_states, value_states), strict=True):
-            room[:, :, old:new] = states
-        self.rooms = (rooms[0], rooms[1])
-        self.keys, self.values = (room[:, :, :new] for room in rooms)
+        for buffer, states in zip(buffers, (key_states, value_states), strict=True):
+            buffer[:, :, old:new] = states
+        self.buffers = (buffers[0], buffers[1])
+        self.keys, self.values = (buffer[:, :, :new] for buffer in buffers)
         return self.keys, self.values
 
 
-class Mean(TrainerCallback):
-    """The moving mean of the weights that are trained.
+class EMA(TrainerCallback):
+    """The exponential moving average of the weights that are trained.
 
-    Early in a run it is of all steps so far, so that it does not cling to the beginning.
+    Early in a run it is the mean of all steps so far, so that the first weights do not dominate it. The step is torch's
+    (`get_ema_multi_avg_fn`). torch's AveragedModel does not fit: it copies frozen weights too, and what is evaluated
+    here is the model itself, with the averages exchanged for its weights.
     """
 
     FILE = "mean.safetensors"  # of a checkpoint
 
     def __init__(self, model: torch.nn.Module, decay: float) -> None:
         self.weights = {name: value for name, value in model.named_parameters() if value.requires_grad}
-        self.means = {name: value.detach().clone() for name, value in self.weights.items()}
+        self.averages = {name: value.detach().clone() for name, value in self.weights.items()}
         self.decay = decay
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         """Take the new weights in."""
-        share = max(1 - self.decay, 1 / (state.global_step + 1))
-        with torch.no_grad():
-            torch._foreach_lerp_(list(self.means.values()), list(self.weights.values()), share)
+        n = state.global_step + 1  # weights so far, the first ones included
+        update = get_ema_multi_avg_fn(min(self.decay, 1 - 1 / n))
+        update(list(self.averages.values()), [value.detach() for value in self.weights.values()], n)
 
     def swap(self) -> None:
-        """Put the means where the weights are and the weights where the means are."""
+        """Exchange the model's weights and the averages."""
         for name, value in self.weights.items():
-            self.means[name], value.data = value.data, self.means[name]
+            self.averages[name], value.data = value.data, self.averages[name]
 
     def save(self, folder: Path) -> None:
-        """Write the means into a checkpoint."""
-        save_file(self.means, folder / self.FILE)
+        """Write the averages into a checkpoint."""
+        save_file(self.averages, folder / self.FILE)
 
     def load(self, folder: Path) -> None:
-        """Read the means of a checkpoint."""
+        """Read the averages of a checkpoint."""
         for name, value in load_file(folder / self.FILE).items():
-            self.means[name].copy_(value)
+            self.averages[name].copy_(value)
 
 
 class Trainer(GRPOTrainer):
-    """TRL's trainer for a `Subject`; see the module for what differs."""
+    """TRL's trainer for a `Policy`; see the module for what differs."""
 
     _buffered_inputs: Any
     control: Any
 
-    def __init__(self, subject: Subject, settings: argparse.Namespace, config: GRPOConfig) -> None:
-        self.subject = subject
+    def __init__(self, policy: Policy, settings: argparse.Namespace, config: GRPOConfig) -> None:
+        self.policy = policy
         self.settings = settings
         self.folder = Path(settings.output_dir)
         self.replies: list[tuple[Row, str, list[float]]] = []  # of the last rollouts, with their rewards
         self.held_out: list[Row] = []  # this process's share, once it is needed
         rank = settings.lora
         super().__init__(
-            model=subject.model,
-            reward_funcs=list(subject.rewards),
+            model=policy.model,
+            reward_funcs=list(policy.rewards),
             args=config,
-            train_dataset=as_dataset(subject.train, 2 * settings.batch_size),
-            eval_dataset=as_dataset(subject.held_out, 0),
-            processing_class=subject.processing,
-            peft_config=LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=LORA_TARGETS) if rank else None,
+            train_dataset=as_dataset(policy.train, 2 * settings.batch_size),
+            eval_dataset=as_dataset(policy.held_out, 0),
+            processing_class=policy.processing,
+            peft_config=LoraConfig(r=rank, lora_alpha=LORA_ALPHA * rank, target_modules=LORA_TARGETS) if rank else None,
         )
         if self.is_deepspeed_enabled or self.is_fsdp_enabled:
             raise UsageError("models that are split between processes are for veRL or EasyR1; see training/clusters")
-        if self.ref_model is not None and subject.model.config.model_type == "qwen2_5_vl":
+        if self.ref_model is not None and policy.model.config.model_type == "qwen2_5_vl":
             window_attention.install(self.ref_model.model.visual)
         self.remove_callback(PrinterCallback)
-        self.mean = Mean(subject.model, settings.average) if settings.average else None
-        if self.mean is not None:
-            self.add_callback(self.mean)
+        self.ema = EMA(policy.model, settings.average) if settings.average else None
+        if self.ema is not None:
+            self.add_callback(self.ema)
 
     def _send_telemetry(self) -> None:
         pass
@@ -167,68 +179,97 @@ class Trainer(GRPOTrainer):
                 prompt_ids, images, multimodal_fields, num_generations, has_tool_images
             )
             return result
-        n, device = self.num_generations, self.accelerator.device
-
-        def padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
-            return pad([torch.tensor(row) for row in rows], padding_value=value, padding_side="left").to(device)
-
-        prompts = prompt_ids[::n]
-        ids = padded(prompts, self._tokenizer.pad_token_id)
-        mask = padded([[1] * len(row) for row in prompts], 0)
-        pixels, grids = (multimodal_fields[name].to(device) for name in ("pixel_values", "image_grid_thw"))
-        kinds = padded(multimodal_fields["mm_token_type_ids"], 0)
-        places, _ = self.subject.model.model.get_rope_index(
-            ids, image_grid_thw=grids, attention_mask=mask, mm_token_type_ids=kinds
-        )
-        ends = torch.tensor(self.eos_token_ids, device=device)
-        drawn = ids.new_full((len(ids), n, self.max_completion_length), self._tokenizer.pad_token_id)
         with (
             torch.no_grad(),
-            self.accelerator.autocast(),  # of all steps together, so that weights are brought to bfloat16 once
+            self.accelerator.autocast(),  # one for all steps, so that weights are cast to bfloat16 once
             unwrap_model_for_generation(
                 self.model_wrapped,
                 self.accelerator,
                 gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
             ) as model,
         ):
-            cache = model(
-                input_ids=ids[:, :-1],
-                attention_mask=mask[:, :-1],
-                position_ids=places[:, :, :-1],
-                pixel_values=pixels,
-                image_grid_thw=grids,
-                past_key_values=Cache(layer_class_to_replicate=RoomyLayer),
-                use_cache=True,
-                logits_to_keep=1,
-            ).past_key_values
-            groups = torch.arange(len(ids), device=device)  # those with a reply that goes on
-            tokens, place = ids[:, -1:].expand(-1, n), places[:, :, -1:].expand(-1, -1, n)
-            prompt_seen = mask[:, None, None, :-1].bool().expand(-1, 1, n, -1)
-            own = torch.eye(n, dtype=torch.bool, device=device)
-            for step in range(self.max_completion_length):
-                replies_seen = own.repeat(1, step + 1).expand(len(groups), 1, -1, -1)
-                logits = model(
-                    input_ids=tokens,
-                    attention_mask=torch.cat([prompt_seen, replies_seen], dim=-1),
-                    position_ids=place + step,
-                    past_key_values=cache,
-                    use_cache=True,
-                ).logits.float()
-                logits[..., self.subject.suppress] = -torch.inf
-                chances = (logits / self.temperature).softmax(-1)
-                tokens = torch.multinomial(chances.flatten(0, 1), 1).view(-1, n)
-                drawn[groups, :, step] = tokens
-                on = ~torch.isin(drawn[groups], ends).any(-1).all(-1)
-                if not on.any():
-                    break
-                if not on.all():
-                    groups, tokens, place, prompt_seen = groups[on], tokens[on], place[:, on], prompt_seen[on]
-                    cache.batch_select_indices(on.nonzero().flatten())
+            sampled = self._sample_groups(model, prompt_ids[:: self.num_generations], multimodal_fields)
         replies = []
-        for row in drawn.flatten(0, 1).tolist():
+        for row in sampled.flatten(0, 1).tolist():
             end = next((i for i, token in enumerate(row) if token in self.eos_token_ids), len(row))
             replies.append(row[: end + 1])
         return replies, None
+
+    def _sample_groups(self, model: Any, prompts: Sequence[Sequence[int]], fields: Any) -> Tensor:
+        """Sample a group of replies for each prompt.
+
+        Args:
+            model: the unwrapped model.
+            prompts: token ids.
+            fields: the processor's tensors for all prompts: pixel_values, image_grid_thw, mm_token_type_ids.
+
+        Returns:
+            (prompts, num_generations, max_completion_length) token ids; what follows an end token has no meaning.
+        """
+        device = self.accelerator.device
+
+        def padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
+            return pad([torch.tensor(row) for row in rows], padding_value=value, padding_side="left").to(device)
+
+        ids = padded(prompts, self._tokenizer.pad_token_id)
+        mask = padded([[1] * len(row) for row in prompts], 0)
+        pixels, grids = (fields[name].to(device) for name in ("pixel_values", "image_grid_thw"))
+        position_ids, _ = self.policy.model.model.get_rope_index(
+            ids,
+            image_grid_thw=grids,
+            attention_mask=mask,
+            mm_token_type_ids=padded(fields["mm_token_type_ids"], 0),
+        )
+        cache = model(
+            input_ids=ids[:, :-1],
+            attention_mask=mask[:, :-1],
+            position_ids=position_ids[:, :, :-1],
+            pixel_values=pixels,
+            image_grid_thw=grids,
+            past_key_values=Cache(layer_class_to_replicate=PreallocatedLayer),
+            use_cache=True,
+            logits_to_keep=1,
+        ).past_key_values
+        return self._decode_groups(model, cache, ids[:, -1:], mask[:, :-1], position_ids[:, :, -1:])
+
+    def _decode_groups(self, model: Any, cache: Cache, last: Tensor, mask: Tensor, position_ids: Tensor) -> Tensor:
+        """Sample replies after a prefill, until every group has only replies that have ended.
+
+        Args:
+            model: the unwrapped model.
+            cache: keys and values of the prompts without their last token.
+            last: (prompts, 1) the prompts' last tokens, with which every reply begins.
+            mask: (prompts, length) 1 where the cache holds a token and not padding.
+            position_ids: (3, prompts, 1) of the last tokens.
+        """
+        n = self.num_generations
+        ends = torch.tensor(self.eos_token_ids, device=last.device)
+        sampled = last.new_full((len(last), n, self.max_completion_length), self._tokenizer.pad_token_id)
+        groups = torch.arange(len(last), device=last.device)  # those with a reply that has not ended
+        tokens, position_ids = last.expand(-1, n), position_ids.expand(-1, -1, n)
+        prompt_mask = mask[:, None, None].bool().expand(-1, 1, n, -1)
+        own = torch.eye(n, dtype=torch.bool, device=last.device)  # a reply attends to itself and to no other
+        for step in range(self.max_completion_length):
+            reply_mask = own.repeat(1, step + 1).expand(len(groups), 1, -1, -1)
+            logits = model(
+                input_ids=tokens,
+                attention_mask=torch.cat([prompt_mask, reply_mask], dim=-1),
+                position_ids=position_ids + step,
+                past_key_values=cache,
+                use_cache=True,
+            ).logits.float()
+            logits[..., self.policy.suppress] = -torch.inf
+            probabilities = (logits / self.temperature).softmax(-1)
+            tokens = torch.multinomial(probabilities.flatten(0, 1), 1).view(-1, n)
+            sampled[groups, :, step] = tokens
+            unfinished = ~torch.isin(sampled[groups], ends).any(-1).all(-1)
+            if not unfinished.any():
+                break
+            if not unfinished.all():
+                groups, tokens, prompt_mask = groups[unfinished], tokens[unfinished], prompt_mask[unfinished]
+                position_ids = position_ids[:, unfinished]
+                cache.batch_select_indices(unfinished.nonzero().flatten())
+        return sampled
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """As TRL's, without its shuffling."""
@@ -239,8 +280,8 @@ class Trainer(GRPOTrainer):
         return self._buffered_inputs[self._step % steps]
 
     def _compute_loss(self, model: Any, inputs: Any) -> Tensor:
-        """As TRL's, without the pass through the model for rollouts from which nothing is to be learnt."""
-        if self.beta == 0 and self.accelerator.num_processes == 1 and inputs["advantages"].abs().max() < 1e-5:
+        """As TRL's, without the forward pass for rollouts that have no gradient."""
+        if self.beta == 0 and self.accelerator.num_processes == 1 and inputs["advantages"].abs().max() < SAME_REWARD:
             return torch.zeros((), device=self.accelerator.device, requires_grad=True)
         loss: Tensor = super()._compute_loss(model, inputs)
         return loss
@@ -282,10 +323,19 @@ class Trainer(GRPOTrainer):
     def _packed(
         self, model: Any, ids: Tensor, mask: Tensor, n_reply: int, pixels: Tensor, grids: Tensor, kinds: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Each group as one row: the prompt, then its replies, which do not see each other.
+        """Log-probabilities and entropies, (groups x num_generations, n_reply) each, with each group packed as one row.
 
-        Every reply begins with the prompt's last token, which predicts its first. Padding is left out, but for what
-        makes the rows equally long in the end.
+        A row is the prompt, then its replies, which do not attend to each other. Every reply begins with the prompt's
+        last token, which predicts its first. Padding inside a row is left out; rows are padded to the same length.
+
+        Args:
+            model: to compute them with.
+            ids: (groups x num_generations, prompt + n_reply) token ids, padded on the left and on the right.
+            mask: 1 where `ids` is no padding.
+            n_reply: longest reply.
+            pixels: pixel_values by row of `ids`.
+            grids: image_grid_thw by row of `ids`.
+            kinds: mm_token_type_ids, as `ids`.
         """
         n = self.num_generations
         n_prompt = ids.shape[1] - n_reply
@@ -299,29 +349,25 @@ class Trainer(GRPOTrainer):
         starts = prompt[:, None, -1:].expand(-1, n, -1)
         tokens = joined(prompt[:, :-1], torch.cat([starts, replies[..., :-1]], dim=-1))
         targets = joined(torch.full_like(prompt[:, :-1], -100), replies.masked_fill(~reply_mask, -100))
-        there = joined(prompt_mask[:, :-1].bool(), reply_mask)  # a reply's last token predicts nothing: left out, too
-        places, _ = self.subject.model.model.get_rope_index(
+        kept = joined(prompt_mask[:, :-1].bool(), reply_mask)  # not a reply's last token either: it predicts nothing
+        position_ids, _ = self.policy.model.model.get_rope_index(
             prompt, image_grid_thw=grids[::n], attention_mask=prompt_mask, mm_token_type_ids=kinds[::n, :n_prompt]
         )
-        onwards = places[:, :, -1:, None] + torch.arange(n_reply, device=ids.device)
-        places = torch.cat([places[:, :, :-1], onwards.expand(-1, -1, n, -1).flatten(2)], dim=2)
-        owner = torch.arange(n, device=ids.device).repeat_interleave(n_reply) + 1
-        owner = torch.cat([owner.new_zeros(n_prompt - 1), owner])  # 0 is the prompt
+        reply_positions = position_ids[:, :, -1:, None] + torch.arange(n_reply, device=ids.device)
+        position_ids = torch.cat([position_ids[:, :, :-1], reply_positions.expand(-1, -1, n, -1).flatten(2)], dim=2)
+        segments = torch.arange(n, device=ids.device).repeat_interleave(n_reply) + 1
+        segments = torch.cat([segments.new_zeros(n_prompt - 1), segments])  # 0 is the prompt, 1 to n are the replies
 
         def packed(values: Sequence[Tensor], padding: int) -> Tensor:
-            kept = [v[keep] for v, keep in zip(values, there, strict=True)]
-            return pad_sequence(kept, batch_first=True, padding_value=padding)
+            rows = [v[keep] for v, keep in zip(values, kept, strict=True)]
+            return pad_sequence(rows, batch_first=True, padding_value=padding)
 
-        of = packed([owner] * groups, -1)
-        length = of.shape[1]
-        seen = (of[:, :, None] == of[:, None, :]) | (of[:, None, :] == 0)
-        seen &= torch.ones(length, length, dtype=torch.bool, device=ids.device).tril()
-        seen |= torch.eye(length, dtype=torch.bool, device=ids.device)  # padding sees itself, and nobody sees it
+        segment = packed([segments] * groups, -1)
         with self.accelerator.autocast():
             output = model(
                 input_ids=packed(tokens, self._tokenizer.pad_token_id),
-                attention_mask=seen[:, None],
-                position_ids=torch.stack([packed(place, 0) for place in places]),
+                attention_mask=packed_attention(segment)[:, None],
+                position_ids=torch.stack([packed(axis, 0) for axis in position_ids]),
                 pixel_values=pixels[::n].flatten(0, 1),
                 image_grid_thw=grids[::n],
                 shift_labels=packed(targets, -100),
@@ -329,26 +375,26 @@ class Trainer(GRPOTrainer):
             )
 
         def unpacked(values: Tensor) -> Tensor:
-            full = values.new_zeros(there.shape)
-            full = full.masked_scatter(there, values[of >= 0])
+            full = values.new_zeros(kept.shape)
+            full = full.masked_scatter(kept, values[segment >= 0])
             return full[:, n_prompt - 1 :].reshape(groups * n, n_reply)
 
         return unpacked(output.log_probs), unpacked(output.entropy if output.entropy is not None else output.log_probs)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        """As the Trainer's, with the moving mean of the weights."""
+        """As the Trainer's, with the moving average of the weights."""
         super()._save_optimizer_and_scheduler(output_dir)
-        if self.mean is not None and self.is_world_process_zero():
-            self.mean.save(Path(output_dir))
+        if self.ema is not None and self.is_world_process_zero():
+            self.ema.save(Path(output_dir))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """As the Trainer's, which skips most weights of a Qwen2.5-VL: their names in files are not those in memory."""
-        if self.mean is not None:
-            self.mean.load(Path(resume_from_checkpoint))
+        if self.ema is not None:
+            self.ema.load(Path(resume_from_checkpoint))
         if self.settings.lora:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
-        ours = self.subject.model
+        ours = self.policy.model
         saved = type(ours).from_pretrained(resume_from_checkpoint, dtype=ours.dtype, local_files_only=True)
         ours.load_state_dict(saved.state_dict())
 
@@ -395,13 +441,13 @@ class Trainer(GRPOTrainer):
         """Greedy figures of the held-out rows; writes the checkpoint where its reward is the best so far."""
         index, processes = self.accelerator.process_index, self.accelerator.num_processes
         self.held_out = self.held_out or [
-            self.subject.held_out.at(i) for i in range(index, self.subject.held_out.n, processes)
+            self.policy.held_out.at(i) for i in range(index, self.policy.held_out.n, processes)
         ]
         was_training = self.model.training
         self.model.eval()
-        if self.mean is not None:
-            self.mean.swap()
-        mine = self.subject.score(self.held_out)
+        if self.ema is not None:
+            self.ema.swap()
+        mine = self.policy.score(self.held_out)
         scores: list[dict[str, float]] = gather_object(mine)
         names = dict.fromkeys(name for score in scores for name in score)
         values = {name: [score[name] for score in scores if name in score] for name in names}
@@ -410,16 +456,31 @@ class Trainer(GRPOTrainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         if self.is_world_process_zero():
             best = read_best(self.folder)
-            result = self.folder / self.subject.part
+            result = self.folder / self.policy.part
             if best is None or metrics["eval_reward"] > best["eval_reward"] or not result.is_dir():
-                export(self.subject, result)
+                export(self.policy, result)
                 record = {"step": self.state.global_step, **metrics}
                 write_whole(self.folder / "best.json", lambda path: path.write_text(json.dumps(record, indent=1)))
         self.accelerator.wait_for_everyone()
-        if self.mean is not None:
-            self.mean.swap()
+        if self.ema is not None:
+            self.ema.swap()
         self.model.train(was_training)
         return metrics
+
+
+def packed_attention(segment: Tensor) -> Tensor:
+    """Which tokens of a packed row attend to which: to the prompt and to their own reply, up to themselves.
+
+    Args:
+        segment: (rows, length) 0 for tokens of the prompt, the reply's number for those of a reply, -1 for padding.
+
+    Returns:
+        (rows, length, length) bool, [row, query, key]; padding attends to itself, so that no query has no key.
+    """
+    length = segment.shape[1]
+    attended = (segment[:, :, None] == segment[:, None, :]) | (segment[:, None, :] == 0)
+    attended &= torch.ones(length, length, dtype=torch.bool, device=segment.device).tril()
+    return attended | torch.eye(length, dtype=torch.bool, device=segment.device)
 
 
 def as_dataset(rows: Rows, remembered: int) -> datasets.Dataset:
@@ -434,7 +495,7 @@ def as_dataset(rows: Rows, remembered: int) -> datasets.Dataset:
 
 
 def one_line(step: int, figures: dict[str, float | None]) -> str:
-    """What is worth watching, in one line."""
+    """The figures to watch, in one line."""
     if "eval_reward" in figures:
         shown = {name: name.removeprefix("eval_") for name in figures if name.startswith("eval_") and "/" not in name}
         head = f"step {step}, held out:"
@@ -447,32 +508,32 @@ def one_line(step: int, figures: dict[str, float | None]) -> str:
     )
 
 
-# --- the checkpoint that is left --------------------------------------------------------------------------------------
-def export(subject: Subject, folder: Path) -> None:
-    """Write the checkpoint, adapters merged, in the number format and with the files it came with."""
+# --- the exported checkpoint ------------------------------------------------------------------------------------------
+def export(policy: Policy, folder: Path) -> None:
+    """Write the checkpoint, adapters merged, with the dtype and the other files of the one that training began with."""
     with whole_folder(folder) as scratch:
-        subject.model.save_pretrained(scratch, state_dict=weights_of(subject))
-        for file in subject.folder.iterdir():
+        policy.model.save_pretrained(scratch, state_dict=weights_of(policy))
+        for file in policy.folder.iterdir():
             if file.suffix in (".json", ".jinja", ".txt") and not file.name.endswith(".index.json"):
                 shutil.copy(file, scratch)
-        if subject.answers_at_once:
+        if policy.answers_at_once:
             generation = scratch / "generation_config.json"
-            asked = json.loads(generation.read_text()) | {"suppress_tokens": subject.suppress}
+            asked = json.loads(generation.read_text()) | {"suppress_tokens": policy.suppress}
             generation.write_text(json.dumps(asked))
 
 
-def weights_of(subject: Subject) -> dict[str, Tensor]:
+def weights_of(policy: Policy) -> dict[str, Tensor]:
     """The model's weights by name, as in its checkpoint."""
-    with safe_open(next(subject.folder.glob("*.safetensors")), "pt") as stored:
+    with safe_open(next(policy.folder.glob("*.safetensors")), "pt") as stored:
         dtype = stored.get_tensor(next(iter(stored.keys()))).dtype
     added = {
         f"{name}.base_layer.weight": module.get_delta_weight("default")
-        for name, module in subject.model.named_modules()
+        for name, module in policy.model.named_modules()
         if isinstance(module, LoraLayer)
     }
     return {
         name.replace(".base_layer", ""): (value + added[name] if name in added else value).to(dtype)
-        for name, value in subject.model.state_dict().items()
+        for name, value in policy.model.state_dict().items()
         if ".lora_" not in name
     }
 
@@ -497,23 +558,23 @@ def train(settings: argparse.Namespace) -> Path:
     last = last_checkpoint(folder)
     step = 0 if last is None else int(last.name.rpartition("-")[2])
     torch.set_num_threads(settings.threads or torch.get_num_threads())
-    subject = load_subject(settings)
+    policy = load_policy(settings)
     config = trl_config(settings, first=last is None)
-    if subject.train.n < settings.batch_size:
-        raise UsageError(f"{subject.train.n} rows to train on, and a step takes {settings.batch_size}: --batch_size")
-    bundle = subject.folder.parent if is_bundle(subject.folder.parent) else None
-    result = folder / subject.part if bundle is None else folder
+    if policy.train.n < settings.batch_size:
+        raise UsageError(f"{policy.train.n} rows to train on, and a step takes {settings.batch_size}: --batch_size")
+    bundle = policy.folder.parent if is_bundle(policy.folder.parent) else None
+    result = folder / policy.part if bundle is None else folder
     if os.environ.get("RANK", "0") == "0":
-        check_settings(settings, folder, subject.train.n, goes_on=last is not None)
+        check_settings(settings, folder, policy.train.n, goes_on=last is not None)
         for log in ("log.jsonl", "samples.jsonl"):
             keep_lines(folder / log, lambda line: last is not None and line["step"] <= step)
         if bundle is not None:  # what is left is one, too
-            for part in RELEASED.keys() - {subject.part}:
+            for part in RELEASED.keys() - {policy.part}:
                 shutil.copytree(bundle / part, folder / part, dirs_exist_ok=True)
     if 0 < settings.max_steps <= step:
         logger.info("%s has %d steps already; a higher --max_steps goes on", folder, step)
         return result
-    trainer = Trainer(subject, settings, config)
+    trainer = Trainer(policy, settings, config)
     if last is not None:
         logger.info("going on from %s", last)
     with denormals_flushed():
@@ -526,7 +587,7 @@ def trl_config(settings: argparse.Namespace, *, first: bool) -> GRPOConfig:
 
     Args:
         settings: of the command line.
-        first: whether the run begins, and not goes on.
+        first: whether the run begins; False where it is continued.
     """
     on_gpu = torch.cuda.is_available()
     at_once = settings.micro_batch * int(os.environ.get("WORLD_SIZE", "1"))  # as torchrun and accelerate say it
@@ -544,8 +605,8 @@ def trl_config(settings: argparse.Namespace, *, first: bool) -> GRPOConfig:
         lr_scheduler_type="constant",
         weight_decay=settings.weight_decay,
         beta=settings.beta,
-        epsilon=0.2,
-        loss_type="bnpo",
+        epsilon=CLIP_EPSILON,
+        loss_type=LOSS_TYPE,
         use_bias_correction_kl=False,
         num_train_epochs=settings.epochs,
         max_steps=settings.max_steps,
@@ -557,7 +618,7 @@ def trl_config(settings: argparse.Namespace, *, first: bool) -> GRPOConfig:
         eval_on_start=first,
         save_strategy="steps",
         save_steps=settings.save_every,
-        save_total_limit=2,
+        save_total_limit=CHECKPOINTS_KEPT,
         logging_steps=1,
         report_to=["tensorboard"],
         disable_tqdm=True,
@@ -567,10 +628,10 @@ def trl_config(settings: argparse.Namespace, *, first: bool) -> GRPOConfig:
 
 
 def check_settings(settings: argparse.Namespace, folder: Path, n_rows: int, *, goes_on: bool) -> None:
-    """Write down what a run is made with, or compare it with what was written when it began.
+    """Write a new run's settings into its folder, or compare a continued run's with those written when it began.
 
     Raises:
-        UsageError: the folder holds a run with other settings, or a result that there is no going on from.
+        UsageError: the folder holds a run with other settings, or a result without a checkpoint to continue from.
     """
     file = folder / "settings.json"
     now = {f"--{name}": value for name, value in sorted(vars(settings).items()) if name not in FREE_SETTINGS}
