@@ -17,6 +17,7 @@ from vision_reasoner.data.sources import Row
 from vision_reasoner.masks import Mask
 from vision_reasoner.scenes import requests as templates
 from vision_reasoner.scenes.art import load_sprites
+from vision_reasoner.scenes.classes import CLASSES
 from vision_reasoner.scenes.requests import Maker, Request, View
 from vision_reasoner.scenes.scene import Scene, random_scene
 
@@ -175,3 +176,66 @@ def _stored(scene: Scene, quality: int | None) -> dict[str, Any]:
     else:
         image.save(out, "WEBP", quality=quality)
     return {"bytes": out.getvalue(), "path": None}
+
+
+# --- the bundled sets -------------------------------------------------------------------------------------------------
+BUNDLED_OPTIONS = SceneOptions(
+    split="held_out",
+    seed=11_000_000_000,  # far from every training stage's, and from the model card's
+    pixels=360 * 270,
+    quality=80,
+)
+
+
+def _bundled_segmentation() -> list[Row]:
+    """Referring, reasoning and purpose requests, and 40 for what is not there; a box where the target is one."""
+    rows: list[Row] = []
+    for name, n in (("referring", 140), ("purpose", 40), ("absent", 40)):
+        for row in rows_of(name, n, BUNDLED_OPTIONS, first=len(rows)):
+            height, width = row["img_height"], row["img_width"]
+            mask = row.get("mask", np.zeros((height, width), bool)).tolist()
+            rows.append({**row, "mask": mask, "bbox": row["bbox"] or None})
+    return rows
+
+
+def _bundled_detection() -> tuple[list[Row], dict[str, Any]]:
+    """One row for each image and class in it, as coco_val has; and the same as an instances JSON."""
+    sprites = load_sprites(BUNDLED_OPTIONS.split)
+    rows: list[Row] = []
+    coco: dict[str, Any] = {
+        "images": [],
+        "annotations": [],
+        "categories": [{"id": i + 1, "name": c.name} for i, c in enumerate(CLASSES)],
+    }
+    image_id = 0
+    while len(rows) < 220:
+        image_id += 1
+        rng = random.Random(BUNDLED_OPTIONS.seed - image_id)
+        scene = random_scene(sprites, rng, max_objects=12, min_objects=3, pixels=BUNDLED_OPTIONS.pixels)
+        width, height = scene.size
+        coco["images"].append({"id": image_id, "file_name": f"{image_id}.jpg", "width": width, "height": height})
+        for label, members in sorted(View(scene, random.Random(0)).by_label.items()):
+            row = common_columns(scene, image_id, len(rows), CLASSES[label].name, BUNDLED_OPTIONS)
+            found = [scene.objects[i] for i in members]
+            boxes = [list(o.box) for o in found]
+            rows.append({**row, "bbox": boxes, "cat_id": label + 1})
+            for o, (x1, y1, x2, y2) in zip(found, boxes, strict=True):
+                coco["annotations"].append(
+                    {
+                        "id": len(coco["annotations"]) + 1,
+                        "image_id": image_id,
+                        "category_id": label + 1,
+                        "bbox": [x1, y1, x2 - x1, y2 - y1],
+                        "area": int(np.count_nonzero(o.mask)),
+                        "iscrowd": 0,
+                    }
+                )
+    return rows, coco
+
+
+def bundled_sets() -> tuple[dict[str, list[Row]], dict[str, Any]]:
+    """The rows of the bundled sets by suite, and the instances JSON of "detection"."""
+    boxes, instances = _bundled_detection()
+    counts, questions = (list(rows_of(kind, 200, BUNDLED_OPTIONS)) for kind in ("counting", "questions"))
+    sets = {"segmentation": _bundled_segmentation(), "detection": boxes, "counting": counts, "vqa": questions}
+    return sets, instances
