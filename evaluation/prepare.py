@@ -71,7 +71,7 @@ Job = Callable[[], list[Row]]
 
 # --- from annotations to rows -----------------------------------------------------------------------------------------
 def reasonseg_rows(reasoned: ReasonSegImage, level: str) -> list[Row]:
-    """The picture's first phrase, as LISA scores it, or each of its phrases."""
+    """The image's first phrase, as LISA scores it, or each of its phrases."""
     image = reasoned.image.open()
     target, ignore = reasoned.masks(image.size)
     phrases = reasoned.phrases if level == "expression" else reasoned.phrases[:1]
@@ -90,13 +90,13 @@ def reference_rows(reference: Reference, instances: Instances, level: str, *, by
 
     Args:
         reference: what is meant.
-        instances: in which pictures.
+        instances: in which images.
         level: "instance" or "expression".
         by_object: name rows after the one object that is meant, rather than after the reference.
     """
     objects = instances.objects_of(reference)
-    picture = instances.images[reference.image_id]
-    image = picture.open()
+    annotated = instances.images[reference.image_id]
+    image = annotated.open()
     mask = np.zeros((image.height, image.width), np.bool_)
     for found in objects:
         mask |= found.mask()
@@ -105,7 +105,7 @@ def reference_rows(reference: Reference, instances: Instances, level: str, *, by
     phrases = reference.phrases if level == "expression" else reference.phrases[:1]
     return [
         {
-            **_common(picture, image, phrase, f"{name}-{number}" if level == "expression" else name),
+            **_common(annotated, image, phrase, f"{name}-{number}" if level == "expression" else name),
             "mask": mask,
             "bbox": boxes[0] if len(boxes) == 1 else None,
         }
@@ -114,15 +114,15 @@ def reference_rows(reference: Reference, instances: Instances, level: str, *, by
 
 
 def category_rows(number: int, instances: Instances) -> list[Row]:
-    """For picture `number` a row for each category of which it has an object that is no crowd."""
-    picture = instances.images[number]
+    """For image `number` a row for each category of which it has an object that is no crowd."""
+    annotated = instances.images[number]
     found = [a for a in instances.by_image.get(number, []) if not a.crowd]
     if not found:
         return []
-    image = picture.open()
+    image = annotated.open()
     return [
         {
-            **_common(picture, image, instances.categories[category], str(category)),
+            **_common(annotated, image, instances.categories[category], str(category)),
             "bbox": [list(a.box) for a in found if a.category == category],
             "cat_id": category,
         }
@@ -133,12 +133,12 @@ def category_rows(number: int, instances: Instances) -> list[Row]:
 def counting_rows(
     counted: CountedImage, number: int, question: str, folder: Path | None = None, *, download: bool = False
 ) -> list[Row]:
-    """The row of a counting set's row `number`; see `picture_of` for where the picture comes from."""
-    data = picture_of(counted, folder, download=download)
+    """The row of a counting set's row `number`; see `image_bytes` for where the image comes from."""
+    data = image_bytes(counted, folder, download=download)
     try:
         image = load_image(data)
     except ImageError as error:
-        raise ImageError(str(error).replace("the given bytes", f"picture {counted.id}", 1)) from error
+        raise ImageError(str(error).replace("the given bytes", f"image {counted.id}", 1)) from error
     return [
         {
             "image": {"bytes": data, "path": None},
@@ -152,37 +152,37 @@ def counting_rows(
     ]
 
 
-def _common(picture: AnnotatedImage, image: Image.Image, text: str, ann_id: str) -> Row:
-    file = picture.file
+def _common(annotated: AnnotatedImage, image: Image.Image, text: str, ann_id: str) -> Row:
+    file = annotated.file
     return {
         "image": {"bytes": file.read_bytes(), "path": file.name},
         "text": text,
-        "image_id": picture.id,
+        "image_id": annotated.id,
         "ann_id": ann_id,
         "img_height": image.height,
         "img_width": image.width,
     }
 
 
-# --- pictures that are published as addresses -------------------------------------------------------------------------
-def picture_of(counted: CountedImage, folder: Path | None, *, download: bool) -> bytes:
-    """The bytes of a counted picture: its own, or of `folder/<digest>`, or fetched to there.
+# --- images that are published as addresses ---------------------------------------------------------------------------
+def image_bytes(counted: CountedImage, folder: Path | None, *, download: bool) -> bytes:
+    """The bytes of a counted image: its own, or of `folder/<digest>`, or fetched to there.
 
     Raises:
-        DataError: it is not there, its address is dead, or another picture lies there now.
+        DataError: it is not there, its address is dead, or another image lies there now.
     """
     if isinstance(counted.source, bytes):
         return counted.source
     if folder is None:
-        raise UsageError("the pictures are published as addresses: give a folder for them (--images) and --download")
+        raise UsageError("the images are published as addresses: give a folder for them (--images) and --download")
     for path in (folder / f"{counted.id}{suffix}" for suffix in ("", *SUFFIXES)):
         if path.is_file():
             return path.read_bytes()
     if not download:
-        raise DataError(f"{folder / counted.id}: no such picture; fetch it (--download) or leave it out (--skip_bad)")
+        raise DataError(f"{folder / counted.id}: no such image; fetch it (--download) or leave it out (--skip_bad)")
     data = _fetch(counted.source)
     if hashlib.sha256(data).hexdigest() != counted.id:
-        raise DataError(f"{counted.source}: is another picture now than was annotated; leave it out (--skip_bad)")
+        raise DataError(f"{counted.source}: is another image now than was annotated; leave it out (--skip_bad)")
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f".{counted.id}.part"
     part.write_bytes(data)
@@ -192,24 +192,24 @@ def picture_of(counted: CountedImage, folder: Path | None, *, download: bool) ->
 
 def _fetch(url: str) -> bytes:
     if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
-        raise DataError(f"{url}: is no http address; leave this picture out (--skip_bad)")
+        raise DataError(f"{url}: is no http address; leave this image out (--skip_bad)")
     request = urllib.request.Request(url, headers={"User-Agent": "Mozilla/5.0 (data set preparation)"})
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
             data: bytes = answer.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:  # URLError and HTTPError are OSErrors
-        raise DataError(f"{url}: cannot be fetched ({error}); leave this picture out (--skip_bad)") from error
+        raise DataError(f"{url}: cannot be fetched ({error}); leave this image out (--skip_bad)") from error
     if len(data) > MAX_BYTES:
-        raise DataError(f"{url}: has more than {MAX_BYTES:,} bytes; leave this picture out (--skip_bad)")
+        raise DataError(f"{url}: has more than {MAX_BYTES:,} bytes; leave this image out (--skip_bad)")
     return data
 
 
 # --- the command line -------------------------------------------------------------------------------------------------
 SOURCES = {
-    "reasonseg": "a folder of LISA's ReasonSeg: pictures, and JSON files of polygons and phrases",
+    "reasonseg": "a folder of LISA's ReasonSeg: images, and JSON files of polygons and phrases",
     "refcoco": "RefCOCO, RefCOCO+ or RefCOCOg, as refer has them",
     "grefcoco": "gRefCOCO: several objects for a phrase, or none",
-    "coco": "COCO's instances, a row for each picture and category",
+    "coco": "COCO's instances, a row for each image and category",
     "pixmo_count": "PixMo-Count",
     "countbench": "CountBenchQA",
     "scenes": "generated scenes with held-out wordings, a table for each kind of request",
@@ -229,7 +229,7 @@ def add_flags(parser: argparse.ArgumentParser, source: str) -> None:
         add("--split", default="test", help="to read; default: test")
     else:
         add("--annotations", required=True, metavar="JSON", help="instances, as COCO has them")
-        add("--images", required=True, metavar="DIR", help="the pictures")
+        add("--images", required=True, metavar="DIR", help="the images")
     if source in ("refcoco", "grefcoco"):
         add("--refs", required=True, metavar="FILE", help="refs(*).p or grefs(*).json")
         add("--split", default="val", help="of the references: val, testA, ...; default: val")
@@ -241,7 +241,7 @@ def add_flags(parser: argparse.ArgumentParser, source: str) -> None:
             help="the first phrase for what is meant, or a row for each phrase; default: instance",
         )
     if source == "pixmo_count":
-        add("--images", type=Path, metavar="DIR", help="the pictures, named by their SHA-256")
+        add("--images", type=Path, metavar="DIR", help="the images, named by their SHA-256")
         add("--download", action="store_true", help="fetch those that are not there")
         add("--question", default=QUESTION, help="how a count is asked for; default: %(default)r")
     add("--limit", type=int, metavar="N", help="rows at most")
@@ -337,7 +337,7 @@ def columns_of(source: str) -> dict[str, Any]:
 
 
 def jobs_of(arguments: argparse.Namespace) -> list[Job]:
-    """What there is to do, one job for each picture or reference."""
+    """What there is to do, one job for each image or reference."""
     source = arguments.source
     if source == "reasonseg":
         return [partial(reasonseg_rows, found, arguments.level) for found in read_reasonseg(arguments.data)]

@@ -17,7 +17,6 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from evaluation.runner.evaluate import evaluate
 from evaluation.runner.figures import table
@@ -25,11 +24,11 @@ from evaluation.runner.manifest import describe
 from evaluation.runner.ranking import find_annotations
 from evaluation.runner.records import PAGE
 from evaluation.runner.samples import Samples
-from evaluation.runner.schema import Manifest
+from evaluation.runner.schema import Manifest, ModelArguments
 from evaluation.runner.workers import FOLDERS, Pool, import_ray, in_process, load_model, on_ray
 from evaluation.suites import SUITES, choose_suite
 from vision_reasoner.cli import add_model_options, make_parser, run_command
-from vision_reasoner.data.sources import PICTURES, open_source
+from vision_reasoner.data.sources import IMAGE_COLUMNS, open_source
 from vision_reasoner.errors import ExitCode, UsageError
 
 logger = logging.getLogger(__name__)
@@ -82,24 +81,24 @@ def run(arguments: argparse.Namespace) -> int:
         data,
         split=arguments.split or suite.split,
         config=arguments.config or suite.config,
-        pictures=[suite.column(name) for name in PICTURES],
+        image_columns=[suite.column(name) for name in IMAGE_COLUMNS],
         offline=arguments.offline,
     )
     samples = Samples(suite, source)
     annotations = find_annotations(arguments.annotations, source.path) if suite.ranked else None
     settings, manifest = describe(arguments, samples, annotations)
     folder = Path(arguments.output_path or _default_folder(arguments, manifest))
-    load = partial(load_model, settings, quietly=not arguments.verbose)
+    load = partial(load_model, settings, silent=not arguments.verbose)
     pool: Pool = in_process
     if spread:
         digests = {part: checkpoint["digest"] for part, checkpoint in manifest["checkpoint"].items()}
-        load = partial(load_model, _everywhere(settings, manifest), digests, quietly=not arguments.verbose)
+        load = partial(load_model, _everywhere(settings, manifest), digests, silent=not arguments.verbose)
         pool = partial(
             on_ray,
             num_workers=arguments.num_workers,
             address=arguments.ray_address,
             gpu=manifest["settings"]["device"] == "cuda",
-            quietly=not arguments.verbose,
+            silent=not arguments.verbose,
         )
     metrics = evaluate(
         samples,
@@ -124,16 +123,20 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _everywhere(settings: dict[str, Any], manifest: Manifest) -> dict[str, Any]:
+def _everywhere(settings: ModelArguments, manifest: Manifest) -> ModelArguments:
     """The settings with nothing in them that another machine could take otherwise, and no part that is not used."""
     numerics = manifest["settings"]
-    chosen = {
+    everywhere: ModelArguments = {
+        **settings,
+        "router": None,
+        "segmenter": None,
         "device": numerics["device"],
         "dtype": numerics["dtype"],
         "attn_implementation": numerics["attn_implementation"],
     }
-    folders = {FOLDERS[part]: str(Path(settings[FOLDERS[part]]).resolve()) for part in manifest["checkpoint"]}
-    return settings | {"router": None, "segmenter": None} | chosen | folders
+    for name in (FOLDERS[part] for part in manifest["checkpoint"]):
+        everywhere[name] = str(Path(settings[name] or "").resolve())
+    return everywhere
 
 
 def _columns(text: str | None) -> dict[str, str]:

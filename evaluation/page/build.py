@@ -1,4 +1,4 @@
-"""report.html: a run as one page that needs no network, with its figures, distributions and pictures.
+"""report.html: a run as one page that needs no network, with its figures, distributions and images.
 
 What is shown is gathered here into one JSON value; how it looks and behaves is all in page.html, which draws itself
 from that value. Texts of data sets and models are only ever data there: no `<` of theirs reaches the file as such, the
@@ -25,7 +25,7 @@ from evaluation.runner.samples import Samples
 from evaluation.runner.schema import Manifest, Metrics, Record
 from evaluation.suite import Scores, Suite, scores_of
 from evaluation.suites import SUITES
-from vision_reasoner.data.sources import PICTURES, open_source
+from vision_reasoner.data.sources import IMAGE_COLUMNS, open_source
 from vision_reasoner.errors import DataError, ImageError
 from vision_reasoner.files import write_whole
 from vision_reasoner.images import load_image
@@ -34,11 +34,11 @@ from vision_reasoner.results import Status
 
 logger = logging.getLogger(__name__)
 
-Pictures = Callable[[int], Image.Image | None]
-"""From a sample's number to its picture, None where there is none."""
+ImageOf = Callable[[int], Image.Image | None]
+"""From a sample's number to its image, None where there is none."""
 
 TEMPLATE = Path(__file__).with_name("page.html")
-IN_GALLERY = 2000  # pictures; of more samples some are left out, for a browser has to hold the page
+IN_GALLERY = 2000  # images; of more samples some are left out, for a browser has to hold the page
 ALL_PIXELS = 90_000_000  # of all thumbnails together: some 15 MB of page for photographs
 MOST_PIXELS, LEAST_PIXELS = 160_000, 30_000  # of one: 460x345 and 200x150
 MASK_SIDE = 384  # the longer side of the masks that are drawn over thumbnails
@@ -47,7 +47,7 @@ STATUSES = (*(str(status) for status in Status), "error")
 
 
 def write_page(folder: Path, out: Path | None = None, *, most: int = IN_GALLERY) -> Path:
-    """Write a run's page. Its pictures are left out where the data set is no longer there, or has changed.
+    """Write a run's page. Its images are left out where the data set is no longer there, or has changed.
 
     Args:
         folder: of a finished run, with its metrics.json.
@@ -67,40 +67,42 @@ def write_page(folder: Path, out: Path | None = None, *, most: int = IN_GALLERY)
     scores = [None if record["error"] is not None else scores_of(suite, record) for record in records]
     remarks = []
     try:
-        pictures = _open_pictures(manifest)
+        image_of = _open_images(manifest)
     except DataError as error:
-        remarks.append(f"The pictures are left out: {error}")
-        logger.warning("%s: the page has no pictures (%s)", folder, error)
-        pictures = None
-    data = page_data(manifest, metrics, records, scores, pictures, remarks=remarks, most=most)
+        remarks.append(f"The images are left out: {error}")
+        logger.warning("%s: the page has no images (%s)", folder, error)
+        image_of = None
+    data = page_data(manifest, metrics, records, scores, image_of, remarks=remarks, most=most)
     text = render(data)
     out = folder / PAGE if out is None else out
     write_whole(out, lambda part: part.write_text(text, encoding="utf-8"))
     return out
 
 
-def _open_pictures(manifest: Manifest) -> Pictures:
-    """The pictures of the run's data set, from where it was; without a network.
+def _open_images(manifest: Manifest) -> ImageOf:
+    """The images of the run's data set, from where it was; without a network.
 
     Raises:
         DataError: it is not there, or not the same any more.
     """
     data, places = manifest["data"], manifest[PLACES]
     suite = SUITES[manifest["suite"]].with_columns(data["columns"])
-    names = [suite.column(name) for name in PICTURES]
-    source = open_source(places["data"], split=data["split"], config=places["config"], pictures=names, offline=True)
+    names = [suite.column(name) for name in IMAGE_COLUMNS]
+    source = open_source(
+        places["data"], split=data["split"], config=places["config"], image_columns=names, offline=True
+    )
     if source.fingerprint != data["fingerprint"]:
         raise DataError(f"{places['data']}: has changed since the run")
     samples = Samples(suite, source)
 
-    def picture(index: int) -> Image.Image | None:
+    def image_of(index: int) -> Image.Image | None:
         sample = samples[index]
         try:
             return load_image(sample.image) if sample.image else None
         except ImageError:  # it stands in the sample's record
             return None
 
-    return picture
+    return image_of
 
 
 def render(data: Mapping[str, Any]) -> str:
@@ -130,7 +132,7 @@ def page_data(
     metrics: Metrics,
     records: Sequence[Record],
     scores: Sequence[Scores | None],
-    pictures: Pictures | None,
+    image_of: ImageOf | None,
     *,
     remarks: Sequence[str] = (),
     most: int = IN_GALLERY,
@@ -142,7 +144,7 @@ def page_data(
         metrics: metrics.json.
         records: in the order of the data set.
         scores: of each record, None for one with an error.
-        pictures: asked once for each image id; None where there are none.
+        image_of: asked once for each image id; None where there are none.
         remarks: what the reader should know about the page.
         most: how many samples the gallery holds.
     """
@@ -161,7 +163,7 @@ def page_data(
     for i in kept:
         image_id = records[i]["image_id"]
         if image_id not in numbers:
-            image = pictures(records[i]["index"]) if pictures else None
+            image = image_of(records[i]["index"]) if image_of else None
             numbers[image_id] = None if image is None else len(thumbnails)
             thumbnails += [] if image is None else [thumbnail(image, pixels)]
         samples[i] |= {"picture": numbers[image_id], **_masks(records[i])}
@@ -212,7 +214,7 @@ def _facts(manifest: Manifest) -> list[tuple[str, list[tuple[str, str]]]]:
 
 
 def thumbnail(image: Image.Image, pixels: int) -> str:
-    """The picture with at most `pixels` pixels, as a data URI."""
+    """The image with at most `pixels` pixels, as a data URI."""
     factor = min(1.0, math.sqrt(pixels / (image.width * image.height)))
     size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
     small = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
@@ -246,7 +248,7 @@ def _choose(samples: Sequence[Mapping[str, Any]], most: int) -> list[int]:
 
 
 def _sample(suite: Suite, record: Record, scores: Scores | None) -> dict[str, Any]:
-    """What the gallery shows of a record, but for its picture and masks."""
+    """What the gallery shows of a record, but for its image and masks."""
     truth = record.get("truth", {})
     instances = record.get("instances", [])
     timings = record.get("timings", {})
@@ -258,7 +260,7 @@ def _sample(suite: Suite, record: Record, scores: Scores | None) -> dict[str, An
         "index": record["index"],
         "id": record["id"],
         "query": record["query"],
-        "size": record["size"] if min(record["size"]) > 0 else [4, 3],  # of a picture that could not be read
+        "size": record["size"] if min(record["size"]) > 0 else [4, 3],  # of an image that could not be read
         "status": "error" if record["error"] else record["status"],
         "error": record["error"],
         "warnings": record.get("warnings", []),

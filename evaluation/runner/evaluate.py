@@ -78,7 +78,7 @@ def _work(samples: Samples, load: Load, folder: Path, *, n: int, batch_size: int
 def plan(samples: Samples, n: int, batch_size: int) -> list[list[int]]:
     """The first `n` samples' numbers in batches: the longest first, those of about the same length together.
 
-    Always the same for the same samples and sizes. Length is the picture's size where that decides it (questions), and
+    Always the same for the same samples and sizes. Length is the image's size where that decides it (questions), and
     the request's. Where the segmenter alone is asked, the order is the data set's: its rows of one image come together.
     """
     if samples.suite.prompted:

@@ -2,13 +2,12 @@
 
 import argparse
 import logging
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from evaluation.runner.samples import Samples, digest_of
-from evaluation.runner.schema import Data, Manifest, Places, Settings
+from evaluation.runner.schema import Data, Manifest, ModelArguments, Places, Settings
 from evaluation.suite import BUNDLED
 from vision_reasoner.cli import model_settings
 from vision_reasoner.files import sha256
@@ -36,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 def describe(
     arguments: argparse.Namespace, samples: Samples, annotations: Path | None
-) -> tuple[dict[str, Any], Manifest]:
+) -> tuple[ModelArguments, Manifest]:
     """The arguments for `VisionReasoner.from_pretrained`, and the run's manifest.
 
     Checkpoints are fetched here, and loaded from the very folders whose digest stands in the manifest.
@@ -62,7 +61,8 @@ def describe(
         )
         for part in parts
     }
-    settings = model_settings(arguments) | {
+    settings = cast("ModelArguments", model_settings(arguments))
+    settings |= {
         "model_path": str(folders["reasoner"]),
         "router": choice.router,
         "segmenter": str(folders.get("segmenter", choice.segmenter)),
@@ -118,9 +118,9 @@ def _data(samples: Samples, annotations: Path | None) -> Data:
     }
 
 
-def _numerics(arguments: argparse.Namespace, settings: Mapping[str, Any]) -> Settings:
+def _numerics(arguments: argparse.Namespace, settings: ModelArguments) -> Settings:
     device = choose_device(arguments.device)
-    dtype = choose_dtype(arguments.dtype, device, weight_bytes(Path(settings["model_path"])))
+    dtype = choose_dtype(arguments.dtype, device, weight_bytes(Path(settings["model_path"] or "")))
     return {
         "compat": arguments.compat,
         "device": device.type,

@@ -90,7 +90,7 @@ def read_annotations(file: Path | None, samples: Samples) -> Annotations:
         raise DataError(f"{file}: is no instances file as COCO has it ({one_line(error)}); give another") from error
     if strange := sorted(set(samples.image_ids or ()) - annotations.numbers.keys()):
         raise DataError(
-            f"{file}: has not {len(strange)} of the pictures of {samples.source.path} (first: {strange[0]}); give the "
+            f"{file}: has not {len(strange)} of the images of {samples.source.path} (first: {strange[0]}); give the "
             "instances file of this set"
         )
     return annotations

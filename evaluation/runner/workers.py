@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from evaluation.runner.samples import Sample, digest_of
-from evaluation.runner.schema import Record, Truth
+from evaluation.runner.schema import ModelArguments, Record, Truth
 from vision_reasoner.cli import silence_transformers
 from vision_reasoner.errors import CheckpointError, UsageError, VisionReasonerError, one_line
 from vision_reasoner.geometry import Box, Point
@@ -30,7 +30,10 @@ logger = logging.getLogger(__name__)
 
 WARN_AFTER_SECONDS = 60.0  # without any worker
 MAX_WORKER_FAILURES = 3  # workers that may die over the same batch, or while loading, before it is taken for the cause
-FOLDERS: dict[Part, str] = {"reasoner": "model_path", "segmenter": "segmenter"}  # what `load_model` calls them
+FOLDERS: Mapping[Part, Literal["model_path", "segmenter"]] = {
+    "reasoner": "model_path",
+    "segmenter": "segmenter",
+}  # what `load_model` calls them
 
 Load = Callable[[], VisionReasoner]
 
@@ -48,22 +51,22 @@ Pool = Callable[[Load, Iterable[Batch]], Iterator[list[Record]]]
 
 
 def load_model(
-    settings: Mapping[str, Any], digests: Mapping[Part, str] | None = None, *, quietly: bool = True
+    settings: ModelArguments, digests: Mapping[Part, str] | None = None, *, silent: bool = True
 ) -> VisionReasoner:
     """The model of a run.
 
     Args:
         settings: the arguments of `VisionReasoner.from_pretrained`.
         digests: what the parts' folders must hold, where this may be another machine; see `checkpoints.digest`.
-        quietly: without what transformers has to say.
+        silent: without what transformers has to say.
 
     Raises:
         CheckpointError: a checkpoint is missing, or another than the run's.
     """
-    if quietly:
+    if silent:
         silence_transformers()
     for part, wanted in (digests or {}).items():
-        folder = Path(settings[FOLDERS[part]])
+        folder = Path(settings[FOLDERS[part]] or "")
         if not folder.is_dir():
             raise CheckpointError(
                 f"{folder}: there is no such folder here; every machine needs the {part} in this place"
@@ -90,7 +93,7 @@ def on_ray(
     num_workers: int | None = None,
     address: str | None = None,
     gpu: bool = False,
-    quietly: bool = True,
+    silent: bool = True,
 ) -> Iterator[list[Record]]:
     """Work on the batches by Ray: each worker has a model and one batch at a time.
 
@@ -102,7 +105,7 @@ def on_ray(
         num_workers: None is one for each GPU of the cluster, on CPUs one for each machine.
         address: of a cluster, as `ray.init` takes it; None starts Ray on this machine, for as long as it is needed.
         gpu: whether each worker gets a GPU. Cores are shared out evenly.
-        quietly: without what Ray and the workers have to say.
+        silent: without what Ray and the workers have to say.
 
     Raises:
         UsageError: Ray is not installed or does not start, or the cluster has not enough for so many workers.
@@ -112,7 +115,7 @@ def on_ray(
     numbered = enumerate(batches)
     if (first := next(numbered, None)) is None:
         return
-    with _cluster(address, num_workers, quietly) as ray:
+    with _cluster(address, num_workers, silent) as ray:
         machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         workers = num_workers or (int(sum(m.get("GPU", 0) for m in machines)) if gpu else len(machines))
         cores = cores_each(machines, workers, gpu=gpu)
@@ -133,7 +136,7 @@ def _share_out(
     busy: dict[Any, tuple[Any, tuple[int, Batch] | None]] = {}  # by what is waited for; without a batch: loading
     idle: list[Any] = []
     again: list[tuple[int, Batch]] = []
-    deaths: Counter[int | None] = Counter()  # by batch; None: while loading
+    failures: Counter[int | None] = Counter()  # by batch; None: while loading
     finished: list[Record] = []
 
     def start() -> None:
@@ -167,10 +170,10 @@ def _share_out(
             raise error.cause from error
         except ray.exceptions.RayError as error:
             what = f"over the batch of sample {job[1].samples[0].id}" if job else "before it was ready"
-            deaths[number] += 1
-            if deaths[number] > MAX_WORKER_FAILURES:
+            failures[number] += 1
+            if failures[number] > MAX_WORKER_FAILURES:
                 raise VisionReasonerError(
-                    f"{deaths[number]} workers died, one after the other, {what} ({one_line(error)}); does memory "
+                    f"{failures[number]} workers died, one after the other, {what} ({one_line(error)}); does memory "
                     "suffice? Try a smaller --batch_size or fewer --num_workers; what is finished is kept"
                 ) from error
             logger.warning("A worker died %s; another one does its work (%s)", what, one_line(error))
@@ -178,7 +181,7 @@ def _share_out(
             again += [job] if job else []
             start()
             continue
-        deaths.pop(number, None)
+        failures.pop(number, None)
         idle.append(worker)
         finished = result if job else []
 
@@ -198,11 +201,11 @@ def import_ray() -> Any:
 
 
 @contextmanager
-def _cluster(address: str | None, num_workers: int | None, quietly: bool) -> Iterator[Any]:
+def _cluster(address: str | None, num_workers: int | None, silent: bool) -> Iterator[Any]:
     """Ray, connected."""
     ray = import_ray()
-    options: dict[str, Any] = {"log_to_driver": not quietly}
-    if quietly:
+    options: dict[str, Any] = {"log_to_driver": not silent}
+    if silent:
         options["logging_level"] = logging.ERROR
     if address is None:
         options |= {"num_cpus": max(num_workers or 1, os.cpu_count() or 1), "include_dashboard": False}
@@ -323,11 +326,11 @@ def record_of(sample: Sample, task: Task, outcome: Prediction | Exception | None
 
 
 def _mask_problem(truth: Truth, outcome: Prediction) -> str | None:
-    """A mask of another shape than its picture was made for another picture, or for this one before it was turned."""
+    """A mask of another shape than its image was made for another image, or for this one before it was turned."""
     width, height = outcome.image_size
     for name in ("mask", "ignore"):
         if name in truth and truth[name]["size"] != [height, width]:
             rows, columns = truth[name]["size"]
             turned = " (turned by its EXIF orientation?)" if [rows, columns] == [width, height] else ""
-            return f"its {name} is {columns}x{rows} and its picture {width}x{height}{turned}; prepare the data set anew"
+            return f"its {name} is {columns}x{rows} and its image {width}x{height}{turned}; prepare the data set anew"
     return None

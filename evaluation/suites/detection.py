@@ -1,9 +1,7 @@
-"""Detection as COCO has it: every object of a category, a row for each picture and category."""
-
-from typing import Any
+"""Detection as COCO has it: every object of a category, a row for each image and category."""
 
 from evaluation.metrics import boxes
-from evaluation.runner.schema import Record
+from evaluation.runner.schema import Record, Truth
 from evaluation.suite import BUNDLED, Figure, Headline, Scores, Suite, boxes_of, found_boxes, percent
 from vision_reasoner.data.sources import Row
 from vision_reasoner.results import Task
@@ -16,7 +14,7 @@ MATCHING = (
 """Of all boxes together."""
 
 
-def _truth(row: Row) -> dict[str, Any]:
+def _truth(row: Row) -> Truth:
     return {"boxes": boxes_of(row["bbox"]), "category_id": int(row["cat_id"])}
 
 

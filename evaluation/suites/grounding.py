@@ -4,17 +4,15 @@ Figures are means over samples, so that one with a single object weighs as much 
 boxes together that `detection` and `segmentation` have.
 """
 
-from typing import Any
-
 from evaluation.metrics import boxes
-from evaluation.runner.schema import Record
+from evaluation.runner.schema import Record, Truth
 from evaluation.suite import Figure, Scores, Suite, boxes_of, found_boxes
 from evaluation.suites.detection import f1_headline
 from vision_reasoner.data.sources import Row
 from vision_reasoner.results import Task
 
 
-def _truth(row: Row) -> dict[str, Any]:
+def _truth(row: Row) -> Truth:
     return {"boxes": boxes_of([] if row["bbox"] is None else row["bbox"])}
 
 

@@ -1,9 +1,7 @@
 """Segmentation of what a request means: RefCOCO, gRefCOCO, ReasonSeg."""
 
-from typing import Any
-
 from evaluation.metrics import boxes, segmentation
-from evaluation.runner.schema import Record
+from evaluation.runner.schema import Record, Truth
 from evaluation.suite import (
     BUNDLED,
     Figure,
@@ -28,9 +26,9 @@ MASKS = (
 )
 
 
-def truth(row: Row) -> dict[str, Any]:
+def truth(row: Row) -> Truth:
     """The target's mask, what is to be ignored, and its box where the row has one."""
-    found: dict[str, Any] = {"mask": mask_of(row["mask"])}
+    found: Truth = {"mask": mask_of(row["mask"])}
     if row.get("ignore") is not None:
         found["ignore"] = mask_of(row["ignore"])
     if row.get("bbox") is not None:

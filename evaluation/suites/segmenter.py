@@ -1,13 +1,13 @@
 """The segmenter alone, given the true box of an object and a point inside it, where the row has one."""
 
 from dataclasses import replace
-from typing import Any
 
+from evaluation.runner.schema import Truth
 from evaluation.suites import segmentation
 from vision_reasoner.data.sources import Row
 
 
-def _truth(row: Row) -> dict[str, Any]:
+def _truth(row: Row) -> Truth:
     truth = segmentation.truth(row)
     if len(truth.get("boxes", ())) != 1:
         raise ValueError("it has not exactly one box; the segmenter is told one object")

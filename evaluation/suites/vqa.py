@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from evaluation.metrics import text
-from evaluation.runner.schema import Record
+from evaluation.runner.schema import Record, Truth
 from evaluation.suite import BUNDLED, Figure, Scores, Suite
 from vision_reasoner.data.sources import Row
 from vision_reasoner.results import Task
@@ -42,7 +42,7 @@ def questions(name: str, *metrics: str, **options: Any) -> Suite:
     )
 
 
-def _truth(row: Row) -> dict[str, Any]:
+def _truth(row: Row) -> Truth:
     value = row["answers"]
     answers = [str(answer) for answer in ([value] if isinstance(value, str | int | float) else value or ())]
     if not answers:

@@ -48,7 +48,7 @@ class Knows:
 
 
 def objects(*boxes: tuple[int, int, int, int], point: bool = True) -> str:
-    """A reply with these boxes, in pixels of a picture of SIZE."""
+    """A reply with these boxes, in pixels of an image of SIZE."""
     items = []
     for x1, y1, x2, y2 in boxes:
         x1, x2, y1, y2 = (
