@@ -24,6 +24,7 @@ CORE = [
     "pycocotools>=2.0.8",
     "datasets>=5.2",  # older ones may run code of a data set
     "tqdm>=4.60",
+    "filelock>=3.20",
 ]
 TRAIN = [
     "scipy>=1.11",

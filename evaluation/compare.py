@@ -12,36 +12,74 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from evaluation.metrics import coco
 from evaluation.metrics.bootstrap import difference
-from evaluation.page.headline import headline
-from evaluation.ranking import NAMES, Annotations, rank
+from evaluation.runner.figures import aligned
+from evaluation.runner.ranking import NAMES, Annotations, rank
 from evaluation.runner.records import INSTANCES, read_json, read_manifest, read_records
-from evaluation.suites import PROTOCOLS, SUITES, Record, Scores, Suite, scores_of, table_of
+from evaluation.runner.schema import Data, Record
+from evaluation.suite import PROTOCOLS, Scores, Suite, scores_of, table_of
+from evaluation.suites import SUITES
 from vision_reasoner.cli import make_parser, run_command
 from vision_reasoner.errors import UsageError
 
 Result = tuple[Record, Scores | None]
 """A record and its scores, None where it failed."""
 
+
+class Difference(TypedDict):
+    """A figure in both runs; its difference, second minus first, with a 95 % interval; None: there is none."""
+
+    name: str
+    protocol: str
+    unit: str
+    first: float | None
+    second: float | None
+    difference: float | None
+    low: float | None
+    high: float | None
+
+
+ChangedSample = TypedDict(
+    "ChangedSample",
+    {
+        "id": str,
+        "query": str,
+        "measure": str,
+        "from": str,
+        "to": str,
+        "change": float | None,  # of the headline's quality; None where one run failed
+    },
+)
+
+
+class Comparison(TypedDict):
+    """Two runs on the same data, plain values."""
+
+    suite: str
+    data: Data
+    runs: list[str]
+    n: int
+    """Samples that both runs have without an error; figures are of these."""
+    left_out: int
+    figures: list[Difference]
+    changed: list[ChangedSample]
+    """Samples with another score, the largest change first."""
+
+
 SHOWN = 20  # changed samples on the terminal
 
 
-def compare(first: Path, second: Path) -> dict[str, Any]:
+def compare(first: Path, second: Path) -> Comparison:
     """Compare two finished runs.
 
     Args:
         first: a run's folder, what is compared with.
         second: the folder of another run on the same data.
-
-    Returns:
-        Plain values: `suite`, `data`, `runs`, `n` (samples that both runs have without an error) and `left_out`;
-        `figures`, each with `first`, `second`, `difference`, `low`, `high`; `changed` samples with their score in both
-        (`from`, `to`), the largest change first.
 
     Raises:
         UsageError: the runs are not of one suite and data set.
@@ -75,7 +113,7 @@ def compare(first: Path, second: Path) -> dict[str, Any]:
         "n": len(both),
         "left_out": len(runs[0].keys() | runs[1].keys()) - len(both),
         "figures": figures,
-        "changed": _changed(pairs),
+        "changed": _changed(suite, pairs),
     }
 
 
@@ -87,7 +125,7 @@ def _results(suite: Suite, folder: Path) -> dict[int, Result]:
     }
 
 
-def _figures(suite: Suite, pairs: Sequence[tuple[Result, Result]]) -> list[dict[str, Any]]:
+def _figures(suite: Suite, pairs: Sequence[tuple[Result, Result]]) -> list[Difference]:
     """Each figure that both runs have."""
     tables = [table_of([pair[k][1] or {} for pair in pairs]) for k in (0, 1)]
     image_ids = [one[0]["image_id"] for one, _ in pairs]
@@ -101,7 +139,7 @@ def _figures(suite: Suite, pairs: Sequence[tuple[Result, Result]]) -> list[dict[
     return found
 
 
-def _ranked(annotations: Annotations, pairs: Sequence[tuple[Result, Result]]) -> list[dict[str, Any]]:
+def _ranked(annotations: Annotations, pairs: Sequence[tuple[Result, Result]]) -> list[Difference]:
     """Average precision; without an interval where `metrics.coco` has none."""
     found = []
     for protocol in PROTOCOLS:
@@ -117,19 +155,25 @@ def _ranked(annotations: Annotations, pairs: Sequence[tuple[Result, Result]]) ->
     return found
 
 
-def _figure_json(
-    name: str, protocol: str, unit: str, values: Sequence[float], estimate: Sequence[float]
-) -> dict[str, Any]:
-    numbers = zip(("first", "second", "difference", "low", "high"), [*values, *estimate], strict=True)
-    plain = {key: value if math.isfinite(value) else None for key, value in numbers}
-    return {"name": name, "protocol": protocol, "unit": unit, **plain}
+def _figure_json(name: str, protocol: str, unit: str, values: Sequence[float], estimate: Sequence[float]) -> Difference:
+    first, second, gain, low, high = (v if math.isfinite(v) else None for v in (*values, *estimate))
+    return {
+        "name": name,
+        "protocol": protocol,
+        "unit": unit,
+        "first": first,
+        "second": second,
+        "difference": gain,
+        "low": low,
+        "high": high,
+    }
 
 
-def _changed(pairs: Sequence[tuple[Result, Result]]) -> list[dict[str, Any]]:
+def _changed(suite: Suite, pairs: Sequence[tuple[Result, Result]]) -> list[ChangedSample]:
     """Samples with another score; those that failed in one run alone first, then the largest change."""
-    found = []
+    found: list[ChangedSample] = []
     for one, two in pairs:
-        before, after = (None if scores is None else headline(record, scores) for record, scores in (one, two))
+        before, after = (None if scores is None else suite.headline(record, scores) for record, scores in (one, two))
         if before == after:
             continue
         found.append(
@@ -145,7 +189,7 @@ def _changed(pairs: Sequence[tuple[Result, Result]]) -> list[dict[str, Any]]:
     return sorted(found, key=lambda sample: -math.inf if sample["change"] is None else -abs(sample["change"]))
 
 
-def table(found: Mapping[str, Any], shown: int = SHOWN) -> str:
+def table(found: Comparison, shown: int = SHOWN) -> str:
     """What `compare` gave, for people: the figures, and the first `shown` of the samples that changed."""
     data = found["data"]
     lines = [
@@ -155,13 +199,7 @@ def table(found: Mapping[str, Any], shown: int = SHOWN) -> str:
         "",
     ]
     cells = [["", "protocol", "A", "B", "B - A", "95 %", ""], *map(_cells, found["figures"])]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-    for row in cells:
-        aligned = [
-            cell.rjust(width) if 2 <= i <= 4 else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(aligned).rstrip())
+    lines += aligned(cells, right=(2, 3, 4))
     changed = found["changed"]
     better, worse = (sum(sign * (sample["change"] or 0) > 0 for sample in changed) for sign in (1, -1))
     lines += ["", f"{len(changed)} samples changed: {better} for the better, {worse} for the worse"]
@@ -174,23 +212,24 @@ def table(found: Mapping[str, Any], shown: int = SHOWN) -> str:
     return "\n".join(lines)
 
 
-def _cells(figure: Mapping[str, Any]) -> list[str]:
+def _cells(figure: Difference) -> list[str]:
     """A figure's row: fractions as percent, a star where the interval leaves 0 out."""
     factor, digits = (100, 1) if figure["unit"] == "fraction" else (1, 2)
 
-    def number(key: str, sign: str = "") -> str:
-        return "-" if figure[key] is None else f"{factor * figure[key]:{sign}.{digits}f}"
+    def number(value: float | None, sign: str = "") -> str:
+        return "-" if value is None else f"{factor * value:{sign}.{digits}f}"
 
     interval, star = "", ""
-    if figure["low"] is not None:
-        interval = f"[{number('low', '+')}, {number('high', '+')}]"
-        star = "" if figure["low"] <= 0 <= figure["high"] else "*"
+    low, high = figure["low"], figure["high"]
+    if low is not None and high is not None:
+        interval = f"[{number(low, '+')}, {number(high, '+')}]"
+        star = "" if low <= 0 <= high else "*"
     return [
         figure["name"],
         figure["protocol"],
-        number("first"),
-        number("second"),
-        number("difference", "+"),
+        number(figure["first"]),
+        number(figure["second"]),
+        number(figure["difference"], "+"),
         interval,
         star,
     ]

@@ -9,6 +9,7 @@
     python -m evaluation.prepare pixmo_count --data allenai/pixmo-count --split test --images pixmo --download \\
         --output_dir data/pixmo_test
     python -m evaluation.prepare countbench --data vikhyatk/CountBenchQA --output_dir data/countbench
+    python -m evaluation.prepare scenes --split held_out --n 500 --output_dir data/scenes
 
 A table is a folder of parquet files with the split `test`: `evaluation/eval_*.sh data/coco_val` reads it. Columns:
 `image` (the file as it was published), `text`, `image_id`, `ann_id` (together they are one row's), `img_height`,
@@ -19,12 +20,16 @@ A table is a folder of parquet files with the split `test`: `evaluation/eval_*.s
     coco               bbox (a list of them), cat_id; beside the table instances.json, which is scored against
     pixmo_count, countbench  count
 
+Scenes become several tables, `data/scenes/counting_held_out` and so on, one for each kind of request; `scene_sets` says
+of which suite each is.
+
 `mask` is the target alone. `ignore` has the pixels that ReasonSeg's annotators left undecided: the official protocol
 takes them out of intersection and union; the original's tables count them as target (mask or ignore).
 """
 
 import argparse
 import hashlib
+import logging
 import shutil
 import sys
 import urllib.parse
@@ -55,6 +60,9 @@ from vision_reasoner.data.sources import open_source
 from vision_reasoner.data.tables import Row, table_command, write_table
 from vision_reasoner.errors import DataError, ImageError, UsageError
 from vision_reasoner.images import MAX_BYTES, SUFFIXES, load_image
+from vision_reasoner.scenes.art import SPLITS
+
+logger = logging.getLogger(__name__)
 
 QUESTION = "How many {what} are there in this image?"
 TIMEOUT = 30  # seconds for a server to answer
@@ -64,7 +72,7 @@ Job = Callable[[], list[Row]]
 
 # --- from annotations to rows -----------------------------------------------------------------------------------------
 def reasonseg_rows(reasoned: ReasonSegImage, level: str) -> list[Row]:
-    """The picture's first phrase, as LISA scores it, or each of its phrases."""
+    """The image's first phrase, as LISA scores it, or each of its phrases."""
     image = reasoned.image.open()
     target, ignore = reasoned.masks(image.size)
     phrases = reasoned.phrases if level == "expression" else reasoned.phrases[:1]
@@ -83,13 +91,13 @@ def reference_rows(reference: Reference, instances: Instances, level: str, *, by
 
     Args:
         reference: what is meant.
-        instances: in which pictures.
+        instances: in which images.
         level: "instance" or "expression".
         by_object: name rows after the one object that is meant, rather than after the reference.
     """
     objects = instances.objects_of(reference)
-    picture = instances.images[reference.image_id]
-    image = picture.open()
+    annotated = instances.images[reference.image_id]
+    image = annotated.open()
     mask = np.zeros((image.height, image.width), np.bool_)
     for found in objects:
         mask |= found.mask()
@@ -98,7 +106,7 @@ def reference_rows(reference: Reference, instances: Instances, level: str, *, by
     phrases = reference.phrases if level == "expression" else reference.phrases[:1]
     return [
         {
-            **_common(picture, image, phrase, f"{name}-{number}" if level == "expression" else name),
+            **_common(annotated, image, phrase, f"{name}-{number}" if level == "expression" else name),
             "mask": mask,
             "bbox": boxes[0] if len(boxes) == 1 else None,
         }
@@ -107,16 +115,16 @@ def reference_rows(reference: Reference, instances: Instances, level: str, *, by
 
 
 def category_rows(number: int, instances: Instances) -> list[Row]:
-    """For picture `number` a row for each category of which it has an object that is no crowd."""
-    picture = instances.images[number]
+    """For image `number` a row for each category of which it has an object that is no crowd."""
+    annotated = instances.images[number]
     unsure = instances.not_exhaustive[number]
     found = [a for a in instances.by_image.get(number, []) if not a.crowd and a.category not in unsure]
     if not found:
         return []
-    image = picture.open()
+    image = annotated.open()
     return [
         {
-            **_common(picture, image, instances.categories[category], str(category)),
+            **_common(annotated, image, instances.categories[category], str(category)),
             "bbox": [list(a.box) for a in found if a.category == category],
             "cat_id": category,
         }
@@ -127,12 +135,12 @@ def category_rows(number: int, instances: Instances) -> list[Row]:
 def counting_rows(
     counted: CountedImage, number: int, question: str, folder: Path | None = None, *, download: bool = False
 ) -> list[Row]:
-    """The row of a counting set's row `number`; see `picture_of` for where the picture comes from."""
-    data = picture_of(counted, folder, download=download)
+    """The row of a counting set's row `number`; see `image_bytes` for where the image comes from."""
+    data = image_bytes(counted, folder, download=download)
     try:
         image = load_image(data)
     except ImageError as error:
-        raise ImageError(str(error).replace("the given bytes", f"picture {counted.id}", 1)) from error
+        raise ImageError(str(error).replace("the given bytes", f"image {counted.id}", 1)) from error
     return [
         {
             "image": {"bytes": data, "path": None},
@@ -146,37 +154,37 @@ def counting_rows(
     ]
 
 
-def _common(picture: AnnotatedImage, image: Image.Image, text: str, ann_id: str) -> Row:
-    file = picture.file
+def _common(annotated: AnnotatedImage, image: Image.Image, text: str, ann_id: str) -> Row:
+    file = annotated.file
     return {
         "image": {"bytes": file.read_bytes(), "path": file.name},
         "text": text,
-        "image_id": picture.id,
+        "image_id": annotated.id,
         "ann_id": ann_id,
         "img_height": image.height,
         "img_width": image.width,
     }
 
 
-# --- pictures that are published as addresses -------------------------------------------------------------------------
-def picture_of(counted: CountedImage, folder: Path | None, *, download: bool) -> bytes:
-    """The bytes of a counted picture: its own, or of `folder/<digest>`, or fetched to there.
+# --- images that are published as addresses ---------------------------------------------------------------------------
+def image_bytes(counted: CountedImage, folder: Path | None, *, download: bool) -> bytes:
+    """The bytes of a counted image: its own, or of `folder/<digest>`, or fetched to there.
 
     Raises:
-        DataError: it is not there, its address is dead, or another picture lies there now.
+        DataError: it is not there, its address is dead, or another image lies there now.
     """
     if isinstance(counted.source, bytes):
         return counted.source
     if folder is None:
-        raise UsageError("the pictures are published as addresses: give a folder for them (--images) and --download")
+        raise UsageError("the images are published as addresses: give a folder for them (--images) and --download")
     for path in (folder / f"{counted.id}{suffix}" for suffix in ("", *SUFFIXES)):
         if path.is_file():
             return path.read_bytes()
     if not download:
-        raise DataError(f"{folder / counted.id}: no such picture; fetch it (--download) or leave it out (--skip_bad)")
+        raise DataError(f"{folder / counted.id}: no such image; fetch it (--download) or leave it out (--skip_bad)")
     data = _fetch(counted.source)
     if hashlib.sha256(data).hexdigest() != counted.id:
-        raise DataError(f"{counted.source}: is another picture now than was annotated; leave it out (--skip_bad)")
+        raise DataError(f"{counted.source}: is another image now than was annotated; leave it out (--skip_bad)")
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f".{counted.id}.part"
     part.write_bytes(data)
@@ -186,32 +194,36 @@ def picture_of(counted: CountedImage, folder: Path | None, *, download: bool) ->
 
 def _fetch(url: str) -> bytes:
     if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
-        raise DataError(f"{url}: is no http address; leave this picture out (--skip_bad)")
+        raise DataError(f"{url}: is no http address; leave this image out (--skip_bad)")
     request = urllib.request.Request(url, headers={"User-Agent": "Mozilla/5.0 (data set preparation)"})
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
             data: bytes = answer.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:  # URLError and HTTPError are OSErrors
-        raise DataError(f"{url}: cannot be fetched ({error}); leave this picture out (--skip_bad)") from error
+        raise DataError(f"{url}: cannot be fetched ({error}); leave this image out (--skip_bad)") from error
     if len(data) > MAX_BYTES:
-        raise DataError(f"{url}: has more than {MAX_BYTES:,} bytes; leave this picture out (--skip_bad)")
+        raise DataError(f"{url}: has more than {MAX_BYTES:,} bytes; leave this image out (--skip_bad)")
     return data
 
 
 # --- the command line -------------------------------------------------------------------------------------------------
 SOURCES = {
-    "reasonseg": "a folder of LISA's ReasonSeg: pictures, and JSON files of polygons and phrases",
+    "reasonseg": "a folder of LISA's ReasonSeg: images, and JSON files of polygons and phrases",
     "refcoco": "RefCOCO, RefCOCO+ or RefCOCOg, as refer has them",
     "grefcoco": "gRefCOCO: several objects for a phrase, or none",
-    "coco": "COCO's instances, a row for each picture and category",
+    "coco": "COCO's instances, a row for each image and category",
     "pixmo_count": "PixMo-Count",
     "countbench": "CountBenchQA",
+    "scenes": "generated scenes with held-out wordings, a table for each kind of request",
 }
 
 
 def add_flags(parser: argparse.ArgumentParser, source: str) -> None:
     """The flags of one of SOURCES."""
     add = parser.add_argument
+    if source == "scenes":
+        add_scene_flags(parser)
+        return
     if source == "reasonseg":
         add("--data", required=True, metavar="DIR", help="val/ or test/")
         add("--keep_empty", action="store_true", help="a JSON file without a target polygon: there is nothing to find")
@@ -220,7 +232,7 @@ def add_flags(parser: argparse.ArgumentParser, source: str) -> None:
         add("--split", default="test", help="to read; default: test")
     else:
         add("--annotations", required=True, metavar="JSON", help="instances, as COCO has them")
-        add("--images", required=True, metavar="DIR", help="the pictures")
+        add("--images", required=True, metavar="DIR", help="the images")
     if source in ("refcoco", "grefcoco"):
         add("--refs", required=True, metavar="FILE", help="refs(*).p or grefs(*).json")
         add("--split", default="val", help="of the references: val, testA, ...; default: val")
@@ -232,10 +244,25 @@ def add_flags(parser: argparse.ArgumentParser, source: str) -> None:
             help="the first phrase for what is meant, or a row for each phrase; default: instance",
         )
     if source == "pixmo_count":
-        add("--images", type=Path, metavar="DIR", help="the pictures, named by their SHA-256")
+        add("--images", type=Path, metavar="DIR", help="the images, named by their SHA-256")
         add("--download", action="store_true", help="fetch those that are not there")
         add("--question", default=QUESTION, help="how a count is asked for; default: %(default)r")
     add("--limit", type=int, metavar="N", help="rows at most")
+
+
+def add_scene_flags(parser: argparse.ArgumentParser) -> None:
+    """Those of `scenes`."""
+    add = parser.add_argument
+    add(
+        "--split",
+        choices=tuple(SPLITS),
+        default="train",
+        help="drawings: those that the supervised stages saw, those for reinforcement learning, others of the first "
+        "styles, or another style; default: %(default)s",
+    )
+    add("--n", type=int, default=500, help="scenes of each kind; default: %(default)s")
+    add("--seed", type=int, help="of the scenes; default: the model card's")
+    add("--kinds", nargs="+", metavar="KIND", help="only these of scene_sets.KINDS; default: all")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -245,6 +272,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def prepare(arguments: argparse.Namespace) -> int:
     """Do what was asked; returns the number of rows."""
+    if arguments.source == "scenes":
+        return prepare_scenes(arguments)
     if arguments.limit is not None and arguments.limit < 1:
         raise UsageError("--limit must be at least 1")
     left_out: list[str] = []
@@ -270,8 +299,34 @@ def prepare(arguments: argparse.Namespace) -> int:
     return n
 
 
+def prepare_scenes(arguments: argparse.Namespace) -> int:
+    """Write a table for each kind of request; returns the number of all rows."""
+    from evaluation.scene_sets import KINDS, SEED, SceneOptions, rows_of  # scipy, which the `train` extra brings
+
+    if arguments.n < 1:
+        raise UsageError("--n must be at least 1")
+    kinds = arguments.kinds or tuple(KINDS)
+    if unknown := set(kinds) - KINDS.keys():
+        raise UsageError(f"--kinds: there is no {', '.join(sorted(unknown))}; there are {', '.join(KINDS)}")
+    options = SceneOptions(arguments.split, SEED if arguments.seed is None else arguments.seed)
+    total = 0
+    for name in kinds:
+        folder = Path(arguments.output_dir) / f"{name}_{arguments.split}"
+        rows = tqdm(rows_of(name, arguments.n, options), desc=folder.name, unit="row")
+        total += write_table(
+            folder,
+            "test",
+            columns_of(KINDS[name].suite),
+            rows,
+            about=lambda: f"Generated scenes, drawings of {arguments.split}, seed {options.seed}.",
+            overwrite=arguments.overwrite,
+        )
+        logger.info("python -m evaluation.run --suite %s %s", KINDS[name].suite, folder)
+    return total
+
+
 def columns_of(source: str) -> dict[str, Any]:
-    """The table's columns, with their types (of `datasets`)."""
+    """The columns of a table from one of SOURCES, or of a suite's for scenes, with their types (of `datasets`)."""
     import datasets
 
     text, number = datasets.Value("string"), datasets.Value("int32")
@@ -281,13 +336,18 @@ def columns_of(source: str) -> dict[str, Any]:
         "coco": {"bbox": datasets.List(datasets.List(datasets.Value("float64"))), "cat_id": number},
         "pixmo_count": {"count": number},
         "countbench": {"count": number},
+        "counting": {"count": number},
+        "grounding": {"bbox": datasets.List(datasets.List(number))},
+        "segmenter": {"mask": mask, "bbox": datasets.List(number), "point": datasets.List(number)},
+        "vqa": {"answers": datasets.List(text)},
     }.get(source, {"mask": mask, "bbox": datasets.List(number)})
-    common = {"image": datasets.Image(), "text": text, "image_id": text, "ann_id": text}
+    request = "question" if source == "vqa" else "text"
+    common = {"image": datasets.Image(), request: text, "image_id": text, "ann_id": text}
     return {**common, "img_height": number, "img_width": number, **special}
 
 
 def jobs_of(arguments: argparse.Namespace, on_bad: OnBad) -> list[Job]:
-    """What there is to do, one job for each picture or reference; `on_bad` gets what is wrong with bad entries."""
+    """What there is to do, one job for each image or reference; `on_bad` gets what is wrong with bad entries."""
     source = arguments.source
     if source == "reasonseg":
         reasoned = read_reasonseg(arguments.data, keep_empty=arguments.keep_empty, on_bad=on_bad)

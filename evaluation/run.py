@@ -17,20 +17,19 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from evaluation.ranking import Annotations, annotations_of
-from evaluation.report import table, write_report
+from evaluation.runner.evaluate import evaluate
+from evaluation.runner.figures import table
 from evaluation.runner.manifest import describe
-from evaluation.runner.records import INSTANCES, PAGE, SAMPLES, begin, finished, locked, read_json, write_json
+from evaluation.runner.ranking import find_annotations
+from evaluation.runner.records import PAGE
 from evaluation.runner.samples import Samples
-from evaluation.runner.workers import FOLDERS, Batch, Load, Pool, import_ray, in_process, load_model, on_ray
+from evaluation.runner.schema import Manifest, ModelArguments
+from evaluation.runner.workers import FOLDERS, Pool, import_ray, in_process, load_model, on_ray
 from evaluation.suites import SUITES, choose_suite
 from vision_reasoner.cli import add_model_options, make_parser, run_command
-from vision_reasoner.data.sources import PICTURES, Source, open_source
-from vision_reasoner.errors import DataError, ExitCode, UsageError, one_line
-from vision_reasoner.files import add_lines
-from vision_reasoner.results import Task
+from vision_reasoner.data.sources import IMAGE_COLUMNS, open_source
+from vision_reasoner.errors import ExitCode, UsageError
 
 logger = logging.getLogger(__name__)
 
@@ -76,28 +75,30 @@ def run(arguments: argparse.Namespace) -> int:
             )
         import_ray()
     suite = choose_suite(arguments.suite, arguments.dataset).with_columns(_columns(arguments.columns))
+    if (data := arguments.dataset or suite.data) is None:
+        raise UsageError(f"the suite {suite.name} has no data set of its own; name one (evaluation.prepare makes some)")
     source = open_source(
-        arguments.dataset or suite.data,
+        data,
         split=arguments.split or suite.split,
         config=arguments.config or suite.config,
-        pictures=[suite.column(name) for name in PICTURES],
+        image_columns=[suite.column(name) for name in IMAGE_COLUMNS],
         offline=arguments.offline,
     )
     samples = Samples(suite, source)
-    annotations = _annotations(arguments.annotations, source) if suite.ranked else None
+    annotations = find_annotations(arguments.annotations, source.path) if suite.ranked else None
     settings, manifest = describe(arguments, samples, annotations)
     folder = Path(arguments.output_path or _default_folder(arguments, manifest))
-    load = partial(load_model, settings, quietly=not arguments.verbose)
+    load = partial(load_model, settings, silent=not arguments.verbose)
     pool: Pool = in_process
     if spread:
         digests = {part: checkpoint["digest"] for part, checkpoint in manifest["checkpoint"].items()}
-        load = partial(load_model, _everywhere(settings, manifest), digests, quietly=not arguments.verbose)
+        load = partial(load_model, _everywhere(settings, manifest), digests, silent=not arguments.verbose)
         pool = partial(
             on_ray,
             num_workers=arguments.num_workers,
             address=arguments.ray_address,
             gpu=manifest["settings"]["device"] == "cuda",
-            quietly=not arguments.verbose,
+            silent=not arguments.verbose,
         )
     metrics = evaluate(
         samples,
@@ -122,82 +123,20 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def evaluate(
-    samples: Samples,
-    load: Load,
-    folder: Path,
-    manifest: dict[str, Any],
-    *,
-    annotations: Path | None = None,
-    batch_size: int = 16,
-    overwrite: bool = False,
-    pool: Pool = in_process,
-    quiet: bool = False,
-) -> dict[str, Any]:
-    """Begin a run, or continue it, and report on it.
-
-    Args:
-        samples: of the data set.
-        load: gives the model; not called where nothing is left to do.
-        folder: of the run; made if need be.
-        manifest: what the run is of, see `manifest.describe`.
-        annotations: for average precision the instances file; None takes the rows' own boxes.
-        batch_size: how many samples go through the model together.
-        overwrite: whether an earlier run in the folder is thrown away.
-        pool: who works on the batches.
-        quiet: no progress bar.
-
-    Returns:
-        What metrics.json holds.
-
-    Raises:
-        UsageError: the folder holds a run of something else, or another process writes there.
-    """
-    with locked(folder):
-        begin(folder, manifest, overwrite=overwrite)
-        if samples.suite.ranked and not (folder / INSTANCES).is_file():
-            write_json(folder / INSTANCES, _instances(annotations, samples).to_json())
-        _work(samples, load, folder, n=manifest["n"], batch_size=batch_size, pool=pool, quiet=quiet)
-        return write_report(folder)
-
-
-def _work(samples: Samples, load: Load, folder: Path, *, n: int, batch_size: int, pool: Pool, quiet: bool) -> None:
-    """Add a record for each of the first `n` samples that has none yet."""
-    from tqdm import tqdm
-
-    done = finished(folder)
-    # A batch of which something is missing is done whole, so that every sample is asked in the same company always.
-    batches = [batch for batch in plan(samples, n, batch_size) if not done.issuperset(batch)]
-    bar = tqdm(total=n, initial=len(done), unit="sample", disable=quiet, file=sys.stderr)
-    with (folder / SAMPLES).open("ab") as lines, bar:
-        made = (Batch([samples[i] for i in batch], samples.suite.task) for batch in batches)
-        for records in pool(load, made):
-            new = [record for record in records if record["index"] not in done]
-            add_lines(lines, new)
-            bar.update(len(new))
-            for record in new:
-                if record["error"]:
-                    with tqdm.external_write_mode(file=sys.stderr):
-                        logger.warning("sample %s failed: %s", record["id"], record["error"])
-
-
-def plan(samples: Samples, n: int, batch_size: int) -> list[list[int]]:
-    """The first `n` samples' numbers in batches: the longest first, those of about the same length together.
-
-    Always the same for the same samples and sizes. Length is the picture's size where that decides it (questions), and
-    the request's.
-    """
-    by_size = samples.suite.task is Task.VQA
-    pixels = [samples.pixels(i) if by_size else 0 for i in range(n)]
-    order = sorted(range(n), key=lambda i: (-pixels[i], -len(samples.queries[i]), i))
-    return [order[start : start + batch_size] for start in range(0, n, batch_size)]
-
-
-def _everywhere(settings: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
+def _everywhere(settings: ModelArguments, manifest: Manifest) -> ModelArguments:
     """The settings with nothing in them that another machine could take otherwise, and no part that is not used."""
-    chosen = {key: manifest["settings"][key] for key in ("device", "dtype", "attn_implementation")}
-    folders = {FOLDERS[part]: str(Path(settings[FOLDERS[part]]).resolve()) for part in manifest["checkpoint"]}
-    return settings | {"router": None, "segmenter": None} | chosen | folders
+    numerics = manifest["settings"]
+    everywhere: ModelArguments = {
+        **settings,
+        "router": None,
+        "segmenter": None,
+        "device": numerics["device"],
+        "dtype": numerics["dtype"],
+        "attn_implementation": numerics["attn_implementation"],
+    }
+    for name in (FOLDERS[part] for part in manifest["checkpoint"]):
+        everywhere[name] = str(Path(settings[name] or "").resolve())
+    return everywhere
 
 
 def _columns(text: str | None) -> dict[str, str]:
@@ -208,36 +147,7 @@ def _columns(text: str | None) -> dict[str, str]:
     return {name.strip(): column.strip() for name, _, column in pairs}
 
 
-def _annotations(given: str | None, source: Source) -> Path | None:
-    """The instances file: the given one, or that beside the data set."""
-    if given is not None:
-        if not Path(given).is_file():
-            raise DataError(f"{given}: there is no such file; check --annotations")
-        return Path(given).resolve()
-    path = Path(source.path)
-    beside = (path if path.is_dir() else path.parent) / INSTANCES
-    if path.exists() and beside.is_file():
-        return beside
-    logger.info("No instances file: the rows' own boxes are scored against, without crowds (--annotations)")
-    return None
-
-
-def _instances(file: Path | None, samples: Samples) -> Annotations:
-    if file is None:
-        return annotations_of(samples)
-    try:
-        annotations = Annotations.from_json(read_json(file))
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{file}: is no instances file as COCO has it ({one_line(error)}); give another") from error
-    if strange := sorted(set(samples.image_ids or ()) - annotations.numbers.keys()):
-        raise DataError(
-            f"{file}: has not {len(strange)} of the pictures of {samples.source.path} (first: {strange[0]}); give the "
-            "instances file of this set"
-        )
-    return annotations
-
-
-def _default_folder(arguments: argparse.Namespace, manifest: dict[str, Any]) -> Path:
+def _default_folder(arguments: argparse.Namespace, manifest: Manifest) -> Path:
     """results/<suite>/<data set>/<checkpoint>, with what else tells runs apart; the same command gives the same one."""
     data, settings = manifest["data"], manifest["settings"]
     details = [

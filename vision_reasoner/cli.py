@@ -152,7 +152,7 @@ def _set_up_logging(*, verbose: bool, quiet: bool) -> None:
     )
     for handler in logging.getLogger().handlers:
         handler.setFormatter(_PrintableFormatter("%(message)s"))
-    for package in ("vision_reasoner", "evaluation"):
+    for package in ("vision_reasoner", "evaluation", "__main__"):  # the last: a module run by `python -m`
         level = logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO
         logging.getLogger(package).setLevel(level)
 

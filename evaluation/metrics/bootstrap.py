@@ -1,7 +1,7 @@
 """95 % intervals by the bootstrap (Efron & Tibshirani 1993, percentile method), resampling whole images.
 
-Questions about one picture share its difficulty, so that resampling them one by one would make the interval too
-narrow: the pictures (clusters) are drawn with replacement, each with all of its samples. A draw is a row of weights,
+Questions about one image share its difficulty, so that resampling them one by one would make the interval too
+narrow: the images (clusters) are drawn with replacement, each with all of its samples. A draw is a row of weights,
 how often each cluster was drawn, and every figure here is computed from such rows at once: sums over samples are one
 product of weights and per-cluster sums. The draws depend on the number of clusters and on the seed alone, so that all
 figures of a run, and both sides of a comparison, see the same ones.

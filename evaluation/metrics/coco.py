@@ -18,7 +18,6 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from evaluation.metrics.bootstrap import RESAMPLES, Estimate, Values, divide, resample
-from vision_reasoner.geometry import Size
 
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 """pycocotools' twelve figures in its order: precision, and recall with 1, 10 and 100 boxes per image and category;
@@ -59,7 +58,7 @@ class CocoScores:
     matches: tuple[Matches, ...]
 
 
-def area_ratio(box: Sequence[float], size: Size) -> float:
+def area_ratio(box: Sequence[float], size: Sequence[int]) -> float:
     """Upstream's score of a box: its share of the image's area.
 
     Args:

@@ -46,18 +46,18 @@ def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
     """VQAv2's accuracy: the mean over annotators of min(1, others who said the same / 3) (arXiv 1612.00837).
 
     Follows the evaluation code of github.com/GT-Vision-Lab/VQA: where all annotators agree, only case and outer white
-    space do not matter; otherwise both sides are normalised (`normalised`). It needs the answers of all annotators,
+    space do not matter; otherwise both sides are normalized (`normalized`). It needs the answers of all annotators,
     repetitions included: fewer than four cannot give 1.
     """
     given = [answer.replace("\n", " ").replace("\t", " ").strip() for answer in _checked(answers)]
     found = prediction.replace("\n", " ").replace("\t", " ").strip()
     if len(set(given)) > 1:
-        given, found = [normalised(answer) for answer in given], normalised(found)
+        given, found = [normalized(answer) for answer in given], normalized(found)
     return _leave_one_out(found.lower(), [answer.lower() for answer in given])
 
 
 def textvqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
-    """TextVQA's accuracy: VQAv2's formula, but both sides are always normalised, and a little differently.
+    """TextVQA's accuracy: VQAv2's formula, but both sides are always normalized, and a little differently.
 
     Follows the evaluator that TextVQA's challenge used (EvalAI; github.com/facebookresearch/mmf): commas, question
     marks and case go first, and a possessive 's is split off.
@@ -65,7 +65,7 @@ def textvqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
 
     def form(text: str) -> str:
         bare = text.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
-        return normalised(bare.replace("\n", " ").replace("\t", " ").strip())
+        return normalized(bare.replace("\n", " ").replace("\t", " ").strip())
 
     return _leave_one_out(form(prediction), [form(answer) for answer in _checked(answers)])
 
@@ -103,7 +103,7 @@ def contains(prediction: str, answers: Sequence[str], *, formula: bool = False) 
     return float(any(form(answer) and form(answer) in found for answer in _checked(answers)))
 
 
-def normalised(text: str) -> str:
+def normalized(text: str) -> str:
     """VQA's form of an answer: lower-cased, no articles, no punctuation, numbers up to ten in digits, apostrophes back.
 
     As its code does it, oddities included: punctuation becomes a space, but nothing where a space is beside it

@@ -1,4 +1,4 @@
-"""report.html: a run as one page that needs no network, with its figures, distributions and pictures.
+"""report.html: a run as one page that needs no network, with its figures, distributions and images.
 
 What is shown is gathered here into one JSON value; how it looks and behaves is all in page.html, which draws itself
 from that value. Texts of data sets and models are only ever data there: no `<` of theirs reaches the file as such, the
@@ -15,16 +15,17 @@ import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image
 
-from evaluation.page.headline import headline
 from evaluation.runner.records import METRICS, PAGE, PLACES, read_json, read_manifest, read_records
 from evaluation.runner.samples import Samples
-from evaluation.suites import SUITES, Record, Scores, scores_of
-from vision_reasoner.data.sources import PICTURES, open_source
+from evaluation.runner.schema import Manifest, Metrics, Record
+from evaluation.suite import Scores, Suite, scores_of
+from evaluation.suites import SUITES
+from vision_reasoner.data.sources import IMAGE_COLUMNS, open_source
 from vision_reasoner.errors import DataError, ImageError
 from vision_reasoner.files import write_whole
 from vision_reasoner.images import load_image
@@ -33,11 +34,11 @@ from vision_reasoner.results import Status
 
 logger = logging.getLogger(__name__)
 
-Pictures = Callable[[int], Image.Image | None]
-"""From a sample's number to its picture, None where there is none."""
+ImageOf = Callable[[int], Image.Image | None]
+"""From a sample's number to its image, None where there is none."""
 
 TEMPLATE = Path(__file__).with_name("page.html")
-IN_GALLERY = 2000  # pictures; of more samples some are left out, for a browser has to hold the page
+IN_GALLERY = 2000  # images; of more samples some are left out, for a browser has to hold the page
 ALL_PIXELS = 90_000_000  # of all thumbnails together: some 15 MB of page for photographs
 MOST_PIXELS, LEAST_PIXELS = 160_000, 30_000  # of one: 460x345 and 200x150
 MASK_SIDE = 384  # the longer side of the masks that are drawn over thumbnails
@@ -46,7 +47,7 @@ STATUSES = (*(str(status) for status in Status), "error")
 
 
 def write_page(folder: Path, out: Path | None = None, *, most: int = IN_GALLERY) -> Path:
-    """Write a run's page. Its pictures are left out where the data set is no longer there, or has changed.
+    """Write a run's page. Its images are left out where the data set is no longer there, or has changed.
 
     Args:
         folder: of a finished run, with its metrics.json.
@@ -60,46 +61,48 @@ def write_page(folder: Path, out: Path | None = None, *, most: int = IN_GALLERY)
         DataError: a file of the run is missing or damaged.
         UsageError: the page cannot be written.
     """
-    manifest, metrics = read_manifest(folder), read_json(folder / METRICS)
+    manifest, metrics = read_manifest(folder), cast("Metrics", read_json(folder / METRICS))
     records = sorted(read_records(folder), key=lambda record: record["index"])
     suite = SUITES[manifest["suite"]]
     scores = [None if record["error"] is not None else scores_of(suite, record) for record in records]
     remarks = []
     try:
-        pictures = _open_pictures(manifest)
+        image_of = _open_images(manifest)
     except DataError as error:
-        remarks.append(f"The pictures are left out: {error}")
-        logger.warning("%s: the page has no pictures (%s)", folder, error)
-        pictures = None
-    data = page_data(manifest, metrics, records, scores, pictures, remarks=remarks, most=most)
+        remarks.append(f"The images are left out: {error}")
+        logger.warning("%s: the page has no images (%s)", folder, error)
+        image_of = None
+    data = page_data(manifest, metrics, records, scores, image_of, remarks=remarks, most=most)
     text = render(data)
     out = folder / PAGE if out is None else out
     write_whole(out, lambda part: part.write_text(text, encoding="utf-8"))
     return out
 
 
-def _open_pictures(manifest: Mapping[str, Any]) -> Pictures:
-    """The pictures of the run's data set, from where it was; without a network.
+def _open_images(manifest: Manifest) -> ImageOf:
+    """The images of the run's data set, from where it was; without a network.
 
     Raises:
         DataError: it is not there, or not the same any more.
     """
     data, places = manifest["data"], manifest[PLACES]
     suite = SUITES[manifest["suite"]].with_columns(data["columns"])
-    names = [suite.column(name) for name in PICTURES]
-    source = open_source(places["data"], split=data["split"], config=places["config"], pictures=names, offline=True)
+    names = [suite.column(name) for name in IMAGE_COLUMNS]
+    source = open_source(
+        places["data"], split=data["split"], config=places["config"], image_columns=names, offline=True
+    )
     if source.fingerprint != data["fingerprint"]:
         raise DataError(f"{places['data']}: has changed since the run")
     samples = Samples(suite, source)
 
-    def picture(index: int) -> Image.Image | None:
+    def image_of(index: int) -> Image.Image | None:
         sample = samples[index]
         try:
             return load_image(sample.image) if sample.image else None
         except ImageError:  # it stands in the sample's record
             return None
 
-    return picture
+    return image_of
 
 
 def render(data: Mapping[str, Any]) -> str:
@@ -125,11 +128,11 @@ def _digest(text: str) -> str:
 
 # --- the page's data --------------------------------------------------------------------------------------------------
 def page_data(
-    manifest: Mapping[str, Any],
-    metrics: Mapping[str, Any],
+    manifest: Manifest,
+    metrics: Metrics,
     records: Sequence[Record],
     scores: Sequence[Scores | None],
-    pictures: Pictures | None,
+    image_of: ImageOf | None,
     *,
     remarks: Sequence[str] = (),
     most: int = IN_GALLERY,
@@ -141,11 +144,12 @@ def page_data(
         metrics: metrics.json.
         records: in the order of the data set.
         scores: of each record, None for one with an error.
-        pictures: asked once for each image id; None where there are none.
+        image_of: asked once for each image id; None where there are none.
         remarks: what the reader should know about the page.
         most: how many samples the gallery holds.
     """
-    samples = [_sample(record, found) for record, found in zip(records, scores, strict=True)]
+    suite = SUITES[manifest["suite"]]
+    samples = [_sample(suite, record, found) for record, found in zip(records, scores, strict=True)]
     kept = _choose(samples, most)
     remarks = list(remarks)
     if len(kept) < len(samples):
@@ -159,7 +163,7 @@ def page_data(
     for i in kept:
         image_id = records[i]["image_id"]
         if image_id not in numbers:
-            image = pictures(records[i]["index"]) if pictures else None
+            image = image_of(records[i]["index"]) if image_of else None
             numbers[image_id] = None if image is None else len(thumbnails)
             thumbnails += [] if image is None else [thumbnail(image, pixels)]
         samples[i] |= {"picture": numbers[image_id], **_masks(records[i])}
@@ -171,7 +175,7 @@ def page_data(
         "n": metrics["n"],
         "errors": metrics["errors"],
         "figures": [
-            {**figure, "published": sorted((figure["published"] or {}).items(), key=lambda one: -one[1])}
+            {**figure, "published": sorted((figure.get("published") or {}).items(), key=lambda one: -one[1])}
             for figure in metrics["figures"]
         ],
         "interval": metrics["interval"],
@@ -182,7 +186,7 @@ def page_data(
     }
 
 
-def _facts(manifest: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+def _facts(manifest: Manifest) -> list[tuple[str, list[tuple[str, str]]]]:
     """The manifest as titled lists of names and values; without the places, which are somebody's machine."""
     data = manifest["data"]
     renamed = {field: column for field, column in data["columns"].items() if field != column}
@@ -210,7 +214,7 @@ def _facts(manifest: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]
 
 
 def thumbnail(image: Image.Image, pixels: int) -> str:
-    """The picture with at most `pixels` pixels, as a data URI."""
+    """The image with at most `pixels` pixels, as a data URI."""
     factor = min(1.0, math.sqrt(pixels / (image.width * image.height)))
     size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
     small = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
@@ -243,12 +247,12 @@ def _choose(samples: Sequence[Mapping[str, Any]], most: int) -> list[int]:
     return sorted([*worst, *(others[k * len(others) // wanted] for k in range(wanted))])
 
 
-def _sample(record: Record, scores: Scores | None) -> dict[str, Any]:
-    """What the gallery shows of a record, but for its picture and masks."""
+def _sample(suite: Suite, record: Record, scores: Scores | None) -> dict[str, Any]:
+    """What the gallery shows of a record, but for its image and masks."""
     truth = record.get("truth", {})
     instances = record.get("instances", [])
     timings = record.get("timings", {})
-    name, quality, score = ("", None, "–") if scores is None else headline(record, scores)
+    name, quality, score = ("", None, "–") if scores is None else suite.headline(record, scores)
     true_boxes = truth.get("boxes", [])
     only_boxes = scores is not None and "boxes" in truth and "mask" not in truth
     unread = scores is None or scores.get("counted") == 0
@@ -256,7 +260,7 @@ def _sample(record: Record, scores: Scores | None) -> dict[str, Any]:
         "index": record["index"],
         "id": record["id"],
         "query": record["query"],
-        "size": record["size"] if min(record["size"]) > 0 else [4, 3],  # of a picture that could not be read
+        "size": record["size"] if min(record["size"]) > 0 else [4, 3],  # of an image that could not be read
         "status": "error" if record["error"] else record["status"],
         "error": record["error"],
         "warnings": record.get("warnings", []),

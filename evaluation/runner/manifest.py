@@ -4,16 +4,17 @@ import argparse
 import logging
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import cast
 
-from evaluation.runner.records import PLACES
 from evaluation.runner.samples import Samples, digest_of
-from evaluation.suites import BUNDLED
+from evaluation.runner.schema import Data, Manifest, ModelArguments, Places, Settings
+from evaluation.suite import BUNDLED
 from vision_reasoner.cli import model_settings
 from vision_reasoner.files import sha256
 from vision_reasoner.images import MAX_PIXELS
 from vision_reasoner.models.checkpoints import (
     BASELINES,
+    Choice,
     Part,
     choose,
     digest,
@@ -34,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 def describe(
     arguments: argparse.Namespace, samples: Samples, annotations: Path | None
-) -> tuple[dict[str, Any], dict[str, Any]]:
+) -> tuple[ModelArguments, Manifest]:
     """The arguments for `VisionReasoner.from_pretrained`, and the run's manifest.
 
     Checkpoints are fetched here, and loaded from the very folders whose digest stands in the manifest.
@@ -48,14 +49,8 @@ def describe(
         CheckpointError: a checkpoint is missing.
         UsageError: there is no such device, dtype or attention.
     """
-    suite, source = samples.suite, samples.source
-    baseline = arguments.model if arguments.model in BASELINES else None
-    model_path = arguments.model_path
-    if model_path is None and baseline is None and Path(source.path).is_relative_to(BUNDLED):
-        model_path = in_pretrained(BUNDLED_CHECKPOINT)
-    choice = choose(model_path, arguments.task_router_model_path, arguments.segmentation_model_path, baseline=baseline)
-    if choice.note:
-        logger.info(choice.note)
+    suite = samples.suite
+    choice = _choose(arguments, samples)
     parts: list[Part] = ["reasoner", "segmenter"] if suite.task is Task.SEGMENTATION else ["reasoner"]
     folders = {
         part: locate(
@@ -66,47 +61,72 @@ def describe(
         )
         for part in parts
     }
-    settings = model_settings(arguments) | {
+    settings = cast("ModelArguments", model_settings(arguments))
+    settings |= {
         "model_path": str(folders["reasoner"]),
         "router": choice.router,
         "segmenter": str(folders.get("segmenter", choice.segmenter)),
         "logprobs": suite.ranked,
         "batch_size": arguments.batch_size,
     }
-    device = choose_device(arguments.device)
-    dtype = choose_dtype(arguments.dtype, device, weight_bytes(folders["reasoner"]))
-    manifest = {
+    places: Places = {
+        "data": samples.source.path,
+        "config": arguments.config or suite.config,
+        "annotations": None if annotations is None else str(annotations),
+        "reasoner": str(folders["reasoner"]),
+    }
+    if "segmenter" in folders:
+        places["segmenter"] = str(folders["segmenter"])
+    manifest: Manifest = {
         "suite": suite.name,
-        "n": min(arguments.limit or source.n, source.n),
-        "data": {
-            "name": source.name,
-            "split": source.split,
-            "fingerprint": source.fingerprint,
-            "rows": source.n,
-            "columns": samples.columns,
-            "annotations": None if annotations is None else sha256(annotations),
-        },
+        "n": min(arguments.limit or samples.source.n, samples.source.n),
+        "data": _data(samples, annotations),
         "checkpoint": {
             part: {"name": display_name(getattr(choice, part)), "digest": digest(folder, part)}
             for part, folder in folders.items()
         },
         "model": arguments.model,
         "prompt": digest_of([asdict(DIALECTS[arguments.model]), suite.instruction]),
-        "settings": {
-            "compat": arguments.compat,
-            "device": device.type,
-            "dtype": str(dtype).removeprefix("torch."),
-            "attn_implementation": choose_attention(arguments.attn_implementation, device, dtype),
-            "max_new_tokens": settings.get("max_new_tokens", MAX_NEW_TOKENS),
-            "max_objects": settings.get("max_objects", MAX_OBJECTS),
-            "max_image_pixels": settings.get("max_image_pixels", MAX_PIXELS),
-        },
+        "settings": _numerics(arguments, settings),
         "versions": versions(),
-        PLACES: {
-            "data": source.path,
-            "config": arguments.config or suite.config,
-            "annotations": None if annotations is None else str(annotations),
-            **{str(part): str(folder) for part, folder in folders.items()},
-        },
+        "places": places,
     }
     return settings, manifest
+
+
+def _choose(arguments: argparse.Namespace, samples: Samples) -> Choice:
+    """The checkpoints that the arguments name; for a bundled data set the bundled ones where they name none."""
+    baseline = arguments.model if arguments.model in BASELINES else None
+    model_path = arguments.model_path
+    if model_path is None and baseline is None and Path(samples.source.path).is_relative_to(BUNDLED):
+        model_path = in_pretrained(BUNDLED_CHECKPOINT)
+    choice = choose(model_path, arguments.task_router_model_path, arguments.segmentation_model_path, baseline=baseline)
+    if choice.note:
+        logger.info(choice.note)
+    return choice
+
+
+def _data(samples: Samples, annotations: Path | None) -> Data:
+    source = samples.source
+    return {
+        "name": source.name,
+        "split": source.split,
+        "fingerprint": source.fingerprint,
+        "rows": source.n,
+        "columns": samples.columns,
+        "annotations": None if annotations is None else sha256(annotations),
+    }
+
+
+def _numerics(arguments: argparse.Namespace, settings: ModelArguments) -> Settings:
+    device = choose_device(arguments.device)
+    dtype = choose_dtype(arguments.dtype, device, weight_bytes(Path(settings["model_path"] or "")))
+    return {
+        "compat": arguments.compat,
+        "device": device.type,
+        "dtype": str(dtype).removeprefix("torch."),
+        "attn_implementation": choose_attention(arguments.attn_implementation, device, dtype),
+        "max_new_tokens": settings.get("max_new_tokens", MAX_NEW_TOKENS),
+        "max_objects": settings.get("max_objects", MAX_OBJECTS),
+        "max_image_pixels": settings.get("max_image_pixels", MAX_PIXELS),
+    }

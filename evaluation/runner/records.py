@@ -1,27 +1,19 @@
 """A run's folder: what it is of (manifest.json), a line for each finished sample (samples.jsonl), one writer at a time.
 
-A record, a line of samples.jsonl:
-
-    index, id, image_id      the row's number, a unique name, and what is the same for all samples of one picture
-    query, task, size        what was asked about a picture of (width, height)
-    error                    null, or one line; then nothing follows, and the sample is never scored
-    status, warnings, thinking, reply, answer
-    instances                [{box, point, mask (run lengths), score, likelihood}], pixels of the picture
-    truth, truth_digest      what scoring needs
-    timings                  seconds by stage
-
-Lines are added when all of a batch is finished. A run that is killed at any moment continues with those it has.
+What the files hold is in `schema`. Lines are added when all of a batch is finished. A run that is killed at any moment
+continues with those it has.
 """
 
-import fcntl
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, cast
 
-from vision_reasoner.errors import DataError, UsageError
+from filelock import FileLock, Timeout
+
+from evaluation.runner.schema import Manifest, Record
+from vision_reasoner.errors import DataError, UsageError, one_line
 from vision_reasoner.files import keep_lines, parse_line, write_whole
 
 MANIFEST = "manifest.json"
@@ -31,7 +23,7 @@ METRICS = "metrics.json"
 PAGE = "report.html"
 LOCK = ".lock"
 
-PLACES = "places"  # the part of a manifest that may differ when a run continues: where things lie
+PLACES: Final = "places"  # the part of a manifest that may differ when a run continues: where things lie
 
 
 @contextmanager
@@ -41,24 +33,23 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         UsageError: another process writes there, or the folder cannot be made.
     """
+    lock = FileLock(folder / LOCK)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
-    except OSError as error:
-        raise UsageError(f"{folder}: cannot be written to ({error.strerror}); give another --output_path") from error
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise UsageError(
+            f"{folder}: another run is writing here; wait for it, or give another --output_path"
+        ) from error
+    except (OSError, NotImplementedError) as error:
+        raise UsageError(f"{folder}: cannot be written to ({one_line(error)}); give another --output_path") from error
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UsageError(
-                f"{folder}: another run is writing here; wait for it, or give another --output_path"
-            ) from error
         yield
     finally:
-        os.close(lock)
+        lock.release()
 
 
-def begin(folder: Path, manifest: Mapping[str, Any], *, overwrite: bool = False) -> None:
+def begin(folder: Path, manifest: Mapping[str, object], *, overwrite: bool = False) -> None:
     """Make sure that a folder is of this run: write the manifest into a new one, compare with an earlier one.
 
     Args:
@@ -109,7 +100,7 @@ def finished(folder: Path) -> set[int]:
     return done
 
 
-def read_records(folder: Path) -> Iterator[dict[str, Any]]:
+def read_records(folder: Path) -> Iterator[Record]:
     """The records of a finished run, one after the other as they were written.
 
     Raises:
@@ -128,7 +119,7 @@ def read_records(folder: Path) -> Iterator[dict[str, Any]]:
                         f"{folder / SAMPLES}: sample {record['index']} is there twice; run with --overwrite"
                     )
                 seen.add(record["index"])
-                yield record
+                yield cast("Record", record)
     if missing := sorted(set(range(manifest["n"])) - seen):
         raise DataError(
             f"{folder}: {len(missing)} of {manifest['n']} samples are missing (first: {missing[0]}); give the command "
@@ -138,13 +129,13 @@ def read_records(folder: Path) -> Iterator[dict[str, Any]]:
         raise DataError(f"{folder / SAMPLES}: sample {stray[0]} is none of this run's {manifest['n']}; --overwrite")
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> Manifest:
     """What a folder's run is of.
 
     Raises:
         DataError: there is none.
     """
-    return read_json(folder / MANIFEST)
+    return cast("Manifest", read_json(folder / MANIFEST))
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -164,7 +155,7 @@ def read_json(file: Path) -> dict[str, Any]:
     return data
 
 
-def write_json(file: Path, data: Any) -> None:
+def write_json(file: Path, data: object) -> None:
     """Plain values as JSON, the same bytes for the same values."""
     text = json.dumps(data, allow_nan=False, sort_keys=True, indent=2) + "\n"
     write_whole(file, lambda part: part.write_text(text, encoding="ascii"))

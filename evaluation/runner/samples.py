@@ -1,4 +1,4 @@
-"""From a data set's rows to samples: a request, its picture as it is stored, and the truth that scoring needs."""
+"""From a data set's rows to samples: a request, its image as it is stored, and the truth that scoring needs."""
 
 import hashlib
 import json
@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from evaluation.suites import Suite
-from vision_reasoner.data.sources import Source, picture_size
+from evaluation.runner.schema import Truth
+from evaluation.suite import Suite
+from vision_reasoner.data.sources import Source, stored_size
 from vision_reasoner.errors import DataError, one_line
 from vision_reasoner.geometry import Size
 
@@ -20,11 +21,11 @@ class Sample:
     Attributes:
         index: the row's number.
         id: unique in its set.
-        image_id: the same for all samples of one picture.
-        image: the picture as it is stored.
+        image_id: the same for all samples of one image.
+        image: the image as it is stored.
         query: the request.
         truth: what scoring needs, as plain values.
-        size: (width, height) of the picture as far as it is known before it is decoded, else (0, 0).
+        size: (width, height) of the image as far as it is known before it is decoded, else (0, 0).
         problem: why the row cannot be used, one line; None where it can.
     """
 
@@ -33,7 +34,7 @@ class Sample:
     image_id: str
     image: bytes | Path
     query: str
-    truth: dict[str, Any]
+    truth: Truth
     size: Size
     problem: str | None = None
 
@@ -44,7 +45,7 @@ class Samples:
     Attributes:
         columns: field to column, for those that are there.
         queries: every row's request.
-        image_ids: every row's picture; None where the data set does not say.
+        image_ids: every row's image; None where the data set does not say.
     """
 
     def __init__(self, suite: Suite, source: Source) -> None:
@@ -93,11 +94,11 @@ class Samples:
         try:
             stored = self.source.row(index)
             row = {name: stored[column] for name, column in self.columns.items()}
-            picture = row["image"]
-            data = picture["bytes"] or Path(picture["path"])
+            stored_image = row["image"]
+            data = stored_image["bytes"] or Path(stored_image["path"])
             if self.image_ids is None:
                 sample = replace(sample, image_id=digest_of(data if isinstance(data, bytes) else str(data))[:16])
-            sample = replace(sample, image=data, size=picture_size(picture) or (0, 0))
+            sample = replace(sample, image=data, size=stored_size(stored_image) or (0, 0))
             if not self.queries[index].strip():
                 raise ValueError(f"its {self.columns[self.suite.query]} is empty")
             return replace(sample, query=sample.query + self.suite.instruction, truth=self.suite.truth(row))
@@ -105,8 +106,8 @@ class Samples:
             return replace(sample, problem=f"row {index} of {self.source.path} cannot be used ({one_line(error)})")
 
     def pixels(self, index: int) -> int:
-        """How many pixels the picture has, by its header; 0 where that does not say."""
-        width, height = picture_size(self.source.row(index)[self.columns["image"]]) or (0, 0)
+        """How many pixels the image has, by its header; 0 where that does not say."""
+        width, height = stored_size(self.source.row(index)[self.columns["image"]]) or (0, 0)
         return width * height
 
 

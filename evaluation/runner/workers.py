@@ -12,54 +12,61 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from evaluation.runner.samples import Sample, digest_of
+from evaluation.runner.schema import ModelArguments, Record, Truth
 from vision_reasoner.cli import silence_transformers
 from vision_reasoner.errors import CheckpointError, UsageError, VisionReasonerError, one_line
+from vision_reasoner.geometry import Box, Point
+from vision_reasoner.images import load_image
 from vision_reasoner.model import VisionReasoner
 from vision_reasoner.models.checkpoints import Part, digest
-from vision_reasoner.results import Prediction, Task
+from vision_reasoner.results import Instance, Prediction, Status, Task
 
 logger = logging.getLogger(__name__)
 
-PATIENCE = 60.0  # seconds without any worker before that is said
-MAX_DEATHS = 3  # workers that may die over the same batch, or while loading, before it is taken for the cause
-FOLDERS: dict[Part, str] = {"reasoner": "model_path", "segmenter": "segmenter"}  # what `load_model` calls them
+WARN_AFTER_SECONDS = 60.0  # without any worker
+MAX_WORKER_FAILURES = 3  # workers that may die over the same batch, or while loading, before it is taken for the cause
+FOLDERS: Mapping[Part, Literal["model_path", "segmenter"]] = {
+    "reasoner": "model_path",
+    "segmenter": "segmenter",
+}  # what `load_model` calls them
 
 Load = Callable[[], VisionReasoner]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples that go through the model together."""
+    """Samples that go through the model together; `prompted` as `Suite` has it."""
 
     samples: Sequence[Sample]
     task: Task
+    prompted: bool = False
 
 
-Pool = Callable[[Load, Iterable[Batch]], Iterator[list[dict[str, Any]]]]
+Pool = Callable[[Load, Iterable[Batch]], Iterator[list[Record]]]
 
 
 def load_model(
-    settings: Mapping[str, Any], digests: Mapping[Part, str] | None = None, *, quietly: bool = True
+    settings: ModelArguments, digests: Mapping[Part, str] | None = None, *, silent: bool = True
 ) -> VisionReasoner:
     """The model of a run.
 
     Args:
         settings: the arguments of `VisionReasoner.from_pretrained`.
         digests: what the parts' folders must hold, where this may be another machine; see `checkpoints.digest`.
-        quietly: without what transformers has to say.
+        silent: without what transformers has to say.
 
     Raises:
         CheckpointError: a checkpoint is missing, or another than the run's.
     """
-    if quietly:
+    if silent:
         silence_transformers()
     for part, wanted in (digests or {}).items():
-        folder = Path(settings[FOLDERS[part]])
+        folder = Path(settings[FOLDERS[part]] or "")
         if not folder.is_dir():
             raise CheckpointError(
                 f"{folder}: there is no such folder here; every machine needs the {part} in this place"
@@ -71,7 +78,7 @@ def load_model(
     return VisionReasoner.from_pretrained(**settings)
 
 
-def in_process(load: Load, batches: Iterable[Batch]) -> Iterator[list[dict[str, Any]]]:
+def in_process(load: Load, batches: Iterable[Batch]) -> Iterator[list[Record]]:
     """Work on the batches here, one after the other. The model is loaded if there is any."""
     model = None
     for batch in batches:
@@ -86,8 +93,8 @@ def on_ray(
     num_workers: int | None = None,
     address: str | None = None,
     gpu: bool = False,
-    quietly: bool = True,
-) -> Iterator[list[dict[str, Any]]]:
+    silent: bool = True,
+) -> Iterator[list[Record]]:
     """Work on the batches by Ray: each worker has a model and one batch at a time.
 
     The batch of a worker that dies is done again by another, and the worker is replaced.
@@ -98,7 +105,7 @@ def on_ray(
         num_workers: None is one for each GPU of the cluster, on CPUs one for each machine.
         address: of a cluster, as `ray.init` takes it; None starts Ray on this machine, for as long as it is needed.
         gpu: whether each worker gets a GPU. Cores are shared out evenly.
-        quietly: without what Ray and the workers have to say.
+        silent: without what Ray and the workers have to say.
 
     Raises:
         UsageError: Ray is not installed or does not start, or the cluster has not enough for so many workers.
@@ -108,7 +115,7 @@ def on_ray(
     numbered = enumerate(batches)
     if (first := next(numbered, None)) is None:
         return
-    with _cluster(address, num_workers, quietly) as ray:
+    with _cluster(address, num_workers, silent) as ray:
         machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         workers = num_workers or (int(sum(m.get("GPU", 0) for m in machines)) if gpu else len(machines))
         cores = cores_each(machines, workers, gpu=gpu)
@@ -123,17 +130,17 @@ def on_ray(
 
 
 def _share_out(
-    ray: Any, hire: Callable[[], Any], workers: int, todo: Iterator[tuple[int, Batch]]
-) -> Iterator[list[dict[str, Any]]]:
-    """Keep so many workers busy until all batches are done; `hire` gives a new one."""
+    ray: Any, spawn_worker: Callable[[], Any], workers: int, todo: Iterator[tuple[int, Batch]]
+) -> Iterator[list[Record]]:
+    """Keep so many workers busy until all batches are done; `spawn_worker` gives a new one."""
     busy: dict[Any, tuple[Any, tuple[int, Batch] | None]] = {}  # by what is waited for; without a batch: loading
     idle: list[Any] = []
     again: list[tuple[int, Batch]] = []
-    deaths: Counter[int | None] = Counter()  # by batch; None: while loading
-    finished: list[dict[str, Any]] = []
+    failures: Counter[int | None] = Counter()  # by batch; None: while loading
+    finished: list[Record] = []
 
     def start() -> None:
-        worker = hire()
+        worker = spawn_worker()
         busy[worker.start.remote()] = (worker, None)
 
     for _ in range(workers):
@@ -148,7 +155,7 @@ def _share_out(
         working = any(job for _, job in busy.values())
         if idle and not working:
             return
-        done, _ = ray.wait(list(busy), timeout=PATIENCE)
+        done, _ = ray.wait(list(busy), timeout=WARN_AFTER_SECONDS)
         if not done:
             if not working:
                 logger.warning(
@@ -163,10 +170,10 @@ def _share_out(
             raise error.cause from error
         except ray.exceptions.RayError as error:
             what = f"over the batch of sample {job[1].samples[0].id}" if job else "before it was ready"
-            deaths[number] += 1
-            if deaths[number] > MAX_DEATHS:
+            failures[number] += 1
+            if failures[number] > MAX_WORKER_FAILURES:
                 raise VisionReasonerError(
-                    f"{deaths[number]} workers died, one after the other, {what} ({one_line(error)}); does memory "
+                    f"{failures[number]} workers died, one after the other, {what} ({one_line(error)}); does memory "
                     "suffice? Try a smaller --batch_size or fewer --num_workers; what is finished is kept"
                 ) from error
             logger.warning("A worker died %s; another one does its work (%s)", what, one_line(error))
@@ -174,7 +181,7 @@ def _share_out(
             again += [job] if job else []
             start()
             continue
-        deaths.pop(number, None)
+        failures.pop(number, None)
         idle.append(worker)
         finished = result if job else []
 
@@ -194,11 +201,11 @@ def import_ray() -> Any:
 
 
 @contextmanager
-def _cluster(address: str | None, num_workers: int | None, quietly: bool) -> Iterator[Any]:
+def _cluster(address: str | None, num_workers: int | None, silent: bool) -> Iterator[Any]:
     """Ray, connected."""
     ray = import_ray()
-    options: dict[str, Any] = {"log_to_driver": not quietly}
-    if quietly:
+    options: dict[str, Any] = {"log_to_driver": not silent}
+    if silent:
         options["logging_level"] = logging.ERROR
     if address is None:
         options |= {"num_cpus": max(num_workers or 1, os.cpu_count() or 1), "include_dashboard": False}
@@ -244,25 +251,49 @@ class _Worker:
         except VisionReasonerError as error:
             raise type(error)(f"on {platform.node()}: {error}") from error
 
-    def answer(self, batch: Batch) -> list[dict[str, Any]]:
+    def answer(self, batch: Batch) -> list[Record]:
         return answer(self.model, batch)
 
 
-def answer(model: VisionReasoner, batch: Batch) -> list[dict[str, Any]]:
+def answer(model: VisionReasoner, batch: Batch) -> list[Record]:
     """A record for each sample. One that fails by itself gets a record with its error, and the others go on.
 
     Raises:
         VisionReasonerError: nothing works with this model.
     """
     usable = [sample for sample in batch.samples if sample.problem is None]
-    outcomes = model.predict_each([(sample.image, sample.query) for sample in usable], batch.task) if usable else []
+    if batch.prompted:
+        outcomes = segment_prompted(model, usable)
+    else:
+        outcomes = model.predict_each([(sample.image, sample.query) for sample in usable], batch.task) if usable else []
     by_index = {sample.index: outcome for sample, outcome in zip(usable, outcomes, strict=True)}
     return [record_of(sample, batch.task, by_index.get(sample.index)) for sample in batch.samples]
 
 
-def record_of(sample: Sample, task: Task, outcome: Prediction | Exception | None) -> dict[str, Any]:
+def segment_prompted(model: VisionReasoner, samples: Sequence[Sample]) -> list[Prediction | Exception]:
+    """The segmenter's masks of the truth's boxes and points; samples of one image in succession are encoded once."""
+    outcomes: list[Prediction | Exception] = []
+    for source, group in groupby(samples, key=lambda sample: sample.image):
+        told = list(group)
+        prompts = [
+            Instance(Box(*s.truth["boxes"][0]), Point(*s.truth["point"]) if "point" in s.truth else None) for s in told
+        ]
+        try:
+            image = load_image(source)
+            found = model.segment(image, prompts)
+        except VisionReasonerError as error:
+            outcomes += [error] * len(told)
+            continue
+        outcomes += [
+            Prediction(image.size, sample.query, Task.SEGMENTATION, status=Status.OK, instances=[instance])
+            for sample, instance in zip(told, found, strict=True)
+        ]
+    return outcomes
+
+
+def record_of(sample: Sample, task: Task, outcome: Prediction | Exception | None) -> Record:
     """The record of a sample (see `records`); `outcome` is None where it was not asked about."""
-    record: dict[str, Any] = {
+    record: Record = {
         "index": sample.index,
         "id": sample.id,
         "image_id": sample.image_id,
@@ -272,28 +303,34 @@ def record_of(sample: Sample, task: Task, outcome: Prediction | Exception | None
         "error": sample.problem,
     }
     if isinstance(outcome, Exception):
-        return {**record, "error": one_line(outcome)}
-    if outcome is None:
+        record["error"] = one_line(outcome)
+    if outcome is None or isinstance(outcome, Exception):
         return record
     found = outcome.to_json()
     record["size"] = found["image_size"]
     if problem := _mask_problem(sample.truth, outcome):
-        return {**record, "error": problem}
-    kept = ("status", "warnings", "thinking", "reply", "answer", "instances", "timings")
+        record["error"] = problem
+        return record
     return {
         **record,
-        **{key: found[key] for key in kept},
+        "status": found["status"],
+        "warnings": found["warnings"],
+        "thinking": found["thinking"],
+        "reply": found["reply"],
+        "answer": found["answer"],
+        "instances": found["instances"],
+        "timings": found["timings"],
         "truth": sample.truth,
         "truth_digest": digest_of(sample.truth),
     }
 
 
-def _mask_problem(truth: Mapping[str, Any], outcome: Prediction) -> str | None:
-    """A mask of another shape than its picture was made for another picture, or for this one before it was turned."""
+def _mask_problem(truth: Truth, outcome: Prediction) -> str | None:
+    """A mask of another shape than its image was made for another image, or for this one before it was turned."""
     width, height = outcome.image_size
     for name in ("mask", "ignore"):
         if name in truth and truth[name]["size"] != [height, width]:
             rows, columns = truth[name]["size"]
             turned = " (turned by its EXIF orientation?)" if [rows, columns] == [width, height] else ""
-            return f"its {name} is {columns}x{rows} and its picture {width}x{height}{turned}; prepare the data set anew"
+            return f"its {name} is {columns}x{rows} and its image {width}x{height}{turned}; prepare the data set anew"
     return None

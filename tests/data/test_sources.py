@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.conftest import noise
 from tests.support.runs import make_data
-from vision_reasoner.data.sources import open_source, picture_size
+from vision_reasoner.data.sources import open_source, stored_size
 from vision_reasoner.errors import DataError
 
 MASKS = np.random.default_rng(0).random((4, 40, 60)) > 0.5
@@ -98,9 +98,9 @@ def test_masks_of_tables_are_arrays_at_once(places):
 
 
 def test_the_size_comes_from_the_header():
-    assert picture_size({"bytes": jpeg(0), "path": None}) == (60, 40)
-    assert picture_size({"bytes": b"nothing", "path": None}) is None
-    assert picture_size({"bytes": None, "path": "x.png"}) is None
+    assert stored_size({"bytes": jpeg(0), "path": None}) == (60, 40)
+    assert stored_size({"bytes": b"nothing", "path": None}) is None
+    assert stored_size({"bytes": None, "path": "x.png"}) is None
 
 
 def test_fingerprints_tell_contents_apart_and_places_not(tmp_path):
@@ -208,7 +208,7 @@ def test_the_bundled_sets_are_read(suite):
     from evaluation.runner.samples import Samples
     from evaluation.suites import SUITES
 
-    source = open_source(SUITES[suite].data)
+    source = open_source(SUITES[suite].data or "")
     samples = Samples(SUITES[suite], source)
     assert source.n >= 200
     assert source.name == suite

@@ -229,9 +229,9 @@ def test_pixmo_fetches_pictures_and_takes_no_other_ones(
     images = tmp_path / "images"
     flags = ["--data", data, "--split", "validation", "--images", images]
     assert run("pixmo_count", tmp_path, *flags) == 3
-    assert "no such picture; fetch it (--download)" in last_line(capsys)
+    assert "no such image; fetch it (--download)" in last_line(capsys)
     assert run("pixmo_count", tmp_path, *flags, "--download") == 3
-    assert "is another picture now" in last_line(capsys)
+    assert "is another image now" in last_line(capsys)
     assert run("pixmo_count", tmp_path, *flags, "--download", "--skip_bad", "--question", "count {what}") == 0
     errors = capsys.readouterr().err
     assert "cannot be fetched (HTTP Error 404" in errors

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from evaluation import compare
-from evaluation.report import main, table, write_report
+from evaluation.report import main
+from evaluation.runner.figures import table, write_report
 from evaluation.runner.records import MANIFEST, METRICS, PAGE, SAMPLES
 from tests.support.runs import make_data, write_run
 from vision_reasoner.masks import encode_mask
@@ -127,7 +128,7 @@ def test_five_thousand_masks_are_scored_in_seconds_and_little_memory(tmp_path):
     manifest = json.loads((folder / MANIFEST).read_text())
     (folder / MANIFEST).write_text(json.dumps({**manifest, "n": 5000}))
     code = (
-        "from pathlib import Path; from evaluation.report import compute_metrics\n"
+        "from pathlib import Path; from evaluation.runner.figures import compute_metrics\n"
         "from tests.conftest import peak_memory\n"
         f"compute_metrics(Path({str(folder)!r})); print(peak_memory())"
     )

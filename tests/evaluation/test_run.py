@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation.run import main, plan
+from evaluation.run import main
+from evaluation.runner.evaluate import plan
 from evaluation.runner.records import LOCK, METRICS, PAGE, SAMPLES
 from evaluation.runner.samples import Samples
 from evaluation.suites import SUITES
@@ -167,7 +168,7 @@ def test_a_mask_of_another_shape_than_its_picture_is_said_and_not_scored(tmp_pat
         exif[274] = 6  # turned by a quarter
         picture.convert("RGB").save(data.parent / "2.png", exif=exif)
     assert toy_run(data, "segmentation", folder)["errors"] == 1
-    assert "mask is 96x64 and its picture 64x96 (turned by its EXIF orientation?)" in records(folder)[2]["error"]
+    assert "mask is 96x64 and its image 64x96 (turned by its EXIF orientation?)" in records(folder)[2]["error"]
 
 
 # --- replies ----------------------------------------------------------------------------------------------------------
@@ -461,7 +462,7 @@ def test_an_instances_file_of_other_pictures_is_refused_before_anything_is_asked
     (data.parent / "instances.json").write_text(json.dumps(instances))
     code, given = command("--suite", "detection", data, "--output_path", tmp_path / "run")
     assert (code, given) == (3, [])
-    assert "has not 2 of the pictures" in capsys.readouterr().err
+    assert "has not 2 of the images" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

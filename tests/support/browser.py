@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-PATIENCE = 120  # seconds for an answer, or for a condition to come true; a busy machine is slow
+WAIT_SECONDS = 120  # seconds for an answer, or for a condition to come true; a busy machine is slow
 
 
 class Browser:
@@ -78,7 +78,7 @@ class Browser:
 
     def _receive(self) -> dict[str, Any]:
         while b"\0" not in self.buffer:
-            ready, _, _ = select.select([self.back], [], [], PATIENCE)
+            ready, _, _ = select.select([self.back], [], [], WAIT_SECONDS)
             assert ready, "the browser does not answer"
             read = os.read(self.back, 1 << 20)
             assert read, "the browser has gone"
@@ -119,7 +119,7 @@ class Browser:
 
     def wait(self, condition: str) -> None:
         """Wait until an expression is true in the page."""
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + WAIT_SECONDS
         while not self.run(f"Boolean({condition})"):
             assert time.monotonic() < end, f"never came true: {condition}"
             time.sleep(0.05)

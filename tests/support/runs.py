@@ -3,14 +3,15 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image
 
-from evaluation.ranking import annotations_of
+from evaluation.runner.ranking import annotations_of
 from evaluation.runner.records import INSTANCES, PLACES, SAMPLES, begin, write_json
 from evaluation.runner.samples import Sample, Samples
+from evaluation.runner.schema import Manifest
 from evaluation.runner.workers import record_of
 from evaluation.suites import SUITES
 from vision_reasoner.data.sources import open_source
@@ -19,7 +20,7 @@ from vision_reasoner.geometry import Box, Point
 from vision_reasoner.masks import Mask, decode_mask, encode_mask
 from vision_reasoner.results import Instance, Prediction, Status, Task
 
-SIZE = (96, 64)  # (width, height) of every picture
+SIZE = (96, 64)  # (width, height) of every image
 Answer = Callable[[Sample], Prediction | Exception]
 
 
@@ -30,14 +31,14 @@ def disc(i: int) -> Mask:
 
 
 def make_data(folder: Path, suite: str, n: int = 10) -> Path:
-    """A data set of `n` rows in JSON lines with pictures beside it; two rows share a picture."""
+    """A data set of `n` rows in JSON lines with images beside it; two rows share an image."""
     folder.mkdir(parents=True)
     lines = []
     for i in range(n):
         mask = disc(i)
-        picture = np.full((SIZE[1], SIZE[0], 3), (40, 70 + i, 160), dtype=np.uint8)
-        picture[mask] = (250, 200, 40)
-        Image.fromarray(picture).save(folder / f"{i}.png")
+        pixels = np.full((SIZE[1], SIZE[0], 3), (40, 70 + i, 160), dtype=np.uint8)
+        pixels[mask] = (250, 200, 40)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
         box = [int(v) for v in Image.fromarray(mask).getbbox() or (5, 5, 20, 20)]
         request = {"vqa": "question"}.get(suite, "text")
         row: dict[str, Any] = {"image": f"{i}.png", request: f"sample {i} of them", "image_id": f"p{i}", "ann_id": "1"}
@@ -72,8 +73,8 @@ def right(sample: Sample, **changes: Any) -> Prediction:
     else:
         task, answer = Task.VQA, truth["answers"][0]
     values: dict[str, Any] = {
-        "thinking": f"I look at picture {sample.index}.",
-        "reply": f"<think>I look at picture {sample.index}.</think><answer>…</answer>",
+        "thinking": f"I look at image {sample.index}.",
+        "reply": f"<think>I look at image {sample.index}.</think><answer>…</answer>",
         "status": Status.OK if instances or answer else Status.NONE,
         "instances": instances,
         "answer": answer,
@@ -87,10 +88,10 @@ def _inside(mask: Mask) -> tuple[int, int]:
     return int(columns[len(columns) // 2]), int(rows[len(rows) // 2])
 
 
-def manifest_of(samples: Samples, **changes: Any) -> dict[str, Any]:
+def manifest_of(samples: Samples, **changes: Any) -> Manifest:
     """The manifest of a run on all samples, with other values for what is named."""
     source = samples.source
-    return {
+    manifest = {
         "suite": samples.suite.name,
         "n": source.n,
         "data": {
@@ -109,6 +110,7 @@ def manifest_of(samples: Samples, **changes: Any) -> dict[str, Any]:
         PLACES: {"data": source.path, "config": None},
         **changes,
     }
+    return cast("Manifest", manifest)
 
 
 def write_run(folder: Path, suite_name: str, data: Path, answer: Answer = right, **manifest: Any) -> Path:

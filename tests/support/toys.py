@@ -10,8 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from evaluation.run import evaluate
+from evaluation.runner.evaluate import evaluate
 from evaluation.runner.samples import Samples
+from evaluation.runner.schema import Metrics
 from evaluation.suites import SUITES
 from tests.support.runs import SIZE, manifest_of
 from tests.test_model import Fills
@@ -47,7 +48,7 @@ class Knows:
 
 
 def objects(*boxes: tuple[int, int, int, int], point: bool = True) -> str:
-    """A reply with these boxes, in pixels of a picture of SIZE."""
+    """A reply with these boxes, in pixels of an image of SIZE."""
     items = []
     for x1, y1, x2, y2 in boxes:
         x1, x2, y1, y2 = (
@@ -80,7 +81,7 @@ def toy_run(
     *,
     limit: int | None = None,
     **options: Any,
-) -> dict[str, Any]:
+) -> Metrics:
     """Begin or continue a run; what its metrics.json holds."""
     samples = Samples(SUITES[suite], open_source(data))
     manifest = manifest_of(samples, **{"n": limit or samples.source.n, **options.pop("manifest", {})})

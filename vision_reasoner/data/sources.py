@@ -1,7 +1,7 @@
-"""A data set, wherever it lies, as rows by number: plain values, pictures as the bytes they are stored as.
+"""A data set, wherever it lies, as rows by number: plain values, images as the bytes they are stored as.
 
 Read are a Hub id, a folder of `Dataset.save_to_disk`, parquet (a file, a folder, a clone of a Hub repository), and JSON
-lines whose pictures are paths. What a row is for, `suites` knows.
+lines whose images are paths. What a row is for, `evaluation.suites` says.
 """
 
 import hashlib
@@ -22,9 +22,9 @@ from vision_reasoner.files import sha256
 from vision_reasoner.geometry import Size
 
 Row = dict[str, Any]
-"""A row's values by column; a list of lists of bool is an (H, W) array, a picture `{"bytes": …, "path": …}`."""
+"""A row's values by column; a list of lists of bool is an (H, W) array, an image `{"bytes": …, "path": …}`."""
 
-PICTURES = ("image", "mask", "ignore")  # columns that may hold paths in JSON lines
+IMAGE_COLUMNS = ("image", "mask", "ignore")  # columns that may hold paths in JSON lines
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 _SPLIT_NAME = re.compile(r"(train|training|validation|valid|val|test[abc]?|testing|dev|eval)(?![a-z])", re.I)
 
@@ -59,7 +59,7 @@ def open_source(
     *,
     split: str = "test",
     config: str | None = None,
-    pictures: Collection[str] = PICTURES,
+    image_columns: Collection[str] = IMAGE_COLUMNS,
     offline: bool = False,
 ) -> Source:
     """Open a data set.
@@ -68,7 +68,7 @@ def open_source(
         path: what is there locally, or else a Hub id ("owner/name").
         split: which part of it; a folder or file of a single part is taken as it is.
         config: for a Hub id whose repository holds several data sets.
-        pictures: columns of JSON lines in which a text is the path of a picture, relative to the file.
+        image_columns: columns of JSON lines in which a text is the path of an image, relative to the file.
         offline: make no network attempt; a Hub id must then be in the local cache.
 
     Raises:
@@ -81,7 +81,7 @@ def open_source(
         return _open_hub(str(path), split, config, offline)
     local = local.resolve()
     if local.suffix == ".jsonl":
-        return _open_lines(local, split, pictures)
+        return _open_lines(local, split, image_columns)
     if (local / "dataset_dict.json").is_file() or (local / "state.json").is_file():
         return _open_saved(local, split)
     files = [local] if local.suffix == ".parquet" else sorted(local.rglob("*.parquet"))
@@ -92,27 +92,27 @@ def open_source(
         chosen = _of_split(files, split, local)
         if len(chosen) > 1:
             raise DataError(f"{local}: holds {len(chosen)} .jsonl files; give one of them, such as {chosen[0]}")
-        return _open_lines(chosen[0], split, pictures)
+        return _open_lines(chosen[0], split, image_columns)
     raise DataError(
         f"{local}: is no data set that can be read; give parquet (file or folder), a folder of Dataset.save_to_disk, "
         "a .jsonl file, or a Hub id"
     )
 
 
-def picture_size(picture: Any) -> Size | None:
-    """(width, height) that a stored picture's header says; None where it does not."""
-    data = picture.get("bytes") if isinstance(picture, dict) else None
+def stored_size(image: Any) -> Size | None:
+    """(width, height) that a stored image's header says; None where it does not."""
+    data = image.get("bytes") if isinstance(image, dict) else None
     if not data:
         return None
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            return image.size
+        with Image.open(io.BytesIO(data)) as opened:
+            return opened.size
     except Exception:  # noqa: BLE001 - `load_image` says what is wrong with it when it is asked about
         return None
 
 
 # --- JSON lines -------------------------------------------------------------------------------------------------------
-def _open_lines(file: Path, split: str, pictures: Collection[str]) -> Source:
+def _open_lines(file: Path, split: str, image_columns: Collection[str]) -> Source:
     rows: list[Row] = []
     for number, line in enumerate(file.read_bytes().splitlines(), start=1):
         if not line.strip():
@@ -128,18 +128,18 @@ def _open_lines(file: Path, split: str, pictures: Collection[str]) -> Source:
         raise DataError(f"{file}: is empty; give another")
 
     def get(i: int) -> Row:
-        paths = {key: file.parent / rows[i][key] for key in pictures if isinstance(rows[i].get(key), str)}
-        return rows[i] | {key: _read_picture(None, path) for key, path in paths.items()}
+        paths = {key: file.parent / rows[i][key] for key in image_columns if isinstance(rows[i].get(key), str)}
+        return rows[i] | {key: _read_image(None, path) for key, path in paths.items()}
 
-    named = {row[key] for row in rows for key in pictures if isinstance(row.get(key), str)}
+    named = {row[key] for row in rows for key in image_columns if isinstance(row.get(key), str)}
     fingerprint = _digest([file, *(file.parent / name for name in sorted(named))])
     columns = tuple(dict.fromkeys(key for row in rows for key in row))
     name = file.parent.name if file.stem == split else file.stem
     return Source(name, str(file), split, fingerprint, len(rows), columns, get, lambda key: [r.get(key) for r in rows])
 
 
-def _read_picture(data: bytes | None, path: Path | None) -> dict[str, Any]:
-    """A picture as `datasets.Image` keeps it; a file that is not there keeps its path alone."""
+def _read_image(data: bytes | None, path: Path | None) -> dict[str, Any]:
+    """An image as `datasets.Image` keeps it; a file that is not there keeps its path alone."""
     if not data and path is not None and path.is_file():
         data = path.read_bytes()
     return {"bytes": data or None, "path": None if path is None else str(path)}
@@ -149,7 +149,7 @@ def _read_picture(data: bytes | None, path: Path | None) -> dict[str, Any]:
 def _open_parquet(path: Path, files: Sequence[Path], split: str) -> Source:
     import datasets
 
-    with _quietly(), _read_errors(path):
+    with _without_progress_bars(), _read_errors(path):
         data = datasets.load_dataset("parquet", data_files=[str(file) for file in files], split="train")
     name = path.parent.name if path.stem == split else path.name.removesuffix(".parquet")
     return _source(data, name, str(path), split, _digest(files))
@@ -158,7 +158,7 @@ def _open_parquet(path: Path, files: Sequence[Path], split: str) -> Source:
 def _open_saved(folder: Path, split: str) -> Source:
     import datasets
 
-    with _quietly(), _read_errors(folder):
+    with _without_progress_bars(), _read_errors(folder):
         data = datasets.load_from_disk(str(folder))
         if isinstance(data, datasets.DatasetDict):
             if split not in data:
@@ -183,7 +183,7 @@ def _digest_cached(data: Any) -> str:
 
 
 def _source(data: Any, name: str, path: str, split: str, fingerprint: str) -> Source:
-    """A source of a `datasets.Dataset`, whose own decoding of pictures and lists is passed by."""
+    """A source of a `datasets.Dataset`, whose own decoding of images and lists is passed by."""
     arrow = data.with_format("arrow")
     base = Path(path) if Path(path).is_dir() else Path(path).parent
 
@@ -192,7 +192,7 @@ def _source(data: Any, name: str, path: str, split: str, fingerprint: str) -> So
         row = {key: _plain(table[key].combine_chunks()) for key in table.column_names}
         for key, value in row.items():
             if isinstance(value, dict) and value.keys() == {"bytes", "path"}:
-                row[key] = _read_picture(value["bytes"], base / value["path"] if value["path"] else None)
+                row[key] = _read_image(value["bytes"], base / value["path"] if value["path"] else None)
         return row
 
     return Source(name, path, split, fingerprint, len(data), tuple(data.column_names), get, lambda key: data[key][:])
@@ -244,7 +244,7 @@ def _digest(files: Sequence[Path]) -> str:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def _without_progress_bars() -> Iterator[None]:
     """No progress bars of the datasets library, which for local files are over before they can be read."""
     from datasets.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 

@@ -12,7 +12,7 @@ from evaluation.metrics.text import (
     anls,
     contains,
     exact_match,
-    normalised,
+    normalized,
     relaxed_accuracy,
     textvqa_accuracy,
     vqa_accuracy,
@@ -107,15 +107,15 @@ def test_accuracy_is_the_mean_over_all_but_one_of_the_annotators(accuracy, answe
         ("." * 40, "." * 8),
     ],
 )
-def test_answers_are_normalised_as_in_the_code_of_vqa(text, expected):
-    assert normalised(text) == expected
+def test_answers_are_normalized_as_in_the_code_of_vqa(text, expected):
+    assert normalized(text) == expected
 
 
 def test_every_contraction_gets_its_apostrophe_back():
-    assert all(normalised(full.replace("'", "", 1)) == full for full in CONTRACTIONS)
+    assert all(normalized(full.replace("'", "", 1)) == full for full in CONTRACTIONS)
 
 
-def test_where_annotators_agree_vqa_does_not_normalise_and_textvqa_does():
+def test_where_annotators_agree_vqa_does_not_normalize_and_textvqa_does():
     assert vqa_accuracy("2", ["two"] * 10) == 0
     assert vqa_accuracy(" TWO\n", ["two"] * 10) == 1
     assert textvqa_accuracy("2", ["two"] * 10) == 1

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from evaluation.page import build as page
-from evaluation.report import write_report
+from evaluation.runner.figures import write_report
 from tests.support.browser import CHROMIUM, Browser
 from tests.support.runs import SIZE, disc, make_data, right, write_run
 from vision_reasoner.errors import ImageError
@@ -338,21 +338,21 @@ def test_masks_are_drawn_where_they_are(opened):
         )
         assert np.array_equal(np.array(read).reshape(shape) > 0, mask)
 
-    def colours():
+    def colors():
         return opened.run(
             "(async () => {const sample = data.samples[5], canvas = document.createElement('canvas');"
             "const ctx = canvas.getContext('2d', {willReadFrequently: true}); await paint(canvas, sample, 96, 64);"
             "return [[55, 30], [5, 60]].map(([x, y]) => [...ctx.getImageData(x, y, 1, 1).data.slice(0, 3)])})()"
         )
 
-    (over, beside) = colours()
+    (over, beside) = colors()
     opened.run("document.querySelector('.layers [name=found]').click()")
-    (without, beside_too) = colours()
+    (without, beside_too) = colors()
     assert disc(5)[30, 55]
     assert beside == beside_too
     assert abs(over[1] - without[1]) > 20, "the prediction's veil is off"
     opened.run("document.querySelector('.layers [name=truth]').click()")
-    (plain, _) = colours()
+    (plain, _) = colors()
     assert np.allclose(plain, (250, 200, 40), atol=25)
     assert plain != without
 
@@ -363,7 +363,7 @@ def test_a_sample_opens_with_all_its_texts_and_neighbours(opened):
     opened.run("document.querySelectorAll('.card .picture')[2].click()")
     opened.wait("document.querySelector('#sample canvas[data-painted=\"p2/1\"]')")
     text = opened.run("document.getElementById('dialog').innerText")
-    for words in ("p2/1", "truncated", "sample 2 of them", "I look at picture 2.", "<think>", "ended inside", "IoU"):
+    for words in ("p2/1", "truncated", "sample 2 of them", "I look at image 2.", "<think>", "ended inside", "IoU"):
         assert words in text
     assert opened.run("location.hash") == "#p2%2F1"
     opened.run("document.getElementById('next').click()")
@@ -403,7 +403,7 @@ def test_nothing_is_wider_than_the_window(chromium, many, width, dark):
 
 def test_texts_are_legible_on_their_ground_in_light_and_dark(chromium, many):
     contrasts = """(() => {
-      const light = (colour) => colour.match(/[\\d.]+/g).slice(0, 3).map((v) => v / 255)
+      const light = (color) => color.match(/[\\d.]+/g).slice(0, 3).map((v) => v / 255)
         .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
         .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
       const probe = document.body.appendChild(document.createElement('i'));

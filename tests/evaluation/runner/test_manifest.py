@@ -37,7 +37,7 @@ def described(home):
 
     def run(suite="counting", data="numbers", *flags):
         arguments = build_parser().parse_args(["--suite", suite, "--device", "cpu", *flags])
-        samples = Samples(SUITES[suite], open_source(data or SUITES[suite].data))
+        samples = Samples(SUITES[suite], open_source(data or SUITES[suite].data or ""))
         return describe(arguments, samples, None)
 
     return run

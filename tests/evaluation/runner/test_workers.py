@@ -16,6 +16,7 @@ import pytest
 from evaluation.run import main
 from evaluation.runner import workers
 from evaluation.runner.records import METRICS, SAMPLES
+from evaluation.runner.schema import ModelArguments
 from evaluation.runner.workers import cores_each, load_model, on_ray
 from tests.support.runs import make_data
 from tests.support.toys import toy_model, toy_run, various
@@ -215,7 +216,7 @@ def test_cores_are_shared_out_as_far_as_machines_have_them(machines, workers, gp
 
 def test_a_worker_refuses_another_checkpoint_than_the_run_s(bundle, tmp_path):
     folder = bundle / "reasoner"
-    settings = {"model_path": str(folder), "device": "cpu"}
+    settings: ModelArguments = {"model_path": str(folder), "device": "cpu"}
     right: dict[Part, str] = {"reasoner": digest(folder, "reasoner")}
     assert load_model(settings, right).sources["reasoner"] == str(folder)
     with pytest.raises(CheckpointError, match=r"is another reasoner here \(.*than the run's \(000000000000\)"):
@@ -280,7 +281,7 @@ def test_workers_get_what_means_the_same_on_every_machine(data, bundle, folder, 
     assert settings["segmenter"] == str(bundle / "segmenter")
     assert (settings["device"], settings["dtype"], settings["attn_implementation"]) == ("cpu", "float32", "sdpa")
     assert digests["segmenter"] == digest(bundle / "segmenter", "segmenter")
-    assert options == {"num_workers": 2, "address": None, "gpu": False, "quietly": True}
+    assert options == {"num_workers": 2, "address": None, "gpu": False, "silent": True}
     manifest = json.loads((folder / "manifest.json").read_text())
     assert "num_workers" not in json.dumps(manifest)
     assert main(arguments) == 0, "continues in process"

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from evaluation.ranking import Annotations, annotations_of, measure_ranking, rank
+from evaluation.runner.ranking import Annotations, annotations_of, measure_ranking, rank
 from evaluation.runner.samples import Samples
 from evaluation.suites import SUITES
 from tests.support.runs import make_data, right

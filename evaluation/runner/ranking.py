@@ -1,18 +1,24 @@
 """Average precision of a run: its boxes against an instances file, ranked as either protocol has it.
 
-Other figures are sums over samples (`suites`); this one ranks the boxes of all of them (`metrics.coco`).
+Other figures are sums over samples (`suite.measure`); this one ranks the boxes of all of them (`metrics.coco`).
 """
 
+import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from evaluation.metrics import coco
 from evaluation.metrics.bootstrap import Estimate
+from evaluation.runner.records import INSTANCES, read_json
 from evaluation.runner.samples import Samples
-from evaluation.suites import PROTOCOLS, Protocol, Record, figure_json
-from vision_reasoner.errors import DataError
+from evaluation.runner.schema import Metric, Record
+from evaluation.suite import PROTOCOLS, Protocol, figure_json
+from vision_reasoner.errors import DataError, one_line
+
+logger = logging.getLogger(__name__)
 
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
 
@@ -70,6 +76,44 @@ def annotations_of(samples: Samples) -> Annotations:
     return Annotations(instances, numbers)
 
 
+def read_annotations(file: Path | None, samples: Samples) -> Annotations:
+    """The annotations of a data set: an instances file's, or where there is none the rows' own boxes.
+
+    Raises:
+        DataError: the file is no instances file, or not this set's.
+    """
+    if file is None:
+        return annotations_of(samples)
+    try:
+        annotations = Annotations.from_json(read_json(file))
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{file}: is no instances file as COCO has it ({one_line(error)}); give another") from error
+    if strange := sorted(set(samples.image_ids or ()) - annotations.numbers.keys()):
+        raise DataError(
+            f"{file}: has not {len(strange)} of the images of {samples.source.path} (first: {strange[0]}); give the "
+            "instances file of this set"
+        )
+    return annotations
+
+
+def find_annotations(given: str | None, data: str) -> Path | None:
+    """The instances file: the given one, or that beside the data set; None where there is none.
+
+    Raises:
+        DataError: the given one is not there.
+    """
+    if given is not None:
+        if not Path(given).is_file():
+            raise DataError(f"{given}: there is no such file; check --annotations")
+        return Path(given).resolve()
+    path = Path(data)
+    beside = (path if path.is_dir() else path.parent) / INSTANCES
+    if path.exists() and beside.is_file():
+        return beside
+    logger.info("No instances file: the rows' own boxes are scored against, without crowds (--annotations)")
+    return None
+
+
 def rank(annotations: Annotations, records: Iterable[Record], protocol: Protocol) -> coco.CocoScores | None:
     """COCO's figures. None where a box has no likelihood to be ranked by.
 
@@ -99,7 +143,7 @@ def rank(annotations: Annotations, records: Iterable[Record], protocol: Protocol
     return coco.coco_scores(annotations.instances, detections, asked=asked if protocol == "official" else None)
 
 
-def measure_ranking(annotations: Annotations, records: Sequence[Record]) -> list[dict[str, Any]]:
+def measure_ranking(annotations: Annotations, records: Sequence[Record]) -> list[Metric]:
     """Average precision in both protocols, with intervals where there are any."""
     found = []
     for protocol in PROTOCOLS:

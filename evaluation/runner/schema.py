@@ -1,0 +1,166 @@
+"""What a run's files hold, as types: manifest.json, the lines of samples.jsonl, metrics.json.
+
+All values are plain: they are written as JSON and read back. `records` reads and writes the files.
+"""
+
+from typing import Any, NotRequired, Required, TypedDict
+
+from vision_reasoner.masks import RunLengths
+from vision_reasoner.models.checkpoints import Part
+from vision_reasoner.models.reasoner import Compat
+
+Truth = dict[str, Any]
+"""What scoring needs of a row; its keys are the suite's."""
+
+
+class ModelArguments(TypedDict, total=False):
+    """The arguments of `VisionReasoner.from_pretrained` that a run gives; in no file."""
+
+    model_path: str | None
+    router: str | None
+    segmenter: str | None
+    revision: str | None
+    model: str
+    device: str
+    dtype: str
+    attn_implementation: str
+    compile: str
+    offline: bool
+    compat: Compat
+    logprobs: bool
+    max_new_tokens: int
+    max_objects: int
+    max_image_pixels: int
+    batch_size: int
+
+
+# --- samples.jsonl ----------------------------------------------------------------------------------------------------
+class InstanceRecord(TypedDict):
+    """An object that was found; `box` (x1, y1, x2, y2) and `point` (x, y) are pixels of the image."""
+
+    box: list[int]
+    point: list[int] | None
+    mask: RunLengths | None
+    score: float | None
+    likelihood: float | None
+
+
+class Record(TypedDict, total=False):
+    """A sample that is done. Below `error` nothing is there where that is not None."""
+
+    index: Required[int]
+    """The row's number."""
+    id: Required[str]
+    """Unique in the run."""
+    image_id: Required[str]
+    """The same for all samples of one image."""
+    query: Required[str]
+    task: Required[str]
+    size: Required[list[int]]
+    """[width, height] of the image."""
+    error: Required[str | None]
+    """Why there is no answer, in one line; the sample is then in no figure."""
+    status: str
+    warnings: list[str]
+    thinking: str
+    reply: str
+    answer: str | None
+    instances: list[InstanceRecord]
+    timings: dict[str, float]
+    """Seconds by stage."""
+    truth: Truth
+    truth_digest: str
+
+
+# --- manifest.json ----------------------------------------------------------------------------------------------------
+class Data(TypedDict):
+    """Which data set."""
+
+    name: str
+    split: str
+    fingerprint: str
+    rows: int
+    columns: dict[str, str]
+    annotations: str | None
+    """SHA-256 of the instances file."""
+
+
+class Checkpoint(TypedDict):
+    """One part's weights."""
+
+    name: str
+    digest: str
+
+
+class Settings(TypedDict):
+    """What decides the model's numbers, with "auto" resolved."""
+
+    compat: str
+    device: str
+    dtype: str
+    attn_implementation: str
+    max_new_tokens: int
+    max_objects: int
+    max_image_pixels: int
+
+
+class Places(TypedDict):
+    """Where things lie on this machine."""
+
+    data: str
+    config: str | None
+    annotations: NotRequired[str | None]
+    reasoner: NotRequired[str]
+    segmenter: NotRequired[str]
+
+
+class Manifest(TypedDict):
+    """What a run is of. A folder is continued when all of it but `places` is the same."""
+
+    suite: str
+    n: int
+    """How many of the samples, from the first."""
+    data: Data
+    checkpoint: dict[Part, Checkpoint]
+    model: str
+    """How the reasoner is asked: a name of `prompts.DIALECTS`."""
+    prompt: str
+    """Digest of its prompts and the suite's instruction."""
+    settings: Settings
+    versions: dict[str, str]
+    places: Places
+
+
+# --- metrics.json -----------------------------------------------------------------------------------------------------
+class Metric(TypedDict):
+    """A figure of a run with its 95 % interval; None stands for "there is none"."""
+
+    name: str
+    protocol: str
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    """How many samples it is of."""
+    unit: str
+    """"fraction" or what it counts."""
+    label: str | None
+    """What the original repository prints it as, where that is another name."""
+    published: NotRequired[dict[str, float] | None]
+    """By model."""
+
+
+class Metrics(TypedDict):
+    """All figures of a run."""
+
+    suite: str
+    data: Data
+    checkpoint: dict[Part, Checkpoint]
+    model: str
+    n: int
+    compat: str
+    errors: int
+    status: dict[str, int]
+    """How many replies of each status."""
+    interval: str
+    figures: list[Metric]

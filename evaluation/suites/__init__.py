@@ -1,0 +1,27 @@
+"""The kinds of data sets that can be measured, one file each: columns, truth, score and figures in one place.
+
+A module of this package with a `SUITE` is a suite; nothing else needs an edit. For questions with short answers, say:
+
+    from evaluation.suites.vqa import questions
+
+    SUITE = questions("mydocs", "ANLS", columns={"answers": "solutions"}, data="me/my-documents", split="validation")
+"""
+
+import importlib
+import pkgutil
+from pathlib import Path
+
+from evaluation.suite import Suite, plain_name
+
+SUITES: dict[str, Suite] = {
+    suite.name: suite
+    for module in pkgutil.iter_modules(__path__)
+    for suite in [importlib.import_module(f"{__name__}.{module.name}").SUITE]
+}
+"""By name."""
+
+
+def choose_suite(name: str, data: str | None) -> Suite:
+    """The suite called `name`; for "vqa" that of the data set, where its name is one of the published ones."""
+    last = plain_name(Path(data).name) if data else ""
+    return SUITES[last if name == "vqa" and last in SUITES else name]

@@ -1,0 +1,59 @@
+"""Counting: how many objects there are, as PixMo-Count and CountBench ask."""
+
+from evaluation.metrics import counting
+from evaluation.runner.schema import Record
+from evaluation.suite import BUNDLED, Figure, Headline, Published, Scores, Suite, percent
+from vision_reasoner.results import Task
+
+
+def _score(record: Record) -> Scores:
+    truth = record["truth"]["count"]
+    count = len(record["instances"])
+    readable = count > 0 or record["status"] in ("ok", "none")
+    return counting.score(count if readable else None, truth) | {"true_count": truth}
+
+
+def _headline(record: Record, scores: Scores) -> Headline:
+    """The distance in count."""
+    off = len(record["instances"]) - record["truth"]["count"]
+    if not scores["counted"]:
+        return Headline("", 0.0, "no count")
+    return Headline("off" if off else "", 1 / (1 + abs(off)), f"{off:+d}".replace("-", "−") if off else "exact")
+
+
+def _published(qwen: float, ours: float) -> Published:
+    return percent({"Qwen2.5-VL-7B": qwen, "VisionReasoner-7B": ours})
+
+
+SUITE = Suite(
+    name="counting",
+    task=Task.COUNTING,
+    query="text",
+    truth=lambda row: {"count": int(row["count"])},
+    score=_score,
+    headline=_headline,
+    figures=(
+        Figure("accuracy", "official", ("exact", "1")),
+        Figure("accuracy", "upstream", ("upstream_exact", "1")),
+        Figure("off-by-one accuracy", "official", ("off_by_one", "1")),
+        Figure(
+            "mean accuracy per true count",
+            "official",
+            ("exact", "true_count"),
+            counting.mean_accuracy,
+            counting.per_count,
+        ),
+        Figure("MAE", "official", ("absolute_error", "counted"), unit="objects", counts="counted"),
+        Figure("MAE", "upstream", ("upstream_absolute_error", "1"), unit="objects"),
+        Figure("RMSE", "official", ("squared_error", "counted"), counting.rmse, unit="objects", counts="counted"),
+        Figure("RMSE", "upstream", ("upstream_squared_error", "1"), counting.rmse, unit="objects"),
+        Figure("replies with a count", "official", ("counted", "1")),
+    ),
+    needs=("count",),
+    data=str(BUNDLED / "counting"),
+    published={
+        ("pixmo_validation", "accuracy", "upstream"): _published(58.1, 70.1),
+        ("pixmo_test", "accuracy", "upstream"): _published(53.1, 70.7),
+        ("countbench", "accuracy", "upstream"): _published(78.8, 89.2),
+    },
+)

@@ -1,0 +1,49 @@
+"""Detection as COCO has it: every object of a category, a row for each image and category."""
+
+from evaluation.metrics import boxes
+from evaluation.runner.schema import Record, Truth
+from evaluation.suite import BUNDLED, Figure, Headline, Scores, Suite, boxes_of, found_boxes, percent
+from vision_reasoner.data.sources import Row
+from vision_reasoner.results import Task
+
+MATCHING = (
+    Figure("precision at IoU 0.5", "official", ("matched", "predicted"), counts="true"),
+    Figure("recall at IoU 0.5", "official", ("matched", "true"), counts="true"),
+    Figure("F1 at IoU 0.5", "official", ("matched", "predicted", "true"), boxes.f1, counts="true"),
+)
+"""Of all boxes together."""
+
+
+def _truth(row: Row) -> Truth:
+    return {"boxes": boxes_of(row["bbox"]), "category_id": int(row["cat_id"])}
+
+
+def _score(record: Record) -> Scores:
+    return boxes.score(found_boxes(record), record["truth"]["boxes"])
+
+
+def f1_headline(_record: Record, scores: Scores) -> Headline:
+    """F1 of the sample's boxes; 1 where there are none and none were found."""
+    n = scores["predicted"] + scores["true"]
+    f1 = 2 * scores["matched"] / n if n else 1.0
+    return Headline("F1", f1, f"{f1:.2f}")
+
+
+SUITE = Suite(
+    name="detection",
+    task=Task.DETECTION,
+    query="text",
+    truth=_truth,
+    score=_score,
+    headline=f1_headline,
+    figures=MATCHING,
+    needs=("bbox", "cat_id", "image_id"),
+    optional=("ann_id",),
+    data=str(BUNDLED / "detection"),
+    ranked=True,
+    published={
+        ("coco_val", "COCO AP", "upstream"): percent(
+            {"Qwen2-VL-7B": 28.3, "Qwen2.5-VL-7B": 29.2, "VisionReasoner-7B": 37.7}
+        )
+    },
+)

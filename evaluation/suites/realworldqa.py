@@ -1,0 +1,12 @@
+"""RealWorldQA: multiple-choice questions about photographs."""
+
+from evaluation.suite import percent
+from evaluation.suites.vqa import questions
+
+SUITE = questions(
+    "realworldqa",
+    "exact match",
+    columns={"answers": "answer"},
+    data="lmms-lab/RealWorldQA",
+    published={("RealWorldQA", "exact match", "official"): percent({"VisionReasoner-7B": 69.5})},
+)
