@@ -385,7 +385,7 @@ def command(monkeypatch, bundle, tmp_path):
             given.append(settings)
             return VisionReasoner(Knows(says), None, toy_model().segmenter)
 
-        monkeypatch.setattr(VisionReasoner, "from_pretrained", from_pretrained)
+        monkeypatch.setattr(VisionReasoner, "from_settings", from_pretrained)
         return main(["--model_path", str(bundle), "--device", "cpu", "-q", *map(str, arguments)]), given
 
     return run
