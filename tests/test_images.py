@@ -2,14 +2,16 @@
 
 import io
 import os
+import struct
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from vision_reasoner.errors import ImageError, UsageError
 from vision_reasoner.images import FORMATS, SUFFIXES, load_image
@@ -296,7 +298,7 @@ def test_of_an_animation_the_first_frame_is_taken_with_a_note(image_format):
     data = encoded(PICTURE, image_format, save_all=True, append_images=others)
     notes: list[str] = []
     assert difference(load_image(data, notes=notes)) < 12
-    assert notes == ["the given bytes: only the first of its 3 frames is used"]
+    assert notes == ["the given bytes: only the first of its frames is used"]
     image = Image.open(io.BytesIO(data))
     assert difference(load_image(image)) < 12
 
@@ -323,7 +325,7 @@ def test_an_animation_damaged_behind_its_first_frame_is_read():
     ["http://example.org/a.png", "https://example.org/a.png", "ftp://a/b", "file:///a", "data:image/png;base64,AAAA"],
 )
 def test_urls_are_refused(url):
-    assert "pictures are read from files only; download it first" in refused(url)
+    assert "addresses are not fetched; download the image first" in refused(url)
 
 
 def test_a_missing_file_is_named():
@@ -426,3 +428,112 @@ def test_damaged_bytes_give_a_picture_or_an_image_error(data, changes, keep):
         assert "\n" not in str(error)  # noqa: PT017 - either way is right
     else:
         assert loaded.mode == "RGB"
+
+
+# ---- depths and byte orders ----
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_fewer_bits_in_sixteen_are_scaled_by_what_the_values_use(bits):
+    values = (PIXELS[..., 0].astype(np.uint16) << (bits - 8)) + 3 * (PIXELS[..., 0] > 0)
+    notes: list[str] = []
+    loaded = load_image(values, notes=notes)
+    assert np.asarray(loaded).max() >= 250
+    assert len(notes) == 1
+    assert f"{bits} bits" in notes[0]
+
+
+@pytest.mark.parametrize("dtype", [">u2", "<u2", ">i4", ">f4", ">f8"])
+def test_the_order_of_bytes_changes_nothing(dtype):
+    values = np.arange(4000, dtype=np.float64).reshape(50, 80)
+    scaled = values / 4000 if "f" in dtype else values
+    native = scaled.astype(np.dtype(dtype).newbyteorder("="))
+    assert load_image(native.astype(dtype)) == load_image(native)
+
+
+# ---- files that Pillow reads otherwise than they are meant ----
+
+
+def png(depth: int, row: bytes, transparent: int) -> bytes:
+    """A gray PNG of eight pixels in a row, one value of which is transparent."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 8, 1, depth, 0, 0, 0, 0)
+    chunks = [chunk(b"IHDR", header), chunk(b"tRNS", struct.pack(">H", transparent))]
+    return b"\x89PNG\r\n\x1a\n" + b"".join([*chunks, chunk(b"IDAT", zlib.compress(b"\0" + row)), chunk(b"IEND", b"")])
+
+
+@pytest.mark.parametrize(
+    ("depth", "row", "transparent", "expected"),
+    [
+        (1, bytes([0b01010101]), 0, [255, 255, 255, 255, 255, 255, 255, 255]),
+        (1, bytes([0b01010101]), 1, [0, 255, 0, 255, 0, 255, 0, 255]),
+        (2, bytes([0b00011011, 0b00011011]), 1, [0, 255, 170, 255, 0, 255, 170, 255]),
+        (4, bytes([0x01, 0x23, 0x45, 0x67]), 2, [0, 17, 255, 51, 68, 85, 102, 119]),
+        (8, bytes(range(0, 256, 32)), 64, [0, 32, 255, 96, 128, 160, 192, 224]),
+        (16, struct.pack(">8H", *range(0, 65536, 8192)), 8192, [0, 255, 64, 96, 128, 159, 191, 223]),
+    ],
+)
+def test_the_transparent_gray_of_a_png_is_white_at_every_depth(depth, row, transparent, expected):
+    assert np.asarray(load_image(png(depth, row, transparent)))[0, :, 0].tolist() == expected
+
+
+def tiff(values, order, photometric=1, pages=1):
+    """A TIFF of eight gray pixels in a row; its pages share them."""
+    formats = {"u": 1, "i": 2, "f": 3}
+    data = np.array(values, order + values.dtype.str[1:]).tobytes()
+    out = struct.pack(order + "2sHI", b"II" if order == "<" else b"MM", 42, 8 + len(data)) + data
+    for page in range(pages):
+        tags = {256: 8, 257: 1, 258: 8 * values.itemsize, 259: 1, 262: photometric, 273: 8, 278: 1, 279: len(data)}
+        tags[339] = formats[values.dtype.kind]
+        following = len(out) + 2 + 12 * len(tags) + 4 if page < pages - 1 else 0
+        entries = b"".join(struct.pack(order + "HHII", tag, 4, 1, value) for tag, value in tags.items())
+        out += struct.pack(order + "H", len(tags)) + entries + struct.pack(order + "I", following)
+    return out
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(
+    ("values", "photometric", "expected"),
+    [
+        (np.array([-128, -64, -1, 0, 1, 64, 100, 127], np.int8), 1, [0, 64, 127, 128, 129, 192, 228, 255]),
+        (np.arange(0, 65536, 9362, dtype=np.uint16), 1, [0, 36, 73, 109, 146, 182, 219, 255]),
+        (np.arange(0, 65536, 9362, dtype=np.uint16), 0, [255, 219, 182, 146, 109, 73, 36, 0]),
+        (np.array([0, 1, 2**30, 2**31, 3 * 2**30, 2**32 - 1, 5, 6], np.uint32), 1, [0, 0, 64, 128, 191, 255, 0, 0]),
+        (np.linspace(0, 1, 8, dtype=np.float32), 1, [0, 36, 73, 109, 146, 182, 219, 255]),
+        (np.arange(0, 256, 32, dtype=np.uint8), 0, [255, 223, 191, 159, 127, 95, 63, 31]),
+    ],
+    ids=["signed 8", "unsigned 16", "white is zero, 16", "unsigned 32", "float", "white is zero, 8"],
+)
+def test_a_tiff_is_read_as_it_is_meant_or_refused(values, photometric, expected, order):
+    data = tiff(values, order, photometric)
+    if order == ">" and (values.dtype == np.uint32 or (values.dtype == np.uint16 and photometric == 0)):
+        assert "no picture that can be read here" in refused(data)  # Pillow has no decoder for it
+        return
+    loaded = load_image(data)
+    assert np.abs(np.asarray(loaded)[0, :, 0].astype(int) - expected).max() <= 1
+
+
+def test_the_pages_of_a_document_are_not_counted():
+    data = tiff(np.arange(8, dtype=np.uint8), "<", pages=20_000)
+    looked_at: list[int] = []
+    real = TiffImagePlugin.TiffImageFile._seek
+
+    def seek(self, frame):
+        looked_at.append(frame)
+        real(self, frame)
+
+    notes: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TiffImagePlugin.TiffImageFile, "_seek", seek)
+        load_image(data, notes=notes)
+    assert notes == ["the given bytes: only the first of its frames is used"]
+    assert max(looked_at, default=0) < 10
+
+
+def test_a_jpeg_of_fill_bytes_is_refused():
+    data = encoded(PICTURE, "JPEG")
+    assert "fill bytes" in refused(data[:2] + b"\xff" * 5_000_000 + data[2:])
+    assert difference(load_image(data[:2] + b"\xff" * 1000 + data[2:])) < 12

@@ -47,7 +47,8 @@ def says(monkeypatch):
 
 
 def run(picture, tmp_path, *arguments):
-    return main(["--image_path", picture, "--output_path", str(tmp_path / "out.png"), *arguments])
+    output = [] if "--output_dir" in arguments else ["--output_path", str(tmp_path / "out.png")]
+    return main(["--image_path", picture, *output, *arguments])
 
 
 @pytest.mark.parametrize(
@@ -287,7 +288,7 @@ def test_help_says_the_limits_that_the_library_has():
     for limit in (MAX_NEW_TOKENS, MAX_OBJECTS, f"{MAX_PIXELS // 10**6} megapixels"):
         assert f"default: {limit}" in text
     assert VisionReasoner().settings.batch_size == 8
-    assert "--batch_size N pictures at once; default: 8" in text
+    assert "--batch_size N images at once; default: 8" in text
     assert set(TASKS) == {"auto", *Task}
     assert "examples:" in text
 
@@ -366,3 +367,133 @@ def test_the_module_has_both_commands(arguments):
         [sys.executable, "-m", "vision_reasoner", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert ("--into" in run.stdout) is (arguments[0] == "download")
+
+
+# --- odd names, consoles and folders ---------------------------------------------------------------------------------
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_what_the_console_cannot_show_is_shown_as_an_escape(bundle, picture, tmp_path, encoding):
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from vision_reasoner.inference import main; sys.exit(main(sys.argv[1:]))",
+    ]
+    command += ["--model_path", str(bundle), "--image_path", picture, "--task", "vqa", "--max_new_tokens", "3"]
+    command += ["--query", "where is the 狗 – \udce9?", "--output_path", str(tmp_path / "out.png"), "--device", "cpu"]
+    done = subprocess.run(command, capture_output=True, env=os.environ | {"PYTHONIOENCODING": encoding}, check=False)
+    assert b"Traceback" not in done.stderr
+    assert b"not valid Unicode" in done.stderr
+    command[command.index("--query") + 1] = "where is the 狗?"
+    done = subprocess.run(command, capture_output=True, env=os.environ | {"PYTHONIOENCODING": encoding}, check=False)
+    assert done.returncode == 0, done.stderr
+    assert b"where is the \\u72d7?" in done.stdout
+
+
+def test_escape_codes_of_replies_queries_and_names_do_not_reach_the_terminal(says, tmp_path, capsys):
+    noise(40, 40).save(tmp_path / "a\x1b[31m\nb.png")
+    says("I \x1b[2J see")
+    assert run(str(tmp_path / "a\x1b[31m\nb.png"), tmp_path, "--query", "what\x07?", "--task", "vqa") == 0
+    assert run(str(tmp_path / "no\x1b[31m\nsuch.png"), tmp_path, "--query", "what?", "--task", "vqa") == 3
+    out, err = capsys.readouterr()
+    assert not set("\x1b\x07") & set(out + err)
+    assert err.splitlines()[-1].startswith("error: ")
+    assert "such.png" in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("stem", ["x" * 245, "é" * 120, "caf\udce9", "...", "..", "a\nb"])
+def test_odd_file_names_get_results_of_their_own(says, tmp_path, stem):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    noise(40, 40).save(folder / f"{stem}.png", format="PNG")
+    says(ONE)
+    out = tmp_path / "out"
+    assert run(str(folder), tmp_path, "--task", "detection", "--output_dir", str(out)) == 0
+    (record,) = map(json.loads, (out / "results.jsonl").read_text().splitlines())
+    assert (out / record["picture"]).is_file()
+    assert {file.parent for file in tmp_path.rglob("*.png")} == {folder, out}
+
+
+def test_a_link_at_the_output_path_is_written_through(says, picture, tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "out.png").symlink_to(tmp_path / "real" / "there.png")
+    says(ONE)
+    assert run(picture, tmp_path, "--task", "detection") == 0
+    assert (tmp_path / "out.png").is_symlink()
+    assert (tmp_path / "real" / "there.png").is_file()
+
+
+def fails_to_load(monkeypatch):
+    def fail(*_, **__):
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr("vision_reasoner.model.Reasoner.from_pretrained", fail)
+    monkeypatch.setattr("vision_reasoner.model.Router.from_pretrained", fail)
+
+
+@pytest.mark.parametrize("flag", ["--output_path", "--output_dir"])
+def test_a_place_that_cannot_be_written_is_said_before_a_model_is_loaded(
+    picture, tmp_path, capsys, monkeypatch, flag, bundle
+):
+    fails_to_load(monkeypatch)
+    (tmp_path / "file").write_text("not a folder")
+    where = str(tmp_path / "file" / ("out.png" if flag == "--output_path" else "out"))
+    assert main(["--image_path", picture, flag, where, "--model_path", str(bundle)]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ending", [".xyz", ""])
+def test_an_ending_of_no_picture_is_said_before_a_model_is_loaded(
+    picture, tmp_path, capsys, monkeypatch, ending, bundle
+):
+    fails_to_load(monkeypatch)
+    arguments = ["--output_path", str(tmp_path / f"out{ending}"), "--model_path", str(bundle)]
+    assert main(["--image_path", picture, *arguments]) == 2
+    assert "cannot write a picture with the ending" in capsys.readouterr().err
+
+
+def test_an_output_path_for_many_images_is_refused(says, picture, tmp_path, capsys):
+    says(ONE)
+    assert main(["--image_path", picture, picture + "x", "--output_path", str(tmp_path / "a.png")]) == 2
+    assert "--output_dir" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("", "--image_path is empty"),
+        ("https://example.org/a.png", "addresses are not fetched"),
+        ("~nosuchuser/a.png", "cannot be looked at"),
+        ("x" * 5000, "cannot be looked at"),
+        ("/dev/zero", "not a regular file"),
+    ],
+)
+def test_paths_that_are_none_are_one_line(says, tmp_path, capsys, path, message):
+    says(ONE)
+    assert run(path, tmp_path, "--task", "detection") == 3
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
+
+
+def test_folders_are_read_without_the_files_that_macos_writes_beside_images(tmp_path):
+    for name in ("a.jfif", "._a.jfif", "b.PNG", "._b.PNG"):
+        noise(10, 10).save(tmp_path / name, format="PNG")
+    assert [file.name for file in expand([str(tmp_path)])[0]] == ["a.jfif", "b.PNG"]
+    assert [file.name for file in expand([str(tmp_path / "*.PNG")])[0]] == ["b.PNG"]
+
+
+def test_one_unreadable_file_does_not_stop_the_others(says, tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        noise(40, 40).save(tmp_path / f"{name}.png")
+    real = Path.open
+
+    def opened(self, *arguments, **settings):
+        if self.name == "a.png" and self.parent == tmp_path:
+            raise PermissionError(13, "Permission denied")
+        return real(self, *arguments, **settings)
+
+    monkeypatch.setattr(Path, "open", opened)
+    says(ONE)
+    out = tmp_path / "out"
+    assert run(str(tmp_path), tmp_path, "--task", "detection", "--output_dir", str(out)) == 7
+    records = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    assert ["error" in record for record in records] == [True, False]

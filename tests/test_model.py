@@ -1,5 +1,6 @@
 """The whole: tasks decide which parts run, parts load once and when needed, results come back in order."""
 
+import json
 import subprocess
 import sys
 
@@ -182,6 +183,16 @@ def test_out_of_memory_in_the_segmenter_is_said_and_never_an_empty_result(monkey
     monkeypatch.setattr(segmenter, "encode", fail)
     with pytest.raises(VisionReasonerError, match="out of memory while segmenting 1 objects of a 50x50 picture"):
         VisionReasoner(ScriptedReasoner([ONE]), segmenter=segmenter).predict(noise(50, 50), "dog", "segmentation")
+
+
+def test_a_score_that_is_not_finite_is_none_and_ends_no_run():
+    class Unsure(Fills):
+        def masks(self, features, boxes, points=None):
+            return [(mask, float("nan")) for mask, _ in super().masks(features, boxes, points)]
+
+    result = VisionReasoner(ScriptedReasoner([ONE]), segmenter=Unsure()).predict(noise(50, 50), "dog", "segmentation")
+    assert result.instances[0].score is None
+    json.dumps(result.to_json(), allow_nan=False)
 
 
 @pytest.mark.parametrize("task", ["editing", "", ["vqa", "vqa"]])

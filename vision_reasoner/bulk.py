@@ -5,8 +5,10 @@ each object's mask. A line is written when everything else of its picture is on 
 what has no line yet, what failed, and pictures that have changed.
 """
 
+import hashlib
 import json
 import logging
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from vision_reasoner.errors import ExitCode, UsageError, one_line
-from vision_reasoner.files import add_lines, keep_lines, sha256
+from vision_reasoner.files import add_lines, check_writable, keep_lines, sha256
 from vision_reasoner.images import load_image
 from vision_reasoner.model import VisionReasoner
 from vision_reasoner.results import Prediction, record_of, report
@@ -24,6 +26,7 @@ from vision_reasoner.results import Prediction, record_of, report
 logger = logging.getLogger(__name__)
 
 RESULTS = "results.jsonl"
+MAX_NAME_BYTES = 200  # of 255, with room for a number and an ending
 
 
 def run_many(
@@ -61,8 +64,9 @@ def run_many(
     """
     from tqdm import tqdm
 
+    check_writable(output_dir / RESULTS)
     settings = {"query": query, "task": task or "auto", **settings}
-    digests = {file: sha256(file) if file.is_file() else "" for file in files}
+    digests = {file: _digest(file) for file in files}
     done = resume(output_dir / RESULTS, settings, {str(file): digest for file, digest in digests.items()})
     todo = [file for file in files if str(file) not in done]
     failed = sum(not done[str(file)]["usable"] for file in files if str(file) in done)
@@ -131,6 +135,14 @@ def resume(results: Path, settings: Mapping[str, Any], digests: Mapping[str, str
     return kept
 
 
+def _digest(file: Path) -> str:
+    """Of a file's bytes; empty where they cannot be read, which is said when the image is loaded."""
+    try:
+        return sha256(file) if file.is_file() else ""
+    except OSError:
+        return ""
+
+
 def _save(output_dir: Path, name: str, prediction: Prediction, image: Image.Image) -> dict[str, Any]:
     """Write the picture of a result and its masks; returns where they are, relative to the folder."""
     prediction.save(output_dir / f"{name}.png", image)
@@ -152,9 +164,20 @@ def _names(files: Sequence[Path], done: Mapping[str, Mapping[str, Any]]) -> dict
     for file in files:
         number = 1
         while file not in names:
-            name = file.stem if number == 1 else f"{file.stem}-{number}"
+            name = _short(file.stem) if number == 1 else f"{_short(file.stem)}-{number}"
             if name.lower() not in taken:
                 names[file] = name
                 taken.add(name.lower())
             number += 1
     return names
+
+
+def _short(stem: str) -> str:
+    """A file name's stem that can be that of a result: not of dots alone, and with room for an ending."""
+    if not stem.strip("."):
+        return "image"
+    name = os.fsencode(stem)
+    if len(name) <= MAX_NAME_BYTES:
+        return stem
+    digest = hashlib.sha256(name).hexdigest()[:8]
+    return f"{os.fsdecode(name[: MAX_NAME_BYTES - 9]).encode(errors='ignore').decode()}-{digest}"

@@ -4,6 +4,7 @@ Standard output carries results only; everything else goes to standard error.
 """
 
 import argparse
+import io
 import logging
 import os
 import re
@@ -14,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from vision_reasoner import __version__
-from vision_reasoner.errors import ExitCode, VisionReasonerError, one_line
+from vision_reasoner.errors import ExitCode, VisionReasonerError, one_line, printable
 from vision_reasoner.models.devices import ATTENTIONS, COMPILES, DTYPES
 from vision_reasoner.prompts import DIALECTS
 
@@ -112,6 +113,9 @@ def run_command(
     _set_up_logging(verbose=arguments.verbose, quiet=arguments.quiet)
     if not arguments.verbose:
         warnings.simplefilter("ignore")  # of the libraries; ours are logged
+    for stream in (sys.stdout, sys.stderr):  # what a console cannot show is shown as an escape
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         return run(arguments)
     except VisionReasonerError as error:
@@ -132,14 +136,22 @@ def with_underscores(argv: Sequence[str] | None) -> list[str]:
     return [flag.sub(lambda found: "--" + found[0][2:].replace("-", "_"), text) for text in given]
 
 
+class _PrintableFormatter(logging.Formatter):
+    """Queries, replies and file names in messages may hold escape codes."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 def _set_up_logging(*, verbose: bool, quiet: bool) -> None:
     """Log to standard error: our messages from INFO, those of libraries from WARNING on; one level more if verbose."""
     logging.basicConfig(
         level=logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING,
         stream=sys.stderr,
-        format="%(message)s",
         force=True,
     )
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(_PrintableFormatter("%(message)s"))
     for package in ("vision_reasoner", "evaluation", "__main__"):  # the last: a module run by `python -m`
         level = logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO
         logging.getLogger(package).setLevel(level)
@@ -156,5 +168,5 @@ def silence_transformers() -> None:
 def _fail(message: str, exit_code: int, verbose: bool) -> int:
     if verbose:
         traceback.print_exc()
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {printable(' '.join(message.splitlines()))}", file=sys.stderr)
     return exit_code

@@ -4,6 +4,7 @@ A message is one line: what happened, to which file or value, and what to do nex
 A reply that cannot be used is data (a `Status` and warnings), not an error, until somebody insists on a result.
 """
 
+import unicodedata
 from enum import IntEnum
 
 
@@ -68,6 +69,17 @@ class ReplyError(VisionReasonerError):
     """A model's reply could not be used where a result was insisted on: look at the raw reply."""
 
     exit_code = ExitCode.REPLY
+
+
+def printable(text: str) -> str:
+    """`text` with control characters as escapes, so that a terminal shows them instead of acting on them.
+
+    Line breaks and tabs stay.
+    """
+    return "".join(
+        character if character in "\n\t" or unicodedata.category(character) != "Cc" else repr(character)[1:-1]
+        for character in text
+    )
 
 
 def one_line(error: BaseException) -> str:

@@ -18,19 +18,61 @@ logger = logging.getLogger(__name__)
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a file beside `path`, then move it into place. Missing folders are made.
 
+    A symbolic link stays one: the file that it points to is replaced. What a killed process left is removed.
+
     Raises:
         UsageError: the file cannot be written.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        target = path.resolve() if path.is_symlink() else path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = _part_beside(target)
         try:
             write(part)
-            part.replace(path)
+            part.replace(target)
         finally:
             part.unlink(missing_ok=True)
     except OSError as error:
         raise UsageError(f"{path}: cannot be written ({error.strerror or error}); choose another path") from error
+
+
+def check_writable(path: Path) -> None:
+    """Make the folder of `path` and see whether a file can be written there, before any work is done for it.
+
+    Raises:
+        UsageError: it cannot, or `path` is a folder.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder; give the path of a file")
+    try:
+        target = path.resolve() if path.is_symlink() else path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = _part_beside(target)
+        part.touch()
+        part.unlink()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written ({error.strerror or error}); choose another path") from error
+
+
+def _part_beside(target: Path) -> Path:
+    """A name for a file that becomes `target`, short whatever the target's, after those of dead processes are gone."""
+    stem = f".{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]}"
+    for left in target.parent.glob(f"{stem}.*.part"):
+        if not _is_alive(left.name.split(".")[-2]):
+            left.unlink(missing_ok=True)
+    return target.with_name(f"{stem}.{os.getpid()}.part")
+
+
+def _is_alive(process: str) -> bool:
+    if not process.isdecimal() or os.name == "nt":
+        return True  # not known
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 @contextmanager

@@ -8,15 +8,24 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 from vision_reasoner.errors import ImageError, UsageError
 
 # Pillow's decoders for what cameras, screens and the web produce; the others are rarer than their faults.
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+SUFFIXES = (".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 MAX_PIXELS = 1024**3 // 4 // 3  # 89 megapixels, where Pillow begins to warn; it refuses twice as many by itself
 MAX_BYTES = 256 * 1024**2
+
+# Tags of TIFF files and some of their values.
+BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339
+WHITE_IS_ZERO = 0
+UNSIGNED, SIGNED = 1, 2
+
+# A JPEG may have any number of fill bytes before a marker, each of which Pillow looks at by itself.
+MAX_FILL_BYTES = 1 << 18
+_FILL = re.compile(rb"\xff{32,}")
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|data:")
 
@@ -43,7 +52,7 @@ def load_image(
 ) -> Image.Image:
     """Load a picture as people see it: upright (EXIF), 8 bits per channel, RGB, on white where it is transparent.
 
-    16-bit greys are scaled to 8 bits; of an animation the first frame is taken.
+    16-bit grays are scaled to 8 bits by the depth that they use; of an animation the first frame is taken.
 
     Args:
         source: a path, the bytes of an image file, a Pillow image of any mode, or an array (H, W), (H, W, 1),
@@ -78,6 +87,7 @@ def load_image(
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata
+        raw_mode = _raw_mode(image)  # of the file; known until it is decoded
         try:
             image.load()
         except MemoryError:
@@ -86,19 +96,25 @@ def load_image(
             raise ImageError(
                 f"{name}: the picture is damaged or cut off ({image.format or 'unknown format'}); get it again"
             ) from error
-        rgb = _to_rgb(_upright(image, name, remarks), name, remarks)
-        frames = _frame_count(image)
+        rgb = _upright(_to_rgb(image, raw_mode, name, remarks), image, name, remarks)
+        several = _has_several_frames(image)
     # Pillow copies EXIF, XMP, and transparency along; read a second time, they would turn or bleach the image again.
     rgb.info = {}
-    if frames > 1:
-        remarks.append(f"{name}: only the first of its {frames} frames is used")
+    if several:
+        remarks.append(f"{name}: only the first of its frames is used")
     return rgb
+
+
+def check_is_no_address(path: str) -> None:
+    """Raise an ImageError that says that addresses are not fetched, if `path` is one."""
+    if _URL.match(path):
+        raise ImageError(f"{path[:200]}: addresses are not fetched; download the image first and give its path")
 
 
 def _read(path: str | Path, max_bytes: int) -> bytes:
     """The bytes of a regular file that is not too large."""
-    if isinstance(path, str) and _URL.match(path):
-        raise ImageError(f"{path[:200]}: pictures are read from files only; download it first and give its path")
+    if isinstance(path, str):
+        check_is_no_address(path)
     if str(path) in ("", "."):
         raise ImageError("no picture is given; give the path of an image file")
     file = Path(path)
@@ -124,6 +140,8 @@ def _open(name: str, data: bytes, max_pixels: int, max_bytes: int) -> Image.Imag
         raise ImageError(f"{name}: the file is empty; give another")
     if len(data) > max_bytes:
         raise ImageError(f"{name}: {len(data):,} bytes are more than {max_bytes:,}; give a smaller picture")
+    if data.startswith(b"\xff\xd8") and sum(len(fill) for fill in _FILL.findall(data)) > MAX_FILL_BYTES:
+        raise ImageError(f"{name}: the picture is damaged (it is mostly fill bytes); get it again")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's own limit on pixels: ours is checked below
         try:
@@ -154,40 +172,82 @@ def _check_pixels(name: str, size: tuple[int, ...], max_pixels: int) -> None:
         )
 
 
-def _upright(image: Image.Image, name: str, notes: list[str]) -> Image.Image:
-    """The loaded image, turned as its EXIF orientation says."""
+def _upright(rgb: Image.Image, image: Image.Image, name: str, notes: list[str]) -> Image.Image:
+    """`rgb`, turned as the EXIF orientation of the loaded `image` says."""
     try:
         turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # noqa: BLE001 - broken metadata raises nearly anything, and the pixels are fine
         notes.append(f"{name}: its EXIF data cannot be read; it is taken to be upright")
-        return image
-    return image if turn is None else image.transpose(turn)
+        return rgb
+    return rgb if turn is None else rgb.transpose(turn)
 
 
-def _frame_count(image: Image.Image) -> int:
-    """How many frames an animation or pages a document has; 1 for a photograph with a preview inside (MPO)."""
+def _has_several_frames(image: Image.Image) -> bool:
+    """Whether it is an animation or has pages; not a photograph with a preview inside (MPO).
+
+    They are not counted: a document may have a hundred thousand.
+    """
     if image.format == "MPO":
-        return 1
+        return False
     try:
-        return int(getattr(image, "n_frames", 1))
+        return bool(getattr(image, "is_animated", False))
     except Exception:  # noqa: BLE001 - damage behind the first frame, which is all that is wanted
-        return 1
+        return False
 
 
-def _to_rgb(image: Image.Image, name: str, notes: list[str]) -> Image.Image:
-    """Any Pillow mode as RGB."""
-    if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image)
-        # Pillow reads 16-bit PGM as 32-bit integers.
-        if image.mode.startswith("I;16") or (image.format == "PPM" and image.mode == "I"):
-            values = values.astype(np.uint16)
-        return Image.fromarray(_to_uint8(values, name, notes)).convert("RGB")
+def _raw_mode(image: Image.Image) -> str:
+    """How Pillow unpacks the pixels of a file that is not decoded yet, such as "L;2"; empty where it does not say."""
+    tiles = getattr(image, "tile", None)
+    arguments = tiles[0][3] if tiles else ""
+    return arguments if isinstance(arguments, str) else next((a for a in arguments or () if isinstance(a, str)), "")
+
+
+def _to_rgb(image: Image.Image, raw_mode: str, name: str, notes: list[str]) -> Image.Image:
+    """A loaded image of any Pillow mode as RGB."""
+    if image.mode[0] in "IF" or (image.mode == "L" and _sample_format(image) == SIGNED):
+        values = _gray_values(image)
+        gray = _to_uint8(values, name, notes).copy()
+        transparent = image.info.get("transparency")
+        if isinstance(transparent, int):
+            gray[values == transparent] = 255
+        return Image.fromarray(gray).convert("RGB")
+    if image.mode in ("1", "L") and isinstance(image.info.get("transparency"), int):
+        # Pillow widens the pixels to 8 bits, but not the value that is transparent.
+        gray = np.asarray(image.convert("L")).copy()
+        widened = {"1": 255, "L;2": 85, "L;4": 17}.get(raw_mode, 1)
+        gray[gray == image.info["transparency"] * widened] = 255
+        return Image.fromarray(gray).convert("RGB")
     if image.has_transparency_data:
-        # Pillow knows no way from La (grey with its alpha multiplied in) but through LA.
+        # Pillow knows no way from La (gray with its alpha multiplied in) but through LA.
         rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, rgba).convert("RGB")
     return image.convert("RGB")
+
+
+def _gray_values(image: Image.Image) -> NDArray[Any]:
+    """The brightness values of a gray image of more than 8 bits, or of signed ones, as its file means them."""
+    values = np.asarray(image)
+    # Pillow reads 16-bit PGM as 32-bit integers.
+    if image.mode.startswith("I;16") or (image.format == "PPM" and image.mode == "I"):
+        values = values.astype(np.uint16)
+        return np.uint16(65535) - values if _tag(image, PHOTOMETRIC) == WHITE_IS_ZERO else values
+    if image.mode == "L":
+        return values.view(np.int8)
+    bits = _tag(image, BITS_PER_SAMPLE)
+    if image.mode == "I" and _sample_format(image) == UNSIGNED and bits in (32, (32,)):
+        return values.view(np.uint32)
+    return values
+
+
+def _tag(image: Image.Image, number: int) -> Any:
+    """A TIFF's tag; None where there is none."""
+    return image.tag_v2.get(number) if isinstance(image, TiffImagePlugin.TiffImageFile) else None
+
+
+def _sample_format(image: Image.Image) -> int | None:
+    value = _tag(image, SAMPLE_FORMAT)
+    return value[0] if isinstance(value, tuple) and value else value
 
 
 def _from_array(array: NDArray[Any], notes: list[str]) -> Image.Image:
@@ -197,21 +257,23 @@ def _from_array(array: NDArray[Any], notes: list[str]) -> Image.Image:
     if array.dtype.kind not in "buif":
         raise ImageError(f"the array must hold whole numbers, floats or bools, got {array.dtype}")
     values = array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array
-    return _to_rgb(Image.fromarray(_to_uint8(values, "the array", notes)), "the array", notes)
+    return _to_rgb(Image.fromarray(_to_uint8(values, "the array", notes)), "", "the array", notes)
 
 
 def _to_uint8(values: NDArray[Any], name: str, notes: list[str]) -> NDArray[np.uint8]:
     """Brightness values of any number type as 0 to 255, same shape.
 
-    bool is black and white, uint16 is scaled by its whole range, floats from 0 to 1 by theirs; other values within 0
-    to 255 stay, within 0 to 65535 are scaled as 16 bits, and anything else is stretched from its least to its greatest.
+    bool is black and white. uint16 is scaled by the depth that its values use (10, 12, 14 or 16 bits), floats from 0 to
+    1 by theirs. Other values within 0 to 255 stay, within 0 to 65535 are scaled like uint16, and anything else is
+    stretched from its least to its greatest.
     """
+    values = values.astype(values.dtype.newbyteorder("="), copy=False)
     if values.dtype == np.uint8:
         return np.ascontiguousarray(values)
     if values.dtype == np.bool_:
         return np.where(values, np.uint8(255), np.uint8(0))
     if values.dtype == np.uint16:
-        return np.rint(values / np.float32(257)).astype(np.uint8)
+        return _scale_depth(values, name, notes)
     numbers = values.astype(np.float64)
     finite = np.isfinite(numbers)
     if not finite.all():
@@ -224,5 +286,14 @@ def _to_uint8(values: NDArray[Any], name: str, notes: list[str]) -> NDArray[np.u
     elif values.dtype.kind == "f" and high <= 1:
         numbers *= 255
     elif high > 255:
-        numbers /= 257
+        return _scale_depth(numbers, name, notes)
     return np.rint(numbers).astype(np.uint8)
+
+
+def _scale_depth(values: NDArray[Any], name: str, notes: list[str]) -> NDArray[np.uint8]:
+    """Values within 0 to 65535 as 0 to 255, by the depth that they use: cameras store 10, 12 or 14 bits in 16."""
+    high = int(values.max())
+    depth = 16 if high < 256 else next(bits for bits in (10, 12, 14, 16) if high < 1 << bits)
+    if depth < 16:
+        notes.append(f"{name}: values up to {high} are taken as {depth} bits in 16 and are scaled to 8")
+    return np.rint(values * np.float32(255 / ((1 << depth) - 1))).astype(np.uint8)

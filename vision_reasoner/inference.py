@@ -19,7 +19,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vision_reasoner.cli import add_model_options, make_parser, model_settings, run_command, silence_transformers
-from vision_reasoner.errors import ImageError, ReplyError
+from vision_reasoner.errors import ImageError, ReplyError, UsageError
+from vision_reasoner.files import check_writable
 
 if TYPE_CHECKING:
     from vision_reasoner.model import VisionReasoner
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("vision_reasoner.inference")  # not __name__, which is __main__ where it runs as a script
 
 DEFAULT_IMAGE = "assets/airplanes.png"
+DEFAULT_OUTPUT = "result_visualization.png"
 DEFAULT_QUERY = "How many airplanes are there in this image?"
 TASKS = ("auto", "detection", "segmentation", "counting", "vqa")  # results.Task without importing it, for --help
 
@@ -58,10 +60,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--query", default=DEFAULT_QUERY, help="what to find, count or answer; default: %(default)r")
     add("--task", choices=TASKS, default="auto", help="kind of request; default: auto, the router decides")
-    add("--output_path", default="result_visualization.png", help="picture of the result; default: %(default)s")
-    add("--output_dir", metavar="DIR", help="folder for the results of many pictures; default for many: results")
-    add("--json", action="store_true", help="print JSON, one line for each picture, instead of text")
-    add("--batch_size", type=int, metavar="N", help="pictures at once; default: 8")
+    add("--output_path", default=DEFAULT_OUTPUT, help="picture of the result of one image; default: %(default)s")
+    add("--output_dir", metavar="DIR", help="folder for the results of many images; default for many: results")
+    add("--json", action="store_true", help="print JSON, one line for each image, instead of text")
+    add("--batch_size", type=int, metavar="N", help="images at once; default: 8")
     add_model_options(parser)
     return parser
 
@@ -79,6 +81,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(arguments: argparse.Namespace) -> int:
     """Do what was asked; one picture here, many in `bulk`."""
     files, many = expand(arguments.image_path)
+    many = many or bool(arguments.output_dir)
+    if many and arguments.output_path != DEFAULT_OUTPUT:
+        raise UsageError("--output_path is for the result of one image; give --output_dir for many")
     settings = model_settings(arguments)
     if arguments.batch_size is not None:
         settings["batch_size"] = arguments.batch_size
@@ -88,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.verbose:
         silence_transformers()
     task = None if arguments.task == "auto" else arguments.task
-    if many or arguments.output_dir:
+    if many:
         from vision_reasoner.bulk import run_many
 
         return run_many(
@@ -103,20 +108,24 @@ def run(arguments: argparse.Namespace) -> int:
             as_json=arguments.json,
             quiet=arguments.quiet,
         )
-    return run_one(model, files[0], arguments.query, task, output_path=arguments.output_path, as_json=arguments.json)
+    output_path = Path(arguments.output_path)
+    return run_one(model, files[0], arguments.query, task, output_path=output_path, as_json=arguments.json)
 
 
 def run_one(
-    model: "VisionReasoner", file: Path, query: str, task: str | None, *, output_path: str, as_json: bool
+    model: "VisionReasoner", file: Path, query: str, task: str | None, *, output_path: Path, as_json: bool
 ) -> int:
-    """Answer for one picture.
+    """Answer for one image.
 
     Raises:
+        UsageError: the picture of the result cannot be written.
         ReplyError: the reply could not be used; the picture is written all the same.
     """
     from vision_reasoner.images import load_image
-    from vision_reasoner.results import record_of, report
+    from vision_reasoner.results import check_ending, record_of, report
 
+    check_ending(output_path)
+    check_writable(output_path)
     notes: list[str] = []
     image = load_image(file, max_pixels=model.settings.max_image_pixels, notes=notes)
     prediction = model.predict(image, query, task)
@@ -142,26 +151,46 @@ def expand(paths: Sequence[str]) -> tuple[list[Path], bool]:
     Raises:
         ImageError: a folder or glob holds no picture.
     """
+    from vision_reasoner.images import check_is_no_address
+
     files: list[Path] = []
     many = len(paths) > 1
     for text in paths:
-        path = Path(text).expanduser()
-        if path.is_dir():
-            from vision_reasoner.images import SUFFIXES
-
-            found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
-            many = True
-        elif not path.exists() and glob.has_magic(text):
-            matches = (Path(match) for match in glob.glob(str(path), recursive=True))  # noqa: PTH207 - may be absolute
-            found = sorted(match for match in matches if match.is_file())
-            many = True
-        else:
-            in_repository = Path(__file__).resolve().parent.parent / text
-            found = [in_repository if text == DEFAULT_IMAGE and not path.exists() and in_repository.exists() else path]
+        if not text:
+            raise ImageError("--image_path is empty; give a file, folder or glob")
+        check_is_no_address(text)
+        try:
+            found, several = _expand_one(text)
+        except (OSError, RuntimeError) as error:  # RuntimeError: no such user
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            raise ImageError(f"{text[:200]}: cannot be looked at ({reason}); check --image_path") from error
         if not found:
-            raise ImageError(f"{text}: no pictures there; check --image_path")
+            raise ImageError(f"{text}: no images there; check --image_path")
         files += found
+        many = many or several
     return list(dict.fromkeys(files)), many
+
+
+def _expand_one(text: str) -> tuple[list[Path], bool]:
+    """The image files that one path stands for, and whether it is a folder or a glob."""
+    path = Path(text).expanduser()
+    if path.is_dir():
+        from vision_reasoner.images import SUFFIXES
+
+        inside = (file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+        return sorted(file for file in inside if file.is_file() and not _is_resource_fork(file)), True
+    if not path.exists() and glob.has_magic(text):
+        matches = (Path(match) for match in glob.glob(str(path), recursive=True))  # noqa: PTH207 - may be absolute
+        return sorted(match for match in matches if match.is_file() and not _is_resource_fork(match)), True
+    in_repository = Path(__file__).resolve().parent.parent / text
+    if text == DEFAULT_IMAGE and not path.exists() and in_repository.exists():
+        return [in_repository], False
+    return [path], False
+
+
+def _is_resource_fork(file: Path) -> bool:
+    """Whether macOS wrote it beside the image of that name."""
+    return file.name.startswith("._")
 
 
 if __name__ == "__main__":

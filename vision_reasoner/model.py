@@ -5,6 +5,7 @@ needed, once: the router only where no task is given, the segmenter only for seg
 """
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,10 +27,10 @@ from vision_reasoner.models.devices import is_out_of_memory
 from vision_reasoner.models.reasoner import Reasoner, ReasonerLike, Reply
 from vision_reasoner.models.router import Route, Router
 from vision_reasoner.models.segmenter import Segmenter
-from vision_reasoner.parsing import MAX_OBJECTS, parse_reply
-from vision_reasoner.prompts import DIALECTS
+from vision_reasoner.parsing import MAX_OBJECTS, parse_reply, split_thinking
+from vision_reasoner.prompts import DIALECTS, Compat
 from vision_reasoner.results import Instance, Prediction, Status, Task
-from vision_reasoner.settings import BATCH_SIZE, MAX_NEW_TOKENS, Checkpoints, Compat, RunSettings
+from vision_reasoner.settings import BATCH_SIZE, MAX_NEW_TOKENS, Checkpoints, RunSettings
 
 logger = logging.getLogger(__name__)
 
@@ -160,6 +161,8 @@ class VisionReasoner:
             checkpoints.router,
             checkpoints.segmenter,
             baseline=settings.model if settings.model in BASELINES else None,
+            revision=checkpoints.revision,
+            offline=settings.offline,
         )
         if choice.note:
             logger.info(choice.note)
@@ -399,7 +402,8 @@ class VisionReasoner:
         points: list[Point | None] = [instance.point for instance in instances]
         masks = self.segmenter.masks(features, [instance.box for instance in instances], points)
         return [
-            replace(instance, mask=mask, score=score) for instance, (mask, score) in zip(instances, masks, strict=True)
+            replace(instance, mask=mask, score=score if math.isfinite(score) else None)
+            for instance, (mask, score) in zip(instances, masks, strict=True)
         ]
 
     def _load_all(self, sources: Sequence[ImageSource]) -> list["_Loaded"]:
@@ -430,10 +434,10 @@ class VisionReasoner:
         if not reply.finished:
             warnings.append(f"the reply was cut off after {reply.n_tokens} tokens (--max_new_tokens)")
         if task is Task.VQA:
-            answer = reply.text.strip()
+            thinking, answer = split_thinking(reply.text)
             status = Status.NO_ANSWER if not answer else Status.OK if reply.finished else Status.TRUNCATED
             return Prediction(
-                image.size, query, task, reply=reply.text, status=status, warnings=warnings, answer=answer
+                image.size, query, task, thinking, reply.text, status=status, warnings=warnings, answer=answer
             )
         parsed = parse_reply(
             reply.text,
@@ -441,6 +445,7 @@ class VisionReasoner:
             image_size=image.size,
             grammar=self.reasoner.dialect.grammar,
             max_objects=self.settings.max_objects,
+            compat=self.settings.compat,
         )
         return Prediction(
             image.size,

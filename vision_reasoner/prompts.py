@@ -14,6 +14,8 @@ ANSWER_EXAMPLE = (
 
 Frame = Literal["square", "processed", "thousand"]
 Grammar = Literal["answer", "fence"]
+Compat = Literal["none", "upstream"]
+"""Whether something is done as the original code did it where that differs from what is right."""
 
 
 @dataclass(frozen=True)

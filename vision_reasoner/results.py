@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from vision_reasoner import __version__
-from vision_reasoner.errors import UsageError
+from vision_reasoner.errors import UsageError, printable
 from vision_reasoner.files import write_whole
 from vision_reasoner.geometry import Box, Point, Size
 from vision_reasoner.images import ImageSource
@@ -308,13 +308,25 @@ class Prediction:
             data = json.dumps(self.to_json(), ensure_ascii=False, indent=2).encode("utf-8", "backslashreplace")
             write_whole(path, lambda part: part.write_bytes(data))
             return
-        picture_format = Image.registered_extensions().get(path.suffix.lower())
-        if picture_format is None or picture_format not in Image.SAVE:
-            raise UsageError(f"{path}: cannot write a picture with the ending {path.suffix!r}; use .png, .jpg or .json")
+        picture_format = check_ending(path)
         if image is None:
             raise UsageError(f"{path}: a picture of the result needs the original image; call save(path, image)")
         picture = self.plot(image)
         write_whole(path, lambda part: picture.save(part, format=picture_format))
+
+
+def check_ending(path: Path) -> str:
+    """The format of Pillow's that the ending of `path` stands for, "JSON" for .json.
+
+    Raises:
+        UsageError: it stands for none that can be written.
+    """
+    if path.suffix.lower() == ".json":
+        return "JSON"
+    image_format = Image.registered_extensions().get(path.suffix.lower())
+    if image_format is None or image_format not in Image.SAVE:
+        raise UsageError(f"{path}: cannot write a picture with the ending {path.suffix!r}; use .png, .jpg or .json")
+    return image_format
 
 
 def report(prediction: Prediction) -> str:
@@ -328,7 +340,7 @@ def report(prediction: Prediction) -> str:
         "counting": f"Total number of interested objects is: {prediction.count}",
         "vqa": f"The answer is: {prediction.answer}",
     }
-    return "\n".join([*lines, totals[prediction.task]])
+    return printable("\n".join([*lines, totals[prediction.task]]))
 
 
 def record_of(file: Path, prediction: Prediction) -> dict[str, Any]:

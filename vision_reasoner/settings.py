@@ -5,14 +5,12 @@ The command line, the library, evaluation's manifest and its workers all hand on
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 from vision_reasoner.errors import UsageError
 from vision_reasoner.images import MAX_PIXELS
 from vision_reasoner.parsing import MAX_OBJECTS
-from vision_reasoner.prompts import DIALECTS
-
-Compat = Literal["none", "upstream"]
+from vision_reasoner.prompts import DIALECTS, Compat
 
 MAX_NEW_TOKENS = 2048  # of the original; more than a reply of 100 objects
 BATCH_SIZE = 8

@@ -15,6 +15,7 @@ from vision_reasoner.errors import CheckpointError
 from vision_reasoner.models import checkpoints, download
 from vision_reasoner.models.checkpoints import (
     RELEASED,
+    TRANSFORMERS_FILES,
     check_transformers_folder,
     choose,
     digest,
@@ -89,6 +90,54 @@ def test_a_given_bundle_gives_all_parts_and_no_note(nowhere):
     choice = choose(bundle)
     assert (choice.reasoner, choice.segmenter) == (str(bundle / "reasoner"), str(bundle / "segmenter"))
     assert choice.note is None
+
+
+@pytest.fixture
+def hub_files(monkeypatch):
+    """A Hub on which one repository has files, which land in a folder of the cache."""
+
+    def prepare(names, folder):
+        api = SimpleNamespace(file_exists=lambda hub_id, name, **_: (hub_id, name) in names)
+        monkeypatch.setattr("huggingface_hub.HfApi", lambda: api)
+        asked: list[tuple[str, list[str]]] = []
+
+        def snapshot(hub_id, *, allow_patterns, **_):
+            asked.append((hub_id, allow_patterns))
+            return str(folder)
+
+        monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+        return asked
+
+    return prepare
+
+
+PARTS = ("reasoner/config.json", "router/config.json", "segmenter/config.yaml")
+
+
+@pytest.mark.usefixtures("nowhere")
+def test_a_bundle_on_the_hub_gives_all_parts(hub_files, tmp_path):
+    asked = hub_files({("me/mine", name) for name in PARTS}, tmp_path)
+    choice = choose("me/mine")
+    assert (choice.reasoner, choice.router, choice.segmenter) == (
+        *("me/mine/reasoner", "me/mine/router", "me/mine/segmenter"),
+    )
+    assert locate(choice.router, "router") == tmp_path / "router"
+    assert asked == [("me/mine", [f"router/{pattern}" for pattern in TRANSFORMERS_FILES])]
+    assert display_name(choice.reasoner) == "mine"
+
+
+@pytest.mark.usefixtures("nowhere")
+def test_a_reasoner_alone_on_the_hub_goes_with_the_released_parts(hub_files, tmp_path):
+    hub_files({("me/mine", "config.json")}, tmp_path)
+    assert choose("me/mine").router == RELEASED["router"].hub_id
+    assert choose("me/mine", offline=True).reasoner == "me/mine"
+
+
+def test_a_baseline_is_found_in_pretrained_models(nowhere):
+    folder = nowhere / "pretrained_models" / "Qwen2.5-VL-7B-Instruct"
+    folder.mkdir(parents=True)
+    assert Path(choose(baseline="qwen").reasoner).resolve() == folder
+    assert choose(baseline="qwen2").reasoner == "Qwen/Qwen2-VL-7B-Instruct"
 
 
 def test_the_home_folder_may_be_abbreviated(nowhere, monkeypatch):

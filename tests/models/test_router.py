@@ -36,6 +36,25 @@ REPLIES = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("reply", "task", "taken"),
+    [
+        ("This is a counting task.", Task.COUNTING, "taken as counting"),
+        ("The answer is 2", Task.COUNTING, "taken as counting"),
+        ("Not segmentation but a question.", Task.VQA, "taken as a question"),
+        ("Detection of the objects", Task.SEGMENTATION, "taken as a request for objects"),
+        ("Edit it", None, "asks for editing"),
+        ("hm", Task.VQA, "nothing is named; taken as a question"),
+        ("There are 12", Task.VQA, "nothing is named"),
+        ("", Task.VQA, "nothing is named"),
+    ],
+)
+def test_without_the_mark_keywords_are_read_and_it_is_said(reply, task, taken):
+    route = route_of(reply, "it")
+    assert route.task is task
+    assert taken in str(route.warning)
+
+
 @pytest.mark.parametrize(("reply", "category"), [row[1:] for row in REPLIES], ids=[row[0] for row in REPLIES])
 def test_category_is_read_strictly_after_the_mark(reply, category):
     assert read_category(reply) == category

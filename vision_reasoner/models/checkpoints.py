@@ -51,6 +51,8 @@ RELEASED: dict[Part, Release] = {
 # What stands for `--model_path` when a baseline is asked for by name (see prompts.DIALECTS).
 BASELINES = {"qwen": "Qwen/Qwen2.5-VL-7B-Instruct", "qwen2": "Qwen/Qwen2-VL-7B-Instruct"}
 MODEL_TYPES: dict[Part, tuple[str, ...]] = {"reasoner": ("qwen2_5_vl", "qwen2_vl"), "router": ("qwen2",)}
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+_HUB_PART = re.compile(r"([\w-][\w.-]*/[\w.-]+)/(reasoner|router|segmenter)")
 DOWNLOAD_HINT = "python -m vision_reasoner download"
 
 
@@ -74,6 +76,8 @@ def choose(
     segmenter: str | Path | None = None,
     *,
     baseline: str | None = None,
+    revision: str | None = None,
+    offline: bool = False,
 ) -> Choice:
     """Say which checkpoint each part comes from.
 
@@ -85,23 +89,27 @@ def choose(
         router: the router, as a folder (its own or a bundle) or a Hub id.
         segmenter: the segmenter, likewise.
         baseline: a key of `BASELINES`, for when `model_path` is not given.
+        revision: of `model_path` on the Hub.
+        offline: make no network attempt to find out whether a Hub id is a bundle's.
 
     Raises:
         CheckpointError: a name is neither a folder nor a Hub id, or none is given and none lies where it should.
     """
     note = None
     if model_path is None and baseline is not None:
-        model_path = BASELINES[baseline]
+        hub_id = BASELINES[baseline]
+        model_path = in_pretrained(hub_id.rpartition("/")[2]) or hub_id
     elif model_path is None:
         model_path, note = _default()
     bundle = Path(model_path).expanduser()
+    hub_bundle = not bundle.is_dir() and _is_hub_bundle(str(model_path), revision, offline)
 
     def name_of(part: Part, given: str | Path | None) -> str:
         if given is not None:
             _check_name(given)
             path = Path(given).expanduser()
-            return str(path / part if is_bundle(path) else path)
-        if is_bundle(bundle):
+            return str(path / part if is_bundle(path) or (hub_bundle and path == bundle) else path)
+        if is_bundle(bundle) or hub_bundle:
             return str(bundle / part)
         return str(in_pretrained(RELEASED[part].folder) or RELEASED[part].hub_id)
 
@@ -111,6 +119,24 @@ def choose(
         segmenter=name_of("segmenter", segmenter),
         note=note,
     )
+
+
+def _is_hub_bundle(hub_id: str, revision: str | None, offline: bool) -> bool:
+    """Whether a Hub id is a bundle's: asks the cache, then the Hub; what cannot be found out is none."""
+    if not _HUB_ID.fullmatch(hub_id) or hub_id in (release.hub_id for release in RELEASED.values()):
+        return False
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
+
+    inside = ("reasoner/config.json", "router/config.json", "segmenter/config.yaml")
+    if all(isinstance(try_to_load_from_cache(hub_id, name, revision=revision), str) for name in inside):
+        return True
+    if offline or hub_id in BASELINES.values():
+        return False
+    try:
+        return all(HfApi().file_exists(hub_id, name, revision=revision) for name in inside)
+    except (HfHubHTTPError, HTTPError, OfflineModeIsEnabled):
+        return False  # loading says what is wrong
 
 
 def is_bundle(name: str | Path) -> bool:
@@ -124,7 +150,7 @@ def display_name(source: str) -> str:
     if path.is_dir():
         path = path.resolve()
         return path.parent.name if path.name in RELEASED and is_bundle(path.parent) else path.name
-    return path.name
+    return path.parent.name if _HUB_PART.fullmatch(source) else path.name
 
 
 def summary_of(folder: str | Path) -> str:
@@ -167,7 +193,7 @@ def locate(name: str | Path, part: Part, *, revision: str | None = None, offline
     """The local folder of a checkpoint, fetched from the Hub first if `name` is a Hub id that is not here yet.
 
     Args:
-        name: a folder or a Hub id ("owner/name").
+        name: a folder, a Hub id ("owner/name"), or a part of a bundle on the Hub ("owner/name/router").
         part: what it is to be used as; only that part's files are fetched.
         revision: branch, tag or commit on the Hub.
         offline: make no network attempt at all; a Hub id must then be in the local cache.
@@ -181,10 +207,13 @@ def locate(name: str | Path, part: Part, *, revision: str | None = None, offline
         return folder
     from huggingface_hub import snapshot_download
 
-    hub_id = str(name)
+    inside = _HUB_PART.fullmatch(str(name))
+    hub_id, within = inside.groups() if inside else (str(name), "")
     files = SAM2_FILES if hub_id.startswith("facebook/sam2") else FILES[part]
+    patterns = [f"{within}/{pattern}" if within else pattern for pattern in files]
     with hub_errors(hub_id, revision):
-        return Path(snapshot_download(hub_id, revision=revision, local_files_only=offline, allow_patterns=list(files)))
+        folder = snapshot_download(hub_id, revision=revision, local_files_only=offline, allow_patterns=patterns)
+    return Path(folder) / within
 
 
 def _check_name(name: str | Path) -> None:
@@ -194,7 +223,8 @@ def _check_name(name: str | Path) -> None:
         return
     if path.exists():
         raise CheckpointError(f"{text}: is a file, not a checkpoint; give the folder it lies in")
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", text) or path.parent.is_dir() or text.startswith(f"{PRETRAINED}/"):
+    on_hub = _HUB_ID.fullmatch(text) or _HUB_PART.fullmatch(text)
+    if not on_hub or path.parent.is_dir() or text.startswith(f"{PRETRAINED}/"):
         raise CheckpointError(f"{text}: no such folder; give a checkpoint's folder or Hub id, or run `{DOWNLOAD_HINT}`")
 
 

@@ -65,12 +65,22 @@ def choose_attention(attention: str, device: "torch.device", dtype: "torch.dtype
 
     if attention not in ATTENTIONS:
         raise UsageError(f"no attention {attention!r}: give one of {', '.join(ATTENTIONS)}")
-    if attention != "auto":
-        return attention
     from transformers.utils import is_flash_attn_2_available
 
-    half = dtype in (torch.bfloat16, torch.float16)
-    return "flash_attention_2" if device.type == "cuda" and half and is_flash_attn_2_available() else "sdpa"
+    possible = device.type == "cuda" and dtype in (torch.bfloat16, torch.float16)
+    if attention == "flash_attention_2":
+        if not is_flash_attn_2_available():
+            raise UsageError(
+                "attn_implementation flash_attention_2 needs the package flash-attn; install it or give sdpa"
+            )
+        if not possible:
+            raise UsageError(
+                f"attn_implementation flash_attention_2 needs CUDA and half precision, not {device.type} and {dtype}; "
+                "give sdpa"
+            )
+    if attention != "auto":
+        return attention
+    return "flash_attention_2" if possible and is_flash_attn_2_available() else "sdpa"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -19,9 +19,9 @@ from vision_reasoner.geometry import Size
 from vision_reasoner.models import window_attention
 from vision_reasoner.models.checkpoints import load_errors, locate
 from vision_reasoner.models.generation import check_text, decode_greedily, in_batches, load_model, static_decoder
-from vision_reasoner.prompts import VISION_REASONER, Dialect, normalise_query
+from vision_reasoner.prompts import VISION_REASONER, Compat, Dialect, normalise_query
 from vision_reasoner.results import Task
-from vision_reasoner.settings import MAX_NEW_TOKENS, Compat
+from vision_reasoner.settings import MAX_NEW_TOKENS
 
 FRAME_SIDE = 840  # of the released checkpoints: 30 x 28, on Qwen's grid, so that its own resize leaves it alone
 MAX_ASPECT_RATIO = 200  # the smart resize of Qwen's processor takes no more

@@ -32,6 +32,7 @@ CATEGORY_NAMES = {
     EDITING: r"edit\w*",
     QUESTION: r"caption\w*|v?qa|question\w*",
 }
+CATEGORY_TITLES = {OBJECTS: "a request for objects", COUNTING: "counting", EDITING: "editing", QUESTION: "a question"}
 _NUMBER_FIRST = re.compile(r"[\s\W_]*(?:(?:category|type|task|option)[\s\W_]*)?([1-4])(?![\d.]*\d)")
 _NAME = re.compile("|".join(rf"\b(?P<c{category}>{names})\b" for category, names in CATEGORY_NAMES.items()), re.I)
 _NUMBER_LAST = re.compile(r"(?<![\d.])([1-4])[\s\W_]*$")
@@ -92,6 +93,18 @@ def read_category(reply: str) -> int | None:
     return None
 
 
+def guess_category(reply: str) -> int | None:
+    """The category that a reply without a marked answer names last, by its name or else by its number.
+
+    The original reads any keyword anywhere in the reply; see `read_category` for replies as they should be.
+    """
+    names = [match for match in _NAME.finditer(reply) if match.lastgroup]
+    if names:
+        return int(str(names[-1].lastgroup)[1:])
+    match = _NUMBER_LAST.search(reply)
+    return int(match[1]) if match else None
+
+
 def asks_for_boxes(query: str) -> bool:
     """Whether a request for objects is content with boxes ("detect", "bounding box", "locate … with a box")."""
     return bool(_ASKS_FOR_BOXES.search(query)) and not _ASKS_FOR_MASKS.search(query)
@@ -110,9 +123,12 @@ def route_of(reply: str, query: str) -> Route:
     """Read a router's `reply` to `query`."""
     category = read_category(reply)
     warning = None
+    said = reply.strip()[-80:]
     if category is None:
-        warning = f"the router named no category for {query!r} (it said {reply.strip()[-80:]!r}); taken as a question"
-    elif category == EDITING:
+        category = guess_category(reply)
+        taken = "nothing is named; taken as a question" if category is None else f"taken as {CATEGORY_TITLES[category]}"
+        warning = f"the router marked no category for {query!r} (it said {said!r}); {taken}"
+    if category == EDITING:
         warning = (
             f"{query!r} asks for editing, and no image-generation model is configured; ask for objects, a count or an "
             "answer, or say which with --task"
