@@ -47,6 +47,7 @@ from vision_reasoner.data.annotations import (
     AnnotatedImage,
     CountedImage,
     Instances,
+    OnBad,
     ReasonSegImage,
     Reference,
     read_countbench,
@@ -116,7 +117,8 @@ def reference_rows(reference: Reference, instances: Instances, level: str, *, by
 def category_rows(number: int, instances: Instances) -> list[Row]:
     """For image `number` a row for each category of which it has an object that is no crowd."""
     annotated = instances.images[number]
-    found = [a for a in instances.by_image.get(number, []) if not a.crowd]
+    unsure = instances.not_exhaustive[number]
+    found = [a for a in instances.by_image.get(number, []) if not a.crowd and a.category not in unsure]
     if not found:
         return []
     image = annotated.open()
@@ -224,6 +226,7 @@ def add_flags(parser: argparse.ArgumentParser, source: str) -> None:
         return
     if source == "reasonseg":
         add("--data", required=True, metavar="DIR", help="val/ or test/")
+        add("--keep_empty", action="store_true", help="a JSON file without a target polygon: there is nothing to find")
     elif source in ("pixmo_count", "countbench"):
         add("--data", required=True, help="Hub id, folder of parquet files or save_to_disk folder")
         add("--split", default="test", help="to read; default: test")
@@ -274,11 +277,18 @@ def prepare(arguments: argparse.Namespace) -> int:
     if arguments.limit is not None and arguments.limit < 1:
         raise UsageError("--limit must be at least 1")
     left_out: list[str] = []
+
+    def on_bad(error: DataError) -> None:
+        if not arguments.skip_bad:
+            raise error
+        left_out.append(str(error))
+        tqdm.write(f"left out: {error}", file=sys.stderr)
+
     n = write_table(
         arguments.output_dir,
         "test",
         columns_of(arguments.source),
-        kept_rows(jobs_of(arguments), arguments.limit, left_out if arguments.skip_bad else None),
+        kept_rows(jobs_of(arguments, on_bad), arguments.limit, left_out if arguments.skip_bad else None),
         about=lambda: f"Prepared from {arguments.source}. Left out for being unusable: {len(left_out)}.",
         overwrite=arguments.overwrite,
     )
@@ -336,19 +346,20 @@ def columns_of(source: str) -> dict[str, Any]:
     return {**common, "img_height": number, "img_width": number, **special}
 
 
-def jobs_of(arguments: argparse.Namespace) -> list[Job]:
-    """What there is to do, one job for each image or reference."""
+def jobs_of(arguments: argparse.Namespace, on_bad: OnBad) -> list[Job]:
+    """What there is to do, one job for each image or reference; `on_bad` gets what is wrong with bad entries."""
     source = arguments.source
     if source == "reasonseg":
-        return [partial(reasonseg_rows, found, arguments.level) for found in read_reasonseg(arguments.data)]
+        reasoned = read_reasonseg(arguments.data, keep_empty=arguments.keep_empty, on_bad=on_bad)
+        return [partial(reasonseg_rows, found, arguments.level) for found in reasoned]
     if source in ("pixmo_count", "countbench"):
         return counting_jobs(arguments)
-    instances = read_instances(arguments.annotations, arguments.images)
+    instances = read_instances(arguments.annotations, arguments.images, on_bad=on_bad)
     if source == "coco":
         return [partial(category_rows, number, instances) for number in instances.images]
     return [
         partial(reference_rows, found, instances, arguments.level, by_object=source == "refcoco")
-        for found in read_references(arguments.refs, split=arguments.split)
+        for found in read_references(arguments.refs, split=arguments.split, on_bad=on_bad)
     ]
 
 

@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from tests.conftest import noise
 from tests.support import releases
 from tests.support.releases import BAT, CAT, DOG, RECTANGLES, SHEEP, SIZE
 from vision_reasoner.data.annotations import (
+    AnnotatedImage,
     ReasonSegImage,
     read_countbench,
     read_instances,
@@ -19,7 +22,7 @@ from vision_reasoner.data.annotations import (
     read_reasonseg,
     read_references,
 )
-from vision_reasoner.errors import DataError
+from vision_reasoner.errors import DataError, ImageError
 
 
 def one_line(error: pytest.ExceptionInfo[DataError]) -> str:
@@ -74,7 +77,9 @@ def test_a_picture_that_is_not_as_annotated_is_refused(tmp_path: Path) -> None:
     [
         (None, "no outline"),
         ([], "no outline"),
-        ([["a", "b"]], "neither polygons nor run lengths"),
+        ([["a"] * 6], "neither polygons nor run lengths"),
+        ([[5, 5, 25, 5, 25, 25], 7], "neither polygons nor run lengths"),
+        ([[5, 5, 25, 5, 25, 25, 5]], "an x without a y"),
         ({"size": [100, 200]}, "a mask's run lengths must be"),
         ({"size": [200, 100], "counts": [5]}, "not of its picture's size"),
         ({"size": [10**6, 10**6], "counts": "abc"}, "not of its picture's size"),
@@ -97,9 +102,9 @@ def test_an_outline_that_cannot_be_drawn_is_refused(tmp_path: Path, segmentation
         ("[" * 100_000, "is no JSON"),
         ("[]", 'no list "images"'),
         ('{"images": [], "categories": []}', 'no list "annotations"'),
-        ('{"images": [{}], "annotations": [], "categories": []}', "KeyError: 'id'"),
+        ('{"images": [{}], "annotations": [], "categories": []}', 'image number 1 .*no "id"'),
         ('{"images": [], "annotations": [{"id": 1, "image_id": 5, "bbox": [1, 2, 3, 4]}], "categories": []}', "5"),
-        ('{"images": [], "annotations": [{"bbox": 3}], "categories": []}', "TypeError"),
+        ('{"images": [], "annotations": [{"bbox": 3}], "categories": []}', 'annotation number 1 .*no "id"'),
         (
             '{"images": [{"id": 1, "width": 9, "height": 9, "file_name": "a"}], "categories": [], '
             '"annotations": [{"id": 1, "image_id": 1, "category_id": 7, "bbox": [1, 2, 3, 4]}]}',
@@ -113,6 +118,236 @@ def test_a_file_that_is_no_instances_file_is_refused(tmp_path: Path, content: st
     with pytest.raises(DataError, match=complaint) as error:
         read_instances(file, tmp_path)
     assert str(file) in one_line(error)
+
+
+FAR = [[5, 5, 2e8, 3e8, 25, 25]]
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    "polygons",
+    [
+        FAR,
+        [[-164.1, -221.8, 208500000.0, 352100000.0, 225.9, 236.5, 272.0, 384.2]],
+        [[5, 5, NAN, 5, 25, 25, 5, 25]],
+        [[5, 5, 25, 5, float("inf"), 25]],
+        [[5, 5, 25, 5, 25, -1e300]],
+        [releases.instances()["annotations"][0]["segmentation"][0], FAR[0]],
+    ],
+    ids=["far", "as in cocoapi 380", "NaN", "infinite", "negative", "a good part first"],
+)
+def test_a_polygon_with_a_corner_far_away_or_nowhere_is_refused(tmp_path: Path, polygons: Any) -> None:
+    data = releases.instances()["annotations"]
+    data[0]["segmentation"] = polygons
+    read = read_instances(*releases.write_coco(tmp_path, annotations=data))
+    with pytest.raises(DataError, match="annotation 11: a polygon has a corner"):
+        read.annotations[11].mask()
+
+
+def test_a_polygon_may_reach_over_the_border(tmp_path: Path) -> None:
+    data = releases.instances()["annotations"]
+    data[0]["segmentation"] = [[-30, -10, 40, -10, 40, 50, -30, 50]]
+    mask = read_instances(*releases.write_coco(tmp_path, annotations=data)).annotations[11].mask()
+    assert mask.sum() == 40 * 50
+    assert mask[:50, :40].all()
+
+
+SQUARE = [40, 20, 80, 20, 80, 60, 40, 60]
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [SQUARE],
+        [[], SQUARE],
+        [SQUARE, []],
+        [[128.0, 50.0], SQUARE],
+        [SQUARE, [128.0, 50.0]],
+        [[5, 5, 6, 6], SQUARE],
+        [SQUARE, [100, 10, 140, 50]],
+        [[1, 1], SQUARE, [5, 5, 6, 6], []],
+        [[100], SQUARE],
+    ],
+)
+def test_parts_of_a_polygon_without_an_area_add_nothing_wherever_they_stand(tmp_path: Path, parts: Any) -> None:
+    data = releases.instances()["annotations"]
+    data[0]["segmentation"] = parts
+    read = read_instances(*releases.write_coco(tmp_path, annotations=data))
+    assert np.array_equal(read.annotations[11].mask(), releases.rectangle(11))
+
+
+@pytest.mark.parametrize("empty", [[], [[]], [[], []], [[5, 5]], [[5, 5, 25, 25]], {}, None])
+def test_an_outline_of_nothing_is_none(tmp_path: Path, empty: Any) -> None:
+    data = releases.instances()["annotations"]
+    data[0]["segmentation"] = empty
+    read = read_instances(*releases.write_coco(tmp_path, annotations=data))
+    assert read.annotations[11].segmentation is None
+    with pytest.raises(DataError, match="annotation 11: has a box but no outline"):
+        read.annotations[11].mask()
+
+
+@pytest.mark.parametrize("counts", ["", "b'0P='", "0", [205, 20, 20], [-5, 20005], "\\\\b03", [20000, 1], 7, None])
+def test_run_lengths_that_do_not_fit_the_picture_are_refused(tmp_path: Path, counts: Any) -> None:
+    data = releases.instances()["annotations"]
+    data[0]["segmentation"] = {"size": [100, 200], "counts": counts}
+    read = read_instances(*releases.write_coco(tmp_path, annotations=data))
+    with pytest.raises(DataError, match="annotation 11: "):
+        read.annotations[11].mask()
+
+
+# --- entries that are left out ----------------------------------------------------------------------------------------
+BAD_ANNOTATIONS: dict[str, tuple[dict[str, Any], str]] = {
+    "no box": ({"bbox": None}, 'its "bbox" is None'),
+    "an empty box": ({"bbox": []}, r'its "bbox" is \[\]'),
+    "three numbers": ({"bbox": [1, 2, 3]}, r'its "bbox" is \[1, 2, 3\]'),
+    "text": ({"bbox": ["1", "2", "3", "4"]}, 'its "bbox" is'),
+    "NaN": ({"bbox": [1, 2, NAN, 4]}, 'its "bbox" is'),
+    "corners that are no width and height": ({"bbox": [50, 50, -20, -20]}, 'its "bbox" is'),
+    "a picture that is not listed": ({"image_id": 99}, "it is of image 99, which is not listed"),
+    "no picture": ({"image_id": None}, "it is of image None, which is not listed"),
+    "a category that is not listed": ({"category_id": 77}, "it has category 77, which is not listed"),
+    "another one's id": ({"id": 12}, "another one has the same id"),
+}
+
+
+@pytest.mark.parametrize(("change", "complaint"), BAD_ANNOTATIONS.values(), ids=BAD_ANNOTATIONS)
+def test_one_bad_annotation_is_named_and_costs_no_other(tmp_path: Path, change: dict[str, Any], complaint: str) -> None:
+    data = releases.instances()["annotations"]
+    data[4] |= change  # 15, the cat of picture 2
+    files = releases.write_coco(tmp_path, annotations=data)
+    with pytest.raises(DataError, match=complaint) as error:
+        read_instances(*files)
+    assert "instances_val2017.json: annotation 1" in one_line(error)
+    said: list[DataError] = []
+    read = read_instances(*files, on_bad=said.append)
+    assert complaint.replace("\\", "") in str(said[0])
+    assert {11, 13, 14} <= set(read.annotations)
+    assert 15 not in read.annotations
+
+
+def test_what_is_left_out_is_not_taken_to_be_absent(tmp_path: Path) -> None:
+    data = releases.instances()["annotations"]
+    del data[4]["bbox"]
+    read = read_instances(*releases.write_coco(tmp_path, annotations=data), on_bad=lambda _: None)
+    assert CAT not in read.absent(2), "the cat without a box is there all the same"
+    assert CAT in read.uncertain(2)
+    assert DOG in read.absent(2)
+    data = releases.instances()["annotations"]
+    data[4]["category_id"] = 77
+    read = read_instances(*releases.write_coco(tmp_path, annotations=data), on_bad=lambda _: None)
+    assert read.absent(2) == [], "it may be anything"
+    assert read.uncertain(1) == set(), "the other picture is as it was"
+
+
+@pytest.mark.parametrize(
+    ("key", "entry"),
+    [
+        ("images", {"id": 3}),
+        ("images", {"id": 3, "file_name": "c.jpg", "width": 0, "height": 5}),
+        ("images", 7),
+        ("categories", {"id": 9}),
+        ("categories", {"name": "a bird"}),
+        ("annotations", "text"),
+    ],
+)
+def test_other_entries_that_are_bad_cost_no_other_either(tmp_path: Path, key: str, entry: Any) -> None:
+    changed = releases.instances()[key] + [entry]
+    files = releases.write_coco(tmp_path, **{key: changed})
+    with pytest.raises(DataError, match=r"(image|category|annotation) \S+"):
+        read_instances(*files)
+    said: list[DataError] = []
+    read = read_instances(*files, on_bad=said.append)
+    assert len(said) == 1
+    assert (len(read.images), len(read.categories), len(read.annotations)) == (2, 4, 5)
+
+
+# --- what is not there ------------------------------------------------------------------------------------------------
+def tree(*categories: tuple[int, str, str]) -> list[dict[str, Any]]:
+    return [{"id": number, "name": name, "supercategory": above} for number, name, above in categories]
+
+
+@pytest.mark.parametrize(
+    ("categories", "absent"),
+    [
+        # Roboflow: a root that owns nothing and is above all
+        (tree((0, "pets", "none"), (1, "cat", "pets"), (2, "dog", "pets"), (3, "sheep", "pets")), {2: [2, 3]}),
+        (tree((0, "Farm_animals", ""), (1, "cat", "farm animals"), (2, "dog", ""), (3, "sheep", "")), {2: [2, 3]}),
+        # two steps above
+        (
+            tree((8, "being", ""), (9, "pet", "being"), (1, "cat", "pet"), (2, "dog", "pet"), (3, "sheep", "")),
+            {2: [2, 3]},
+        ),
+        # a circle, and one above itself, as COCO's person
+        (tree((1, "cat", "dog"), (2, "dog", "cat"), (3, "sheep", "sheep")), {2: [3], 1: []}),
+        # what is above may be what is below: the cat of picture 2 is a pet, and may be a tiger
+        (tree((1, "cat", ""), (2, "dog", ""), (3, "sheep", ""), (5, "tiger", "cat")), {2: [2, 3]}),
+        # no tree at all: as ever
+        (
+            tree((1, "cat", "animal"), (2, "dog", "animal"), (3, "sheep", "animal"), (4, "bat", "sports")),
+            {2: [2, 3, 4]},
+        ),
+    ],
+)
+def test_a_category_is_absent_only_where_nothing_of_its_branch_is_there(
+    tmp_path: Path, categories: Any, absent: dict[int, list[int]]
+) -> None:
+    read = read_instances(*releases.write_coco(tmp_path, categories=categories))
+    assert {number: read.absent(number) for number in absent} == absent
+
+
+def test_a_category_above_one_that_is_there_has_more_objects_than_its_own(tmp_path: Path) -> None:
+    categories = tree((1, "cat", "dog"), (2, "dog", ""), (3, "sheep", ""))
+    read = read_instances(*releases.write_coco(tmp_path, categories=categories))
+    assert read.uncertain(1) == {2}
+
+
+# --- file names -------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "name",
+    ["images\\a.png", "..\\..\\media\\upload\\4\\a.png", "C:\\data\\a.png", "images/a.png", "COCO_val2014_a.png"],
+)
+def test_names_of_other_systems_and_of_2014_are_found(tmp_path: Path, name: str) -> None:
+    releases.write_pictures(tmp_path, ["a.png"])
+    assert AnnotatedImage("1", tmp_path, name).file == tmp_path / "a.png"
+
+
+def test_a_windows_path_is_found_in_its_folder_before_its_last_part(tmp_path: Path) -> None:
+    releases.write_pictures(tmp_path, ["a.png", "left/a.png"])
+    assert AnnotatedImage("1", tmp_path, "left\\a.png").file == tmp_path / "left/a.png"
+
+
+@pytest.mark.parametrize("name", ["left_a.png", "my_train2014_a.png", "COCO_a.png", "coco_train2014_a.png", "b_a.png"])
+def test_another_picture_is_not_taken_for_one_that_is_missing(tmp_path: Path, name: str) -> None:
+    releases.write_pictures(tmp_path, ["a.png", "2014_a.png"])
+    image = AnnotatedImage("1", tmp_path, name)
+    assert image.file == tmp_path / name
+    with pytest.raises(ImageError, match=name):
+        image.open()
+
+
+@pytest.mark.parametrize(
+    ("orientation", "said"), [(1, False), (2, True), (3, True), (4, True), (None, False), (99, False)]
+)
+def test_a_turn_that_keeps_the_size_is_said(
+    tmp_path: Path, orientation: int | None, said: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    annotations, images = releases.write_coco(tmp_path)
+    exif = Image.Exif()
+    if orientation is not None:
+        exif[0x0112] = orientation
+    noise(*SIZE).save(images / "000000000001.jpg", exif=exif)
+    image = read_instances(annotations, images).images[1]
+    image.open()
+    image.open()
+    assert [f"EXIF orientation {orientation}" in record.message for record in caplog.records] == [True] * said
+
+
+def test_a_square_picture_that_is_turned_by_a_quarter_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    noise(50, 50).save(tmp_path / "a.jpg", exif=exif)
+    AnnotatedImage("1", tmp_path, "a.jpg", (50, 50)).open()
+    assert "EXIF orientation 6" in caplog.text
 
 
 def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
@@ -217,7 +452,7 @@ def test_whatever_is_more_than_plain_data_is_refused(tmp_path: Path, content: by
         (pickle.dumps({"refs": []}), "no list of references"),
         (pickle.dumps([{"ref_id": 1}]), "KeyError: 'ann_id'"),
         (pickle.dumps([5]), "TypeError"),
-        (pickle.dumps([releases.references()[0] | {"sentences": []}]), "has no phrase"),
+        (pickle.dumps([releases.references()[0] | {"sentences": ["the cat"]}]), "TypeError"),
     ],
 )
 def test_damaged_or_other_pickles_are_refused(tmp_path: Path, content: bytes, complaint: str) -> None:
@@ -235,6 +470,40 @@ def test_references_of_other_instances_are_refused(tmp_path: Path) -> None:
     read = read_instances(annotations, images)
     with pytest.raises(DataError, match="reference 2: the instances have no picture or annotation 13"):
         [read.objects_of(r) for r in read_references(file)]
+
+
+def test_a_reference_to_an_object_of_another_picture_is_refused(tmp_path: Path) -> None:
+    _, annotations, images = releases.write_refer(tmp_path)
+    file = releases.write_json(tmp_path / "grefs.json", [releases.references()[0] | {"image_id": 2}])
+    (reference,) = read_references(file)
+    with pytest.raises(DataError, match="reference 1: is of picture 2, but its annotation 11 is of picture 1"):
+        read_instances(annotations, images).objects_of(reference)
+
+
+@pytest.mark.parametrize("sentences", [[], [{"sent": ""}], [{"sent": " "}, {"sent": "\n"}]])
+def test_references_without_a_sentence_are_passed_over_and_said(
+    tmp_path: Path, sentences: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second, third = releases.references()
+    file = releases.write_json(tmp_path / "grefs.json", [first, second | {"sentences": sentences}, third])
+    assert [r.id for r in read_references(file)] == ["1", "3"]
+    assert "1 of 3 references have no sentence and are passed over: 2" in caplog.text
+
+
+def test_an_empty_sentence_among_others_is_passed_over(tmp_path: Path) -> None:
+    first = releases.references()[0]
+    file = releases.write_json(tmp_path / "grefs.json", [first | {"sentences": [{"sent": ""}, {"sent": "the cat"}]}])
+    assert [r.phrases for r in read_references(file)] == [("the cat",)]
+
+
+@pytest.mark.parametrize("bad", [5, {"ref_id": 9}, releases.references()[0] | {"ann_id": ["x"]}])
+def test_one_bad_reference_is_named_and_costs_no_other(tmp_path: Path, bad: Any) -> None:
+    file = releases.write_json(tmp_path / "grefs.json", [*releases.references(), bad])
+    with pytest.raises(DataError, match="reference number 4 is not as refer or gRefCOCO has it"):
+        read_references(file)
+    said: list[DataError] = []
+    assert [r.id for r in read_references(file, on_bad=said.append)] == ["1", "2", "3"]
+    assert "number 4" in str(said[0])
 
 
 # --- ReasonSeg --------------------------------------------------------------------------------------------------------
@@ -282,6 +551,72 @@ def test_reasonseg_without_pictures_or_files_is_refused(tmp_path: Path) -> None:
     releases.write_json(tmp_path / "c.json", {"text": ["x"], "shapes": []})
     with pytest.raises(DataError, match=r"c\.json: no picture of the same name"):
         list(read_reasonseg(tmp_path))
+
+
+EMPTY: dict[str, list[Any]] = {
+    "no shapes": [],
+    "no points": [{"label": "target", "points": []}],
+    "only a flag": [{"label": "flag", "points": [[0, 0], [9, 9], [0, 9]]}],
+    "only what is ignored": [{"label": "ignore", "points": [[0, 0], [9, 9], [0, 9]]}],
+}
+
+
+@pytest.mark.parametrize("shapes", EMPTY.values(), ids=EMPTY)
+def test_no_polygon_is_not_taken_for_nothing_to_find_unless_that_is_wanted(
+    tmp_path: Path, shapes: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = releases.write_reasonseg(tmp_path)
+    releases.write_json(folder / "b.json", {"text": ["x"], "shapes": shapes})
+    assert [found.image.id for found in read_reasonseg(folder)] == ["a"]
+    assert "b.json: has no target polygon; left out" in caplog.text
+    caplog.clear()
+    kept = list(read_reasonseg(folder, keep_empty=True))
+    assert [found.image.id for found in kept] == ["a", "b"]
+    assert not kept[1].masks(SIZE)[0].any()
+    assert "b.json: has no target polygon; taken as nothing to find" in caplog.text
+
+
+@pytest.mark.parametrize("suffix", [".JPG", ".Jpeg", ".PNG"])
+def test_reasonseg_finds_pictures_and_files_whatever_their_case(tmp_path: Path, suffix: str) -> None:
+    folder = releases.write_reasonseg(tmp_path)
+    noise(*SIZE).save(folder / f"IMG_1{suffix}")
+    (folder / "b.json").rename(folder / "IMG_1.JSON")
+    assert [found.image.name for found in read_reasonseg(folder)] == [f"IMG_1{suffix}", "a.jpg"]
+
+
+def test_files_that_macos_leaves_behind_are_passed_over(tmp_path: Path) -> None:
+    folder = releases.write_reasonseg(tmp_path)
+    (folder / "._a.json").write_bytes(b"\0\5\26\7")
+    assert [found.image.id for found in read_reasonseg(folder)] == ["a", "b"]
+
+
+def damaged(file: Path) -> None:
+    file.with_suffix(".json").write_text('{"text": [')
+
+
+def other(file: Path) -> None:
+    releases.write_json(file.with_suffix(".json"), {"text": 5})
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, damaged, other], ids=["no picture", "no JSON", "another format"])
+def test_one_bad_file_of_reasonseg_is_named_and_costs_no_other(tmp_path: Path, spoil: Any) -> None:
+    folder = releases.write_reasonseg(tmp_path)
+    spoil(folder / "a.jpg")
+    with pytest.raises(DataError, match=r"a\.json: "):
+        list(read_reasonseg(folder))
+    said: list[DataError] = []
+    assert [found.image.id for found in read_reasonseg(folder, on_bad=said.append)] == ["b"]
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("corner", [[2e9, 5], [5, -3e5]])
+def test_a_polygon_of_reasonseg_with_a_corner_far_away_is_refused(tmp_path: Path, corner: list[float]) -> None:
+    folder = releases.write_reasonseg(tmp_path)
+    shapes = [{"label": "target", "points": [[0, 0], corner, [9, 9]]}]
+    releases.write_json(folder / "b.json", {"text": ["x"], "shapes": shapes})
+    _, far = read_reasonseg(folder)
+    with pytest.raises(DataError, match="a polygon has a corner farther away"):
+        far.masks(SIZE)
 
 
 # --- counting sets ----------------------------------------------------------------------------------------------------

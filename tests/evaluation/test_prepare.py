@@ -73,6 +73,33 @@ def test_reasonseg_has_a_row_for_each_phrase_where_that_is_wanted(tmp_path: Path
     assert [row["text"] for row in table(tmp_path)] == ["what flies", "what has wings", "the caf\u00e9"]
 
 
+def test_reasonseg_files_that_are_bad_are_named_and_can_be_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = releases.write_reasonseg(tmp_path / "val")
+    (folder / "a.jpg").unlink()
+    assert run("reasonseg", tmp_path, "--data", folder) == 3
+    assert "a.json: no picture of the same name" in last_line(capsys)
+    assert run("reasonseg", tmp_path, "--data", folder, "--skip_bad") == 0
+    assert [row["image_id"] for row in table(tmp_path)] == ["b"]
+    said = capsys.readouterr().err
+    assert "a.json: no picture of the same name" in said
+    assert "left out for being unusable: 1" in said
+
+
+def test_reasonseg_without_a_polygon_is_said_and_kept_where_that_is_wanted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = releases.write_reasonseg(tmp_path / "val")
+    releases.write_json(folder / "b.json", {"text": ["x"], "shapes": []})
+    assert run("reasonseg", tmp_path, "--data", folder) == 0
+    assert [row["image_id"] for row in table(tmp_path)] == ["a"]
+    assert "b.json: has no target polygon; left out" in capsys.readouterr().err
+    assert run("reasonseg", tmp_path, "--data", folder, "--keep_empty", "--overwrite") == 0
+    assert [row["mask"].any() for row in table(tmp_path)] == [True, False]
+    assert "b.json: has no target polygon; taken as nothing to find" in capsys.readouterr().err
+
+
 # --- references -------------------------------------------------------------------------------------------------------
 def refer_flags(files: tuple[Path, Path, Path]) -> list[object]:
     return ["--refs", files[0], "--annotations", files[1], "--images", files[2], "--split", "train"]
@@ -125,6 +152,17 @@ def test_coco_has_a_row_for_each_picture_and_category_and_keeps_the_instances_wi
     assert scored_against.getAnnIds(imgIds=[1], catIds=[2]) == [12, 13]
     loaded = datasets.load_dataset(str(tmp_path / "out"), split="test")
     assert len(loaded) == 3, "the JSON beside it does not disturb"
+
+
+def test_a_category_with_an_annotation_that_is_left_out_has_no_row(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = releases.instances()["annotations"]
+    del data[1]["bbox"]  # one of the two dogs
+    annotations, images = releases.write_coco(tmp_path, annotations=data)
+    assert run("coco", tmp_path, "--annotations", annotations, "--images", images, "--skip_bad") == 0
+    assert [(row["image_id"], row["text"]) for row in table(tmp_path)] == [("1", "cat"), ("2", "cat")]
+    assert 'annotation 12 has no "bbox"' in capsys.readouterr().err
 
 
 # --- counting ---------------------------------------------------------------------------------------------------------

@@ -82,7 +82,7 @@ def test_what_is_less_than_a_pixel_of_the_frame_is_no_target() -> None:
 
 
 # --- COCO, LVIS, references -------------------------------------------------------------------------------------------
-def test_coco_rows_are_squashed_and_earn_the_full_reward(tmp_path: Path) -> None:
+def test_coco_rows_are_resized_to_a_square_and_earn_the_full_reward(tmp_path: Path) -> None:
     assert coco(tmp_path, "--no_target_share", 0.5) == 0
     found = rows(tmp_path / "rows")
     assert {i: row["problem"] for i, row in found.items() if row["solution"] != "[]"} == {
@@ -252,6 +252,63 @@ def test_a_bad_picture_stops_the_work_unless_it_may_be_skipped(
     assert {row["id"].split("/")[0] for row in rows(tmp_path / "rows").values()} == {"1"}
 
 
+@pytest.mark.parametrize(
+    "polygon", [[5, 5, 2e8, 3e8, 25, 25], [5, 5, float("nan"), 5, 25, 25], [5, 5, 25, 5, 25, 25, 5]]
+)
+def test_an_outline_that_cannot_be_drawn_costs_its_request_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], polygon: list[float]
+) -> None:
+    data = releases.instances()["annotations"]
+    data[4]["segmentation"] = [polygon]
+    assert coco(tmp_path, "--no_target_share", 0, annotations=data) == 3
+    assert coco(tmp_path, "--no_target_share", 0, "--skip_bad", annotations=data) == 0
+    assert set(rows(tmp_path / "rows")) == {"1/1", "1/2"}
+    assert "left out: annotation 15: a polygon has" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("change", [{"bbox": []}, {"image_id": 99}, {"bbox": [1, 2, 3]}, {"category_id": None}])
+def test_a_bad_annotation_is_named_and_costs_no_more_than_its_request(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any]
+) -> None:
+    data = releases.instances()["annotations"]
+    data[4] |= change
+    assert coco(tmp_path, "--no_target_share", 0, annotations=data) == 3
+    assert "annotation 15 " in capsys.readouterr().err
+    assert coco(tmp_path, "--no_target_share", 0, "--skip_bad", annotations=data) == 0
+    assert set(rows(tmp_path / "rows")) == {"1/1", "1/2"}
+    said = capsys.readouterr().err
+    assert "instances_val2017.json: annotation 15 " in said
+    assert "Left out, it cannot be used: 1." in said
+
+
+def test_nothing_is_asked_of_a_heading_that_nobody_annotates(tmp_path: Path) -> None:
+    names = releases.CATEGORIES | {0: "pets"}
+    categories = [{"id": i, "name": name, "supercategory": "pets" if i else "none"} for i, name in names.items()]
+    assert coco(tmp_path, "--no_target_share", 0.9, categories=categories) == 0
+    assert "pets" not in {row["problem"] for row in rows(tmp_path / "rows").values()}
+
+
+def test_references_that_are_bad_cost_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    refs, annotations, images = releases.write_grefcoco(tmp_path)
+    entries = json.loads(refs.read_text())
+    silent = entries[0] | {"ref_id": 7, "sentences": []}
+    stranger = entries[0] | {"ref_id": 8, "ann_id": [999]}
+    releases.write_json(refs, [*entries, silent, stranger, {"ref_id": 9}])
+    flags = ["--refs", refs, "--annotations", annotations, "--images", images, "--output_dir", tmp_path / "rows"]
+    flags += ["--min_sam2_iou", 0, "--no_target_share", 0.5]
+    assert run("grefcoco", *flags) == 3
+    assert run("grefcoco", *flags, "--skip_bad") == 0
+    assert {row["problem"] for row in rows(tmp_path / "rows").values()} == {
+        "the cat",
+        "cat on the left",
+        "right dog",
+    }
+    said = capsys.readouterr().err
+    assert "have no sentence and are passed over: 7" in said
+    assert "left out: reference 8: the instances have no picture or annotation 999" in said
+    assert "Left out, it cannot be used: 2." in said
+
+
 # --- choosing and grouping --------------------------------------------------------------------------------------------
 class Thing:
     """An object in name only."""
@@ -345,7 +402,7 @@ def test_the_same_seed_gives_the_same_rows(tmp_path: Path) -> None:
 # --- scenes -----------------------------------------------------------------------------------------------------------
 @pytest.fixture
 def plain_sprites(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepare, "_sprites", lambda _drawings: drawings.sprites())
+    monkeypatch.setattr(prepare, "cached_sprites", lambda _drawings: drawings.sprites())
 
 
 @pytest.mark.usefixtures("plain_sprites")
@@ -369,7 +426,7 @@ def test_scenes_of_another_seed_or_in_held_out_words_are_others(tmp_path: Path) 
     found = []
     flags: tuple[list[object], ...] = ([], [], ["--seed", 2], ["--held_out"])
     for number, more in enumerate(flags):
-        prepare._painted.cache_clear()
+        prepare.painted_scene.cache_clear()
         assert run("scenes", "--n", 4, "--output_dir", tmp_path / str(number), *more) == 0
         found.append([row["problem"] for row in load_rows(tmp_path / str(number))])
     assert found[0] == found[1]
@@ -496,7 +553,7 @@ BAD_ROWS: dict[str, tuple[dict[str, Any], str]] = {
     "a picture that cannot be read": ({"image": {"bytes": b"no picture", "path": None}}, "no picture that can be read"),
     "an empty picture": ({"image": {"bytes": b"", "path": None}}, "empty"),
     "no picture": ({"image": None}, "it has no picture"),
-    "a picture that is not squashed": ({"image": encoded_noise(840, 600)}, "840x600, not squashed"),
+    "a picture that is not resized": ({"image": encoded_noise(840, 600)}, "840x600, not resized to a square"),
 }
 
 

@@ -5,26 +5,46 @@
     read_reasonseg   LISA's ReasonSeg: beside each image a JSON of polygons and the phrases for them
     read_pixmo_count, read_countbench   tables of the Hub: images, what to count, how many there are
 
-Masks are made when they are asked for. A file of another format or a damaged one is a DataError of one line. This
-module knows nothing of prompts, of frames, or of what the data is for.
+Masks are decoded when they are asked for. A file of another format or a damaged one is a DataError of one line. A
+single bad entry goes to the reader's `on_bad`, which raises it by default; where it returns, the entry is left out.
+This module knows nothing of prompts, of frames, or of what the data is for.
 """
 
 import json
+import logging
+import math
 import pickle
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, NoReturn
+from functools import cached_property, lru_cache, partial
+from pathlib import Path, PureWindowsPath
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import ExifTags, Image, ImageDraw
 
 from vision_reasoner.errors import DataError, one_line
 from vision_reasoner.geometry import Size
 from vision_reasoner.images import SUFFIXES, load_image
 from vision_reasoner.masks import Mask, decode_mask
 
+logger = logging.getLogger(__name__)
+
 XYXY = tuple[float, float, float, float]
+T = TypeVar("T")
+OnBad = Callable[[DataError], None]
+"""Called with what is wrong with an entry; raises it, or returns to have the entry left out."""
+
+MIN_POLYGON = 6  # numbers of a polygon with an area; pycocotools takes parts of 4 for boxes and fills others wrongly
+MAX_DISTANCE = 10  # sides of the image that a polygon may reach beyond it; pycocotools' time and memory grow with it
+_COCO_PREFIX = re.compile(r"COCO_(train|val|test)\d{4}_")  # of the names of 2014 and 2015
+
+
+def refuse(error: DataError) -> None:
+    """The `on_bad` that lets no bad entry pass."""
+    raise error
 
 
 @dataclass(frozen=True)
@@ -45,9 +65,13 @@ class AnnotatedImage:
 
     @property
     def file(self) -> Path:
-        """`folder/name`; or where only these are there, the name's last part, or COCO's 2017 name for one of 2014."""
-        base = Path(self.name).name
-        candidates = [self.folder / self.name, self.folder / base, self.folder / base.rpartition("_")[2]]
+        """`folder/name`; or where only these are there, the name's last part, or COCO's 2017 name for one of 2014.
+
+        The name may be a path of Windows.
+        """
+        path = PureWindowsPath(self.name)  # takes / and \\
+        names = [self.name, path.as_posix(), path.name, _COCO_PREFIX.sub("", path.name)]
+        candidates = [self.folder / name for name in names]
         return next((path for path in candidates if path.is_file()), candidates[0])
 
     def open(self) -> Image.Image:
@@ -65,7 +89,26 @@ class AnnotatedImage:
                 f"{file}: is {image.width}x{image.height}, but annotated as {self.size[0]}x{self.size[1]} "
                 f"({turned}another picture); get the original"
             )
+        if self.size is not None:
+            _note_orientation(file)
         return image
+
+
+@lru_cache(maxsize=4096)
+def _note_orientation(file: Path) -> None:
+    """Warn, once, where an image that could be loaded is turned by EXIF without a change of its size."""
+    try:
+        with Image.open(file) as image:
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # noqa: BLE001 - broken metadata raises nearly anything; `load_image` takes the image as upright
+        return
+    if orientation in range(2, 9):
+        logger.warning(
+            "%s: its EXIF orientation %d turns or mirrors it, and its size does not tell whether it was annotated so; "
+            "the annotations are taken to be for the upright image: look at one",
+            file,
+            orientation,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +117,17 @@ class Annotation:
 
     Attributes:
         id: as published.
+        image_id: id of its image.
         category: id of its category.
         box: xyxy edges in pixels, as published (not computed from the outline).
-        segmentation: polygons ([[x, y, x, y, ...], ...]), COCO run lengths ({"size", "counts"}), or None for a box
-            alone.
+        segmentation: polygons ([[x, y, x, y, ...], ...]) with an area, COCO run lengths ({"size", "counts"}), or None
+            for a box alone.
         size: (width, height) of the image.
         crowd: whether it stands for a group that was not told apart.
     """
 
     id: str
+    image_id: int
     category: int
     box: XYXY
     segmentation: Any
@@ -109,12 +154,37 @@ class Annotation:
                 return decode_mask(self.segmentation)
             except DataError as error:
                 raise DataError(f"annotation {self.id}: {error}") from error
+        self._check_polygons()
         try:
             encoded = coco_mask.merge(coco_mask.frPyObjects(self.segmentation, height, width))
             mask: Mask = coco_mask.decode(encoded).astype(np.bool_)
             return mask
         except Exception as error:  # the C extension raises nearly anything
             raise DataError(f"annotation {self.id}: its outline is neither polygons nor run lengths") from error
+
+    def _check_polygons(self) -> None:
+        """Refuse what makes pycocotools crash or take all memory."""
+        try:
+            parts = [np.asarray(part, np.float64) for part in self.segmentation]
+        except (TypeError, ValueError):
+            parts = []
+        if not parts or any(part.ndim != 1 for part in parts):
+            raise DataError(f"annotation {self.id}: its outline is neither polygons nor run lengths")
+        if any(len(part) % 2 for part in parts):
+            raise DataError(f"annotation {self.id}: a polygon has an x without a y")
+        limit = MAX_DISTANCE * max(self.size)
+        if not all((np.abs(part) <= limit).all() for part in parts):  # NaN is not
+            raise DataError(
+                f"annotation {self.id}: a polygon has a corner that is no number, or farther away than {MAX_DISTANCE} "
+                f"times the size of its picture ({self.size[0]}x{self.size[1]})"
+            )
+
+
+def _outline(value: Any) -> Any:
+    """A segmentation without the parts of polygons that have no area; None where nothing is left."""
+    if isinstance(value, list):
+        value = [part for part in value if not isinstance(part, list) or len(part) >= MIN_POLYGON]
+    return value or None
 
 
 @dataclass(frozen=True)
@@ -128,7 +198,9 @@ class Instances:
         by_image: annotations of each image, in the file's order.
         negatives: categories that were looked for in an image and are not there (LVIS); None where every category
             was looked for in every image (COCO).
-        not_exhaustive: categories of which an image may have more objects than are annotated (LVIS).
+        not_exhaustive: categories of which an image may have more objects than are annotated: those that LVIS names,
+            and those of entries that were left out.
+        parents: for each category those above it (COCO's supercategory, where it is a category itself).
     """
 
     images: dict[int, AnnotatedImage]
@@ -137,13 +209,32 @@ class Instances:
     by_image: dict[int, list[Annotation]]
     negatives: dict[int, list[int]] | None
     not_exhaustive: dict[int, frozenset[int]]
+    parents: dict[int, frozenset[int]] = field(default_factory=dict)
+
+    def uncertain(self, image_id: int) -> frozenset[int]:
+        """Categories of which that image may have more objects than are annotated as such.
+
+        Those that are not exhaustive, and those above a category that is there: who asks for tableware means cups, too.
+        """
+        above = (self.parents.get(a.category, frozenset()) for a in self.by_image.get(image_id, ()))
+        return self.not_exhaustive[image_id].union(*above)
 
     def absent(self, image_id: int) -> list[int]:
-        """Categories of which that image has no object for certain."""
-        if self.negatives is not None:
-            return self.negatives[image_id]
-        present = {a.category for a in self.by_image.get(image_id, ())}
-        return [c for c in self.categories if c not in present]
+        """Categories of which that image has no object for certain.
+
+        A category is not, if one below it or above it is there: a cup is tableware, and tableware may be a cup. Nor is
+        one that others are below and that nothing in the whole file is of: it is a heading, and nobody looked for it.
+        """
+        there = {a.category for a in self.by_image.get(image_id, ())}
+        looked_for = self.categories if self.negatives is None else self.negatives[image_id]
+        unknown = there | self.uncertain(image_id) | self._headings
+        return [c for c in looked_for if c not in unknown and there.isdisjoint(self.parents.get(c, ()))]
+
+    @cached_property
+    def _headings(self) -> set[int]:
+        """Categories that others are below and that no object in the file is of."""
+        headings = {parent for above in self.parents.values() for parent in above}
+        return headings - {a.category for a in self.annotations.values()}
 
     def objects_of(self, reference: "Reference") -> list[Annotation]:
         """The objects that a reference means.
@@ -153,12 +244,19 @@ class Instances:
         """
         try:
             self.images[reference.image_id]
-            return [self.annotations[i] for i in reference.objects]
+            found = [self.annotations[i] for i in reference.objects]
         except KeyError as error:
             raise DataError(
                 f"reference {reference.id}: the instances have no picture or annotation {error}; give those that "
                 "the references were made for"
             ) from error
+        for a in found:
+            if a.image_id != reference.image_id:
+                raise DataError(
+                    f"reference {reference.id}: is of picture {reference.image_id}, but its annotation {a.id} is of "
+                    f"picture {a.image_id}; give the instances that the references were made for"
+                )
+        return found
 
 
 @dataclass(frozen=True)
@@ -169,7 +267,7 @@ class Reference:
         id: as published.
         image_id: id of the image.
         split: "train", "val", "testA", ...
-        phrases: at least one.
+        phrases: at least one, where it comes from `read_references`.
         objects: ids of the annotations that are meant; none where nothing in the image is.
     """
 
@@ -202,9 +300,18 @@ class ReasonSegImage:
 
         Args:
             size: (width, height) of the image.
+
+        Raises:
+            DataError: a corner lies far outside.
         """
         shapes: list[tuple[str, Mask]] = []
+        limit = MAX_DISTANCE * max(size)
         for label, corners in self.polygons:
+            if any(abs(value) > limit for corner in corners for value in corner):
+                raise DataError(
+                    f"{self.image.file}: a polygon has a corner farther away than {MAX_DISTANCE} times the picture's "
+                    f"size ({size[0]}x{size[1]}); correct it"
+                )
             canvas = Image.new("1", size)
             draw = ImageDraw.Draw(canvas)
             if len(corners) > 1:
@@ -238,12 +345,16 @@ class CountedImage:
 
 
 # --- COCO, LVIS -------------------------------------------------------------------------------------------------------
-def read_instances(file: str | Path, folder: str | Path) -> Instances:
+def read_instances(file: str | Path, folder: str | Path, *, on_bad: OnBad = refuse) -> Instances:
     """Read COCO's or LVIS v1's instances.
+
+    Where the annotation of an image is left out, its category is not exhaustive in that image; without a category that
+    is listed, all of them are.
 
     Args:
         file: the JSON.
         folder: where the images lie.
+        on_bad: gets what is wrong with a category, an image or an annotation.
 
     Raises:
         DataError: it is missing, no JSON, or not of this format.
@@ -255,42 +366,133 @@ def read_instances(file: str | Path, folder: str | Path) -> Instances:
             raise DataError(f'{file}: is no COCO or LVIS instances file (no list "{key}"); give another')
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; give the one that the pictures lie in")
+    categories = dict(_entries(file, data["categories"], "category", _category, on_bad))
+    images: dict[int, AnnotatedImage] = {}
+    negatives: dict[int, list[int] | None] = {}
+    not_exhaustive: dict[int, frozenset[int]] = {}
+    for number, (name, size, absent, unsure) in _entries(file, data["images"], "image", _image, on_bad):
+        images[number] = AnnotatedImage(str(number), folder, name, size)
+        negatives[number], not_exhaustive[number] = absent, unsure
+    annotations: dict[int, Annotation] = {}
+    by_image: dict[int, list[Annotation]] = {}
+    read = partial(_annotation, images=images, categories=categories)
+    for number, found in _entries(file, data["annotations"], "annotation", read, on_bad):
+        annotations[number] = found
+        by_image.setdefault(found.image_id, []).append(found)
+    for entry in data["annotations"] if len(annotations) < len(data["annotations"]) else ():
+        image, category = _number(entry, "image_id"), _number(entry, "category_id")
+        if image in not_exhaustive and _number(entry, "id") not in annotations:
+            not_exhaustive[image] |= {category} if category in categories else categories.keys()
+    said = any(found is not None for found in negatives.values())
+    return Instances(
+        images=images,
+        categories={number: name for number, (name, _) in categories.items()},
+        annotations=annotations,
+        by_image=by_image,
+        negatives={number: found or [] for number, found in negatives.items()} if said else None,
+        not_exhaustive=not_exhaustive,
+        parents=_parents(categories),
+    )
+
+
+def _entries(
+    file: Path, entries: Sequence[Any], kind: str, read: Callable[[Any], T], on_bad: OnBad
+) -> Iterator[tuple[int, T]]:
+    """Id and content of each entry that `read` can read and whose id no other entry has.
+
+    Args:
+        file: that they are from.
+        entries: of one of its lists.
+        kind: what they are, for messages.
+        read: gives an entry's content, or raises.
+        on_bad: gets what is wrong with the others.
+    """
+    used = Counter(_number(entry, "id") for entry in entries)
+    for place, entry in enumerate(entries, start=1):
+        number = _number(entry, "id")
+        try:
+            if number is None:
+                raise ValueError('it has no "id" that is a number')
+            if used[number] > 1:
+                raise ValueError("another one has the same id")
+            content = read(entry)
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+            name = f"number {place}" if number is None else number
+            what = f'has no "{error.args[0]}"' if isinstance(error, KeyError) else f"is not usable: {error}"
+            on_bad(DataError(f"{file}: {kind} {name} {what:.200}; correct it, or leave it out (--skip_bad)"))
+        else:
+            yield number, content
+
+
+def _category(entry: Mapping[str, Any]) -> tuple[str, str]:
+    """Its name, and the name of the category above it."""
+    return str(entry["name"]).replace("_", " "), str(entry.get("supercategory", "")).replace("_", " ")
+
+
+def _image(entry: Mapping[str, Any]) -> tuple[str, Size, list[int] | None, frozenset[int]]:
+    """File name, size, categories that are not there (None: not said), and categories that are not exhaustive.
+
+    LVIS v1 has the URL alone, whose last folder says which of COCO's the file lies in.
+    """
+    name = str(entry.get("file_name") or "/".join(str(entry["coco_url"]).split("/")[-2:]))
+    size = int(entry["width"]), int(entry["height"])
+    if min(size) < 1:
+        raise ValueError(f"it is {size[0]}x{size[1]}")
+    absent = [int(c) for c in entry["neg_category_ids"]] if "neg_category_ids" in entry else None
+    return name, size, absent, frozenset(entry.get("not_exhaustive_category_ids", ()))
+
+
+def _annotation(
+    entry: Mapping[str, Any], images: Mapping[int, AnnotatedImage], categories: Mapping[int, Any]
+) -> Annotation:
+    image, category = _number(entry, "image_id"), _number(entry, "category_id")
+    if image is None or image not in images:
+        raise ValueError(f"it is of image {entry['image_id']!s:.40}, which is not listed")
+    if category is None or category not in categories:
+        raise ValueError(f"it has category {entry['category_id']!s:.40}, which is not listed")
+    box = entry["bbox"]
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_finite, box)) or min(box[2:]) < 0:
+        raise ValueError(f'its "bbox" is {box!s:.60} and not [x, y, width, height]')
+    x, y, w, h = box
+    size = images[image].size
+    assert size is not None
+    return Annotation(
+        id=str(entry["id"]),
+        image_id=image,
+        category=category,
+        box=(x, y, x + w, y + h),
+        segmentation=_outline(entry.get("segmentation")),
+        size=size,
+        crowd=bool(entry.get("iscrowd", 0)),
+    )
+
+
+def _number(entry: Any, key: str) -> int | None:
+    """An id of an entry; None where it has none."""
     try:
-        categories = {int(c["id"]): str(c["name"]).replace("_", " ") for c in data["categories"]}
-        sizes = {int(i["id"]): (int(i["width"]), int(i["height"])) for i in data["images"]}
-        images = {i: AnnotatedImage(str(i), folder, name, sizes[i]) for i, name in _names(data["images"])}
-        annotations: dict[int, Annotation] = {}
-        by_image: dict[int, list[Annotation]] = {}
-        for a in data["annotations"]:
-            x, y, w, h = a["bbox"]
-            size = sizes[int(a["image_id"])]
-            found = Annotation(
-                id=str(a["id"]),
-                category=int(a["category_id"]),
-                box=(x, y, x + w, y + h),
-                segmentation=a.get("segmentation"),
-                size=size,
-                crowd=bool(a.get("iscrowd", 0)),
-            )
-            if found.category not in categories:
-                raise DataError(f"{file}: annotation {found.id} has category {found.category}, which is not listed")
-            annotations[int(a["id"])] = found
-            by_image.setdefault(int(a["image_id"]), []).append(found)
-        not_exhaustive = {int(i["id"]): frozenset(i.get("not_exhaustive_category_ids", ())) for i in data["images"]}
-        negatives = None
-        if any("neg_category_ids" in i for i in data["images"]):
-            negatives = {int(i["id"]): [int(c) for c in i["neg_category_ids"]] for i in data["images"]}
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            f"{file}: an entry is not as COCO or LVIS has it ({one_line(error)}); get the file again"
-        ) from error
-    return Instances(images, categories, annotations, by_image, negatives, not_exhaustive)
+        return int(entry[key])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
 
 
-def _names(images: list[dict[str, Any]]) -> Iterator[tuple[int, str]]:
-    """Id and file name; LVIS v1 has the URL alone, whose last folder says which of COCO's it lies in."""
-    for image in images:
-        yield int(image["id"]), str(image.get("file_name") or "/".join(str(image["coco_url"]).split("/")[-2:]))
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _parents(categories: Mapping[int, tuple[str, str]]) -> dict[int, frozenset[int]]:
+    """For each category all those above it, by the names that others give as their supercategory."""
+    by_name: dict[str, set[int]] = {}
+    for number, (name, _) in categories.items():
+        by_name.setdefault(name.casefold(), set()).add(number)
+    parents = {}
+    for number in categories:
+        found: set[int] = set()
+        new = {number}
+        while new:
+            new = {p for n in new for p in by_name.get(categories[n][1].casefold(), ())} - found - {number}
+            found |= new
+        parents[number] = frozenset(found)
+    return parents
 
 
 # --- refer, gRefCOCO --------------------------------------------------------------------------------------------------
@@ -311,12 +513,15 @@ class _PlainUnpickler(pickle.Unpickler):
         raise DataError(f"{self.name}: refers to something outside it ({pid!r:.40}); get it from refer's authors")
 
 
-def read_references(file: str | Path, *, split: str | None = None) -> list[Reference]:
+def read_references(file: str | Path, *, split: str | None = None, on_bad: OnBad = refuse) -> list[Reference]:
     """Read refer's `refs(*).p` or gRefCOCO's `grefs(*).json`.
+
+    References without a sentence, which gRefCOCO as published has, are passed over with a warning.
 
     Args:
         file: the pickle or the JSON.
         split: whose references are wanted; None: all.
+        on_bad: gets what is wrong with a reference.
 
     Raises:
         DataError: it is missing, damaged, of another format, a pickle of more than plain data, or without that split.
@@ -334,10 +539,22 @@ def read_references(file: str | Path, *, split: str | None = None) -> list[Refer
                 raise DataError(f"{file}: is no pickle, or damaged ({one_line(error)}); get it again") from error
     if not isinstance(data, list):
         raise DataError(f"{file}: is no list of references as refer or gRefCOCO has it; give another")
-    try:
-        references = [_reference(entry) for entry in data]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{file}: an entry is not as refer or gRefCOCO has it ({one_line(error)})") from error
+    references: list[Reference] = []
+    silent: list[Reference] = []
+    for place, entry in enumerate(data, start=1):
+        try:
+            reference = _reference(entry)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            what = f"reference number {place} is not as refer or gRefCOCO has it ({one_line(error)})"
+            on_bad(DataError(f"{file}: {what}; correct it, or leave it out (--skip_bad)"))
+            continue
+        (references if reference.phrases else silent).append(reference)
+    silent = [r for r in silent if split in (None, r.split)]
+    if silent:
+        ids = ", ".join(r.id for r in silent[:5]) + (", ..." if len(silent) > 5 else "")
+        logger.warning(
+            "%s: %d of %d references have no sentence and are passed over: %s", file, len(silent), len(data), ids
+        )
     if split is None:
         return references
     found = [r for r in references if r.split == split]
@@ -350,41 +567,65 @@ def read_references(file: str | Path, *, split: str | None = None) -> list[Refer
 def _reference(entry: Mapping[str, Any]) -> Reference:
     ids = entry["ann_id"] if isinstance(entry["ann_id"], list) else [entry["ann_id"]]
     objects = () if entry.get("no_target") else tuple(int(i) for i in ids if int(i) != -1)
-    phrases = tuple(s["sent"].strip() for s in entry["sentences"])
-    if not all(phrases) or not phrases:
-        raise ValueError(f"reference {entry['ref_id']} has no phrase")
+    phrases = tuple(phrase for s in entry["sentences"] if (phrase := s["sent"].strip()))
     return Reference(str(entry["ref_id"]), int(entry["image_id"]), str(entry["split"]), phrases, objects)
 
 
 # --- ReasonSeg --------------------------------------------------------------------------------------------------------
-def read_reasonseg(folder: str | Path) -> Iterator[ReasonSegImage]:
+def read_reasonseg(folder: str | Path, *, keep_empty: bool = False, on_bad: OnBad = refuse) -> Iterator[ReasonSegImage]:
     """Read a folder of ReasonSeg (`val/`, `test/`, ...), sorted by name.
 
+    A JSON without a target polygon does not say whether there is nothing to find or the polygon was lost.
+
+    Args:
+        folder: of images and JSON files.
+        keep_empty: take a JSON without a target polygon as one with nothing to find; it is left out otherwise. Either
+            way there is a warning.
+        on_bad: gets what is wrong with a JSON file.
+
     Raises:
-        DataError: there is no such folder, no JSON in it, a JSON has no image or is of another format.
+        DataError: there is no such folder, or no JSON in it.
     """
     folder = Path(folder)
-    files = sorted(folder.glob("*.json"))
+    there = sorted(path for path in folder.glob("*") if not path.name.startswith("._"))  # of macOS
+    files = [path for path in there if path.suffix.lower() == ".json"]
     if not files:
         raise DataError(f"{folder}: no JSON files here; give a folder of ReasonSeg with pictures and JSON files")
+    images: dict[str, Path] = {}
+    for path in there:
+        if path.suffix.lower() in SUFFIXES and path.is_file():
+            images.setdefault(path.stem, path)
     for file in files:
-        data = read_json(file)
-        image = next((p for s in SUFFIXES if (p := file.with_suffix(s)).is_file()), None)
-        if image is None:
-            raise DataError(f"{file}: no picture of the same name beside it; get the data set again")
         try:
-            texts = [data["text"]] if isinstance(data["text"], str) else data["text"]
-            phrases = tuple(text.strip() for text in texts if text.strip())
-            polygons = [
-                (str(shape["label"]), [(int(x), int(y)) for x, y in shape["points"]])
-                for shape in data["shapes"]
-                if shape["label"].lower() != "flag" and shape["points"]  # flags are left-overs without a meaning
-            ]
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DataError(f"{file}: is not as ReasonSeg has it ({one_line(error)}); get it again") from error
-        if not phrases:
-            raise DataError(f'{file}: has no phrase in "text"; get it again')
-        yield ReasonSegImage(AnnotatedImage(file.stem, folder, image.name), phrases, polygons)
+            found = _reasonseg(file, images.get(file.stem))
+        except DataError as error:
+            on_bad(error)
+            continue
+        if not any("ignore" not in label.lower() for label, _ in found.polygons):
+            action = "taken as nothing to find" if keep_empty else "left out (--keep_empty takes it as nothing to find)"
+            logger.warning("%s: has no target polygon; %s", file, action)
+            if not keep_empty:
+                continue
+        yield found
+
+
+def _reasonseg(file: Path, image: Path | None) -> ReasonSegImage:
+    data = read_json(file)
+    if image is None:
+        raise DataError(f"{file}: no picture of the same name beside it; get the data set again")
+    try:
+        texts = [data["text"]] if isinstance(data["text"], str) else data["text"]
+        phrases = tuple(text.strip() for text in texts if text.strip())
+        polygons = [
+            (str(shape["label"]), [(int(x), int(y)) for x, y in shape["points"]])
+            for shape in data["shapes"]
+            if shape["label"].lower() != "flag" and shape["points"]  # flags are left-overs without a meaning
+        ]
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+        raise DataError(f"{file}: is not as ReasonSeg has it ({one_line(error)}); get it again") from error
+    if not phrases:
+        raise DataError(f'{file}: has no phrase in "text"; get it again')
+    return ReasonSegImage(AnnotatedImage(file.stem, image.parent, image.name), phrases, polygons)
 
 
 # --- counting sets ----------------------------------------------------------------------------------------------------

@@ -1,9 +1,9 @@
 """Rows to train on: what is in one, how it is checked, and the layouts that training engines read.
 
-A row is `id, problem, solution, image, img_height, img_width`: the request in plain words; the answer as JSON text,
-`[{"bbox_2d": [x1, y1, x2, y2], "point_2d": [x, y]}, ...]`, empty where nothing matches; the image already squashed
-to the model's frame, a square; and the height and width it had before. Boxes and points are pixels of that frame, x2
-and y2 the last ones inside. The published Ricky06662/VisionReasoner_multi_object_* are such tables.
+A row is `id, problem, solution, image, img_height, img_width`: the request in plain words; the answer as JSON text
+(`solutions`), empty where nothing matches; the image, already resized to the model's frame, a square, without keeping
+its aspect ratio; and the height and width it had before. Boxes and points are pixels of that frame. The published
+Ricky06662/VisionReasoner_multi_object_* are such tables.
 
 `LAYOUTS` has the conversions to other engines' layouts. Prompt texts come from `prompts` alone.
 """
@@ -37,19 +37,19 @@ def target_of(mask: Mask, size: Size) -> Target | None:
 
     Args:
         mask: (H, W) bool, in pixels of the image.
-        size: (width, height) of the frame that the image is squashed to.
+        size: (width, height) of the frame that the image is resized to.
 
     Returns:
         None where nothing of it is left at the frame's resolution.
     """
     from vision_reasoner.scenes.scene import innermost
 
-    squashed = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
-    rows, columns = np.flatnonzero(squashed.any(1)), np.flatnonzero(squashed.any(0))
+    resized = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
+    rows, columns = np.flatnonzero(resized.any(1)), np.flatnonzero(resized.any(0))
     if not len(rows):
         return None
     box = Box.from_inclusive(int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1]))
-    row, column = innermost(squashed[box.y1 : box.y2, box.x1 : box.x2])
+    row, column = innermost(resized[box.y1 : box.y2, box.x1 : box.x2])
     return Target(box, Point(box.x1 + column, box.y1 + row))
 
 
@@ -66,7 +66,7 @@ def make_row(id: str, query: str, image: Image.Image, targets: Iterable[Target],
 
 
 def check_row(row: Mapping[str, Any]) -> int:
-    """Look whether a row can be trained on; `image` may be decoded, or bytes as in the file.
+    """Check that a row can be trained on; `image` may be decoded, or bytes as in the file.
 
     Returns:
         The frame's side.
@@ -82,7 +82,7 @@ def check_row(row: Mapping[str, Any]) -> int:
             raise DataError("it has no picture")
         if image.width != image.height:
             raise DataError(
-                f"the picture is {image.width}x{image.height}, not squashed to a square; prepare this row again"
+                f"the picture is {image.width}x{image.height}, not resized to a square; prepare this row again"
             )
         _check_problem(row["problem"])
         read_solution(row["solution"], model_size=image.size)
@@ -128,7 +128,7 @@ def _easyr1(row: Row, number: int, split: str) -> Row:  # noqa: ARG001
 
 
 def _with_placeholder(row: Row) -> str:
-    """The prompt after the mark that veRL and EasyR1 put the image at; they split the text at every such mark."""
+    """The prompt with the placeholder of its image in front; veRL and EasyR1 split the text at every placeholder."""
     text = VISION_REASONER.text_for(row["problem"])
     mark = re.search("<(image|video|audio)>", text)
     if mark:
@@ -137,7 +137,7 @@ def _with_placeholder(row: Row) -> str:
 
 
 LAYOUTS: dict[str, Callable[[Row, int, str], Row]] = {"hub": _hub, "trl": _trl, "verl": _verl, "easyr1": _easyr1}
-"""What becomes of a row in each: from the row, its number and the split's name. `columns_of` has the types."""
+"""Converters to each layout, from a row, its number and the split's name. `columns_of` has the types."""
 
 
 def columns_of(layout: str) -> dict[str, Any]:
@@ -164,7 +164,7 @@ def columns_of(layout: str) -> dict[str, Any]:
 
 # --- tables of rows ---------------------------------------------------------------------------------------------------
 def load_rows(source: str | Path, split: str = "train") -> "datasets.Dataset":
-    """A table of rows to train on (see `load_table`); each row's text is looked at, images when they are read.
+    """A table of rows to train on (see `load_table`); texts are checked now, images when they are read.
 
     Raises:
         DataError: it is none, or the first row that cannot be trained on.
@@ -181,7 +181,7 @@ def load_rows(source: str | Path, split: str = "train") -> "datasets.Dataset":
 
 
 def open_rows(source: str | Path, split: str) -> "datasets.Dataset":
-    """The same with no look at the rows: there are some, and they have the columns.
+    """The same without a check of single rows: there are some, and they have the columns.
 
     Raises:
         DataError: it is no table of rows.

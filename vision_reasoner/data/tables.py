@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from vision_reasoner.cli import add_output_options, make_parser, run_command
 from vision_reasoner.errors import DataError, one_line
@@ -215,7 +216,9 @@ def table_command(
         add_output_options(sub)
 
     def run(arguments: argparse.Namespace) -> int:
-        print(f"{arguments.output_dir}: {prepare(arguments)} rows")
+        with logging_redirect_tqdm():  # so that a warning does not end up in a progress bar
+            number = prepare(arguments)
+        print(f"{arguments.output_dir}: {number} rows")
         return 0
 
     return run_command(parser, run, argv)

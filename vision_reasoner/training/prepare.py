@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Protocol
 from PIL import Image
 from tqdm import tqdm
 
-from vision_reasoner.data.annotations import Annotation, Instances, Reference, read_instances, read_references
+from vision_reasoner.data.annotations import Annotation, Instances, OnBad, Reference, read_instances, read_references
 from vision_reasoner.data.rows import (
     LAYOUTS,
     check_row,
@@ -99,7 +99,7 @@ def category_samples(instances: Instances, rng: Random) -> list[Sample]:
     samples = []
     for number, image in instances.images.items():
         found = instances.by_image.get(number, [])
-        uncertain = instances.not_exhaustive[number] | {a.category for a in found if a.crowd}
+        uncertain = instances.uncertain(number) | {a.category for a in found if a.crowd}
         for category in dict.fromkeys(a.category for a in found if a.category not in uncertain):
             objects = tuple(a for a in found if a.category == category)
             samples.append(Sample(f"{number}/{category}", instances.categories[category], image, objects))
@@ -129,6 +129,19 @@ def reference_samples(references: Sequence[Reference], instances: Instances, rng
             image = instances.images[image_id]
             samples.append(Sample(f"{image_id}/{other.id}", rng.choice(other.phrases), image, ()))
     return samples
+
+
+def known_references(references: Sequence[Reference], instances: Instances, on_bad: OnBad) -> list[Reference]:
+    """The references whose image and objects are among the instances; `on_bad` gets what is wrong with the others."""
+    known = []
+    for reference in references:
+        try:
+            instances.objects_of(reference)
+        except DataError as error:
+            on_bad(error)
+        else:
+            known.append(reference)
+    return known
 
 
 def boxes_as_polygons(instances: Instances) -> Instances:
@@ -198,7 +211,7 @@ class SceneImage:
         return Image.fromarray(self.scene().picture)
 
     def scene(self) -> "Scene":
-        return _painted(self)
+        return painted_scene(self)
 
 
 @dataclass(frozen=True)
@@ -217,15 +230,17 @@ class SceneObject:
 
 
 @lru_cache(maxsize=4)
-def _painted(image: SceneImage) -> "Scene":
+def painted_scene(image: SceneImage) -> "Scene":
+    """The scene of an image; the last ones are kept, since several requests in a row are about the same."""
     from vision_reasoner.scenes.scene import random_scene
 
     rng = Random(f"scene {image.seed} {image.number}")  # of text: no stage's seed meets it
-    return random_scene(_sprites(image.drawings), rng, max_objects=image.max_objects)
+    return random_scene(cached_sprites(image.drawings), rng, max_objects=image.max_objects)
 
 
 @lru_cache
-def _sprites(drawings: str) -> "Sequence[Sequence[Sprite]]":
+def cached_sprites(drawings: str) -> "Sequence[Sequence[Sprite]]":
+    """`art.load_sprites`, loaded once."""
     from vision_reasoner.scenes.art import load_sprites
 
     return load_sprites(drawings)
@@ -250,7 +265,7 @@ def scene_samples(n: int, seed: int, *, held_out: bool, drawings: str, max_objec
                 break
             image = SceneImage(seed, number, drawings, max_objects)
             rng = Random(f"requests {seed} {number}")
-            for k, request in enumerate(random_requests(_painted(image), rng, SCENE_REQUESTS, held_out)):
+            for k, request in enumerate(random_requests(painted_scene(image), rng, SCENE_REQUESTS, held_out)):
                 if request.task is not Task.VQA:
                     things = tuple(SceneObject(image, i) for i in request.targets)
                     samples.append(Sample(f"{image.id}/{k}-{request.kind}", request.query, image, things))
@@ -264,7 +279,7 @@ class RowBuilder:
     """Builds rows: opens the image, draws the masks, and checks that every object is large and certain enough.
 
     Attributes:
-        frame_side: of the square that images are squashed to.
+        frame_side: of the square that images are resized to, without keeping the aspect ratio.
         min_side: pixels of the frame; a request for an object that is narrower is no row.
         segmenter: predicts each object's mask again, to compare; None: no comparison.
         min_iou: of its mask with the annotated one.
@@ -518,7 +533,11 @@ def _unusable(error: VisionReasonerError, skip_bad: bool) -> str:
 def chosen_rows(arguments: argparse.Namespace, taken: Counter[int], left_out: Counter[str]) -> Iterator[Row]:
     """Rows of any other source; the counters get what was taken and what was not (see `select`)."""
     rng = Random(arguments.seed)
-    samples = [s for s in samples_of(arguments, rng) if len(s.objects) <= arguments.max_objects]
+
+    def on_bad(error: VisionReasonerError) -> None:
+        left_out[_unusable(error, arguments.skip_bad)] += 1
+
+    samples = [s for s in samples_of(arguments, rng, on_bad) if len(s.objects) <= arguments.max_objects]
     min_side = arguments.frame_side // MIN_SIDE_SHARE if arguments.min_side is None else arguments.min_side
     maker = RowBuilder(arguments.frame_side, min_side, *load_segmenter(arguments))
 
@@ -540,8 +559,8 @@ def chosen_rows(arguments: argparse.Namespace, taken: Counter[int], left_out: Co
     )
 
 
-def samples_of(arguments: argparse.Namespace, rng: Random) -> list[Sample]:
-    """All requests that the source offers."""
+def samples_of(arguments: argparse.Namespace, rng: Random, on_bad: OnBad) -> list[Sample]:
+    """All requests that the source offers; `on_bad` gets what is wrong with entries that cannot be used."""
     if arguments.source == "scenes":
         return scene_samples(
             SCENE_CHOICE * arguments.n,
@@ -550,10 +569,10 @@ def samples_of(arguments: argparse.Namespace, rng: Random) -> list[Sample]:
             drawings=arguments.drawings,
             max_objects=arguments.max_objects,
         )
-    instances = read_instances(arguments.annotations, arguments.images)
+    instances = read_instances(arguments.annotations, arguments.images, on_bad=on_bad)
     if arguments.source in ("refcoco", "grefcoco"):
-        found = read_references(arguments.refs, split=arguments.refs_split)
-        samples = reference_samples(found, instances, rng)
+        found = read_references(arguments.refs, split=arguments.refs_split, on_bad=on_bad)
+        samples = reference_samples(known_references(found, instances, on_bad), instances, rng)
     else:
         if arguments.boxes_as_masks:
             instances = boxes_as_polygons(instances)

@@ -251,7 +251,7 @@ def test_rows_of_another_frame_are_brought_to_the_models(tmp_path: Path) -> None
 
 
 def test_a_scenes_row_is_a_request_for_objects_and_the_same_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepare, "_sprites", lambda _drawings: drawings.sprites())
+    monkeypatch.setattr(prepare, "cached_sprites", lambda _drawings: drawings.sprites())
     row, again, other = (scene_row(seed, 3, (280, 280), 0.3) for seed in (1, 1, 2))
     assert row["image"].size == (280, 280)
     assert not row["kind"].startswith("vqa")
@@ -263,7 +263,7 @@ def test_a_share_of_the_scenes_that_are_trained_on_has_the_supervised_stages_dra
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(prepare, "_sprites", lambda split: asked.append(split) or drawings.sprites())  # type: ignore[func-returns-value]
+    monkeypatch.setattr(prepare, "cached_sprites", lambda split: asked.append(split) or drawings.sprites())  # type: ignore[func-returns-value]
     policy = load_policy(settings_for(bundle, tmp_path, "--rehearsed_share", 0.25, "--eval_n", 20))
     for number in range(40):
         policy.train.at(number)
@@ -408,14 +408,15 @@ def test_what_is_frozen_is_not_trained_and_all_the_rest_is(settings: argparse.Na
 def test_what_no_reply_consists_of_is_never_sampled(settings: argparse.Namespace) -> None:
     policy = load_policy(settings)
     ids = policy.processing.tokenizer.convert_tokens_to_ids(["<|image_pad|>", "<|video_pad|>", "<|vision_start|>"])
-    assert set(ids) <= set(policy.suppress)
-    assert policy.processing.tokenizer.eos_token_id not in policy.suppress
+    assert set(ids) <= set(policy.suppress_tokens)
+    assert policy.processing.tokenizer.eos_token_id not in policy.suppress_tokens
 
 
 def test_without_thinking_replies_are_answers_in_training_and_in_the_checkpoint(bundle: Path, tmp_path: Path) -> None:
     rows = write_rows(tmp_path / "rows")
     trainer = make_trainer(settings_for(bundle, tmp_path, "--data", rows, "--without", "thinking", "non_repeat"))
     assert [reward.__name__ for reward in trainer.reward_funcs] == ["think_format", "answer_format", "accuracy"]
+    assert trainer.reward_func_names == ["think_format", "answer_format", "accuracy"], "as TRL logs them"
     tokenizer = trainer.policy.processing.tokenizer
     allowed = answer_tokens(tokenizer, SIDE)
     reply = '<think></think><answer>[{"bbox_2d": [0,1,112,7], "point_2d": [3,99]}]</answer>'
@@ -582,7 +583,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     best = (killed / "best.json").read_text()
     if json.loads(best)["step"] == 0:
         (killed / "best.json").write_text(best.replace('"step": 0', '"step": 1'))
-    with pytest.raises(UsageError, match="steps and no checkpoint to go on from"):
+    with pytest.raises(UsageError, match="steps and no checkpoint to continue from"):
         train(settings)
     # what is left is a checkpoint as it came, but for the weights
     source, left = bundle / "reasoner", killed / "reasoner"

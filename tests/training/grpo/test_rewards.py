@@ -14,7 +14,13 @@ from hypothesis import strategies as st
 
 from vision_reasoner.errors import DataError, UsageError
 from vision_reasoner.training.grpo import rewards_benchmark
-from vision_reasoner.training.grpo.rewards import Reward, compute_reward, non_repeat, think_format, trl_rewards
+from vision_reasoner.training.grpo.rewards import (
+    Reward,
+    compute_reward,
+    score_non_repeat,
+    score_think_format,
+    trl_rewards,
+)
 from vision_reasoner.training.grpo.rewards_benchmark import best_matching, every_matching, plain_reward
 
 Pair = tuple[list[float], list[float]]  # a box and its point
@@ -179,7 +185,7 @@ def test_an_unknown_compat_is_refused():
     ],
 )
 def test_golden_think_format(text, expected):
-    assert think_format(text) == expected
+    assert score_think_format(text) == expected
 
 
 TAGS = st.lists(st.sampled_from(["<think>", "</think>", "<answer>", "</answer>", " ", "\n", "a", "<", "</answer"]))
@@ -189,7 +195,7 @@ TAGS = st.lists(st.sampled_from(["<think>", "</think>", "<answer>", "</answer>",
 @settings(deadline=None)
 def test_think_format_is_the_pattern_of_the_definition(text):
     found = re.fullmatch(r"<think>.*?</think>\s*<answer>.*?</answer>", text, re.DOTALL)
-    assert think_format(text) == (found is not None)
+    assert score_think_format(text) == (found is not None)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +212,7 @@ def test_think_format_is_the_pattern_of_the_definition(text):
     ],
 )
 def test_golden_non_repeat(text, expected):
-    assert non_repeat(text) == expected
+    assert score_non_repeat(text) == expected
 
 
 @pytest.mark.parametrize(

@@ -72,8 +72,8 @@ class Policy:
         held_out: what is evaluated on.
         rewards: TRL's reward functions; their sum is the reward.
         score: scores of greedy replies, for each row "reward" and whatever else is to be reported.
-        suppress: tokens that are never sampled.
-        answers_at_once: whether `suppress` also goes into the checkpoint, which then answers without thinking.
+        suppress_tokens: token ids that are never sampled.
+        skips_thinking: whether `suppress_tokens` also goes into the checkpoint, which then answers without thinking.
     """
 
     part: Part
@@ -84,12 +84,12 @@ class Policy:
     held_out: Rows
     rewards: list[Callable[..., list[float]]]
     score: Callable[[Sequence[Row]], list[Scores]]
-    suppress: list[int]
-    answers_at_once: bool = False
+    suppress_tokens: list[int]
+    skips_thinking: bool = False
 
 
 def load_policy(settings: argparse.Namespace) -> Policy:
-    """Load what `settings` (see `grpo.build_parser`) say.
+    """Load the model, rows and rewards that `settings` (see `grpo.build_parser`) ask for.
 
     Raises:
         CheckpointError: the checkpoint is missing or of another kind.
@@ -110,7 +110,7 @@ def _checkpoint(settings: argparse.Namespace, part: Part) -> Path:
 
 
 def _dtype(settings: argparse.Namespace) -> str:
-    """Weights that are trained are float32, or steps of 1e-6 are lost in rounding; under LoRA they only serve."""
+    """Trained weights are float32, or steps of 1e-6 are lost in rounding; frozen ones under LoRA can be bfloat16."""
     return "bfloat16" if settings.lora and torch.cuda.is_available() else "float32"
 
 
@@ -156,8 +156,8 @@ def _reasoner(settings: argparse.Namespace) -> Policy:
         held_out=held_out,
         rewards=trl_rewards(model_size=size, parts=[part for part in Reward._fields if part not in settings.without]),
         score=score,
-        suppress=sorted(suppress),
-        answers_at_once="thinking" in settings.without,
+        suppress_tokens=sorted(suppress),
+        skips_thinking="thinking" in settings.without,
     )
 
 
@@ -183,9 +183,9 @@ def reasoner_row(id: str, kind: str, problem: str, solution: str, image: Image.I
 
 
 def scene_row(seed: int, number: int, size: Size, no_target_share: float, rehearsed_share: float = 0.0) -> Row:
-    """A request to find, segment or count in a scene that is made up for it, in a wording that is trained on.
+    """A request to find, segment or count objects in a new scene, in a wording of the training set.
 
-    The drawings are those that the supervised stages leave to reinforcement learning, but for a share of the scenes.
+    The drawings are those that the supervised stages leave to reinforcement learning, except in a share of the scenes.
 
     Args:
         seed: of the rows.
@@ -209,7 +209,7 @@ def scene_row(seed: int, number: int, size: Size, no_target_share: float, rehear
                 image = Image.fromarray(scene.picture)
                 id = f"{seed}-{attempt}"
                 return reasoner_row(id, request.kind, request.query, solution_of(seen), image, size)
-    raise AssertionError  # it does not end
+    raise AssertionError  # the loop is endless
 
 
 def table_rows(source: str, held_out: str | None, n_held_out: int, size: Size) -> tuple[Rows, Rows]:
@@ -339,7 +339,7 @@ def _router(settings: argparse.Namespace) -> Policy:
         held_out=held_out,
         rewards=[right_category],
         score=score,
-        suppress=[],
+        suppress_tokens=[],
     )
 
 

@@ -1,13 +1,16 @@
-"""The rewards of reinforcement learning: what a reply to a request for objects is worth, from 0 to 7.
+"""The rewards of reinforcement learning: 0 to 7 for a reply to a request for objects.
 
-Four parts with names (VisionReasoner, arXiv 2505.12081): think_format 1, answer_format 2, accuracy 3, non_repeat 1.
-They read the answer as strictly as the original does, not as `parse_reply` does: one object that is not well-formed
-costs the accuracy of all, and an answer that is not JSON is worth nothing, so that training pushes towards answers
-that need no repair. Where the answer stands in a reply is for `parsing.split_answer` to say, as when a model is used.
+Four parts (VisionReasoner, arXiv 2505.12081): think_format up to 1, answer_format 2, accuracy 3, non_repeat 1.
+The answer is read as strictly as the original reads it, without the repairs of `parse_reply`: one malformed object
+costs the accuracy of all, and an answer that is not JSON gets nothing. Training thus favors answers that need no
+repair. `parsing.split_answer` finds the answer in a reply, as at inference.
 
-Departures from the original: thresholds follow the frame; where nothing is to be found, the empty answer is worth
-most (`compat="upstream"` takes this back); an answer's tags inside the thinking do not count; coordinates must be
-finite numbers, not only so many values.
+Departures from the original:
+
+- the distance thresholds scale with the frame;
+- where nothing is to be found, the empty answer has the highest reward (`compat="upstream"` undoes this);
+- answer tags inside the thinking do not count;
+- coordinates must be finite numbers, not only the right number of values.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -36,7 +39,7 @@ Compat = Literal["upstream"] | None
 
 
 class Reward(NamedTuple):
-    """What one reply is worth, part by part."""
+    """The reward of one reply, by part."""
 
     think_format: float
     answer_format: float
@@ -50,7 +53,7 @@ class Reward(NamedTuple):
 
 
 def compute_reward(reply: str, solution: str, *, model_size: Size = FRAME, compat: Compat = None) -> Reward:
-    """What a reply is worth. No reply makes it raise, and its time grows with the reply's length.
+    """The reward of a reply, by part. No reply makes it raise, and its time grows with the reply's length.
 
     Args:
         reply: the reply as the model wrote it.
@@ -73,14 +76,14 @@ def compute_reward(reply: str, solution: str, *, model_size: Size = FRAME, compa
     truth = read_solution(solution, model_size=model_size)
     candidates = read_answer(reply)
     if candidates == [] and len(truth.boxes) == 0 and compat is None:
-        format_reward, accuracy_reward = ANSWER_FORMAT, ACCURACY
+        answer_format, accuracy = ANSWER_FORMAT, ACCURACY
     else:
-        format_reward = answer_format(candidates)
-        accuracy_reward = accuracy(candidates, truth, model_size=model_size)
-    return Reward(think_format(reply), format_reward, accuracy_reward, non_repeat(reply))
+        answer_format = score_answer_format(candidates)
+        accuracy = score_accuracy(candidates, truth, model_size=model_size)
+    return Reward(score_think_format(reply), answer_format, accuracy, score_non_repeat(reply))
 
 
-def think_format(reply: str) -> float:
+def score_think_format(reply: str) -> float:
     """1 if the whole reply is `<think>…</think>`, white space, `<answer>…</answer>`, else 0."""
     if not (reply.startswith("<think>") and reply.endswith("</answer>")):
         return 0.0
@@ -88,20 +91,20 @@ def think_format(reply: str) -> float:
     return float(joint is not None and joint.end() <= len(reply) - len("</answer>"))
 
 
-def non_repeat(reply: str) -> float:
+def score_non_repeat(reply: str) -> float:
     """1, or 0 as soon as two sentences stood in the reply before; a full stop ends a sentence, in numbers too."""
     sentences = [sentence for sentence in map(str.strip, reply.split(".")) if sentence]
     return float(len(sentences) - len(set(sentences)) <= MAX_REPEATS)
 
 
-def answer_format(candidates: Sequence[Candidate] | None) -> float:
+def score_answer_format(candidates: Sequence[Candidate] | None) -> float:
     """1 for a well-formed box and 1 for a well-formed point, mean over the objects; 0 where there are none."""
     if not candidates:
         return 0.0
     return sum((box is not None) + (point is not None) for box, point in candidates) / len(candidates)
 
 
-def accuracy(candidates: Sequence[Candidate] | None, truth: Objects, *, model_size: Size) -> float:
+def score_accuracy(candidates: Sequence[Candidate] | None, truth: Objects, *, model_size: Size) -> float:
     """The best one-to-one matching's sum of `pair_scores`, divided by the larger number of objects: 0 to 3.
 
     0 without an answer, without objects on either side, and if any object lacks a well-formed box or point.
@@ -152,7 +155,7 @@ def read_answer(reply: str) -> list[Candidate] | None:
 
 
 # --- for TRL ----------------------------------------------------------------------------------------------------------
-def think_format_reward(
+def think_format(
     completions: Sequence[Any],
     solution: Sequence[str],
     *,
@@ -169,13 +172,13 @@ def think_format_reward(
         compat: as for `compute_reward`.
         **_columns: the other columns of the rows, which play no role.
 
-    >>> think_format_reward([[{"content": "<think>None.</think><answer>[]</answer>"}], [{"content": "[]"}]], ["[]"] * 2)
+    >>> think_format([[{"content": "<think>None.</think><answer>[]</answer>"}], [{"content": "[]"}]], ["[]"] * 2)
     [1.0, 0.0]
     """
     return [reward.think_format for reward in _rewards(completions, solution, model_size, compat)]
 
 
-def answer_format_reward(
+def answer_format(
     completions: Sequence[Any],
     solution: Sequence[str],
     *,
@@ -183,16 +186,16 @@ def answer_format_reward(
     compat: Compat = None,
     **_columns: Any,
 ) -> list[float]:
-    """`Reward.answer_format` of each reply; arguments as for `think_format_reward`.
+    """`Reward.answer_format` of each reply; arguments as for `think_format`.
 
     >>> solution = '[{"bbox_2d": [10, 10, 49, 49], "point_2d": [30, 30]}]'
-    >>> answer_format_reward([[{"content": '<answer>[{"bbox_2d": [10, 10, 49, 49]}]</answer>'}]], [solution])
+    >>> answer_format([[{"content": '<answer>[{"bbox_2d": [10, 10, 49, 49]}]</answer>'}]], [solution])
     [1.0]
     """
     return [reward.answer_format for reward in _rewards(completions, solution, model_size, compat)]
 
 
-def accuracy_reward(
+def accuracy(
     completions: Sequence[Any],
     solution: Sequence[str],
     *,
@@ -200,16 +203,16 @@ def accuracy_reward(
     compat: Compat = None,
     **_columns: Any,
 ) -> list[float]:
-    """`Reward.accuracy` of each reply; arguments as for `think_format_reward`.
+    """`Reward.accuracy` of each reply; arguments as for `think_format`.
 
     >>> solution = '[{"bbox_2d": [10, 10, 49, 49], "point_2d": [30, 30]}]'
-    >>> accuracy_reward([[{"content": f"<answer>{solution}</answer>"}]], [solution])
+    >>> accuracy([[{"content": f"<answer>{solution}</answer>"}]], [solution])
     [3.0]
     """
     return [reward.accuracy for reward in _rewards(completions, solution, model_size, compat)]
 
 
-def non_repeat_reward(
+def non_repeat(
     completions: Sequence[Any],
     solution: Sequence[str],
     *,
@@ -217,9 +220,9 @@ def non_repeat_reward(
     compat: Compat = None,
     **_columns: Any,
 ) -> list[float]:
-    """`Reward.non_repeat` of each reply; arguments as for `think_format_reward`.
+    """`Reward.non_repeat` of each reply; arguments as for `think_format`.
 
-    >>> non_repeat_reward([[{"content": "A cat. A cat. A cat."}], [{"content": "A cat. A dog."}]], ["[]"] * 2)
+    >>> non_repeat([[{"content": "A cat. A cat. A cat."}], [{"content": "A cat. A dog."}]], ["[]"] * 2)
     [0.0, 1.0]
     """
     return [reward.non_repeat for reward in _rewards(completions, solution, model_size, compat)]
@@ -233,17 +236,17 @@ def _rewards(
 
 
 _FUNCTIONS: dict[str, Callable[..., list[float]]] = {
-    "think_format": think_format_reward,
-    "answer_format": answer_format_reward,
-    "accuracy": accuracy_reward,
-    "non_repeat": non_repeat_reward,
+    "think_format": think_format,
+    "answer_format": answer_format,
+    "accuracy": accuracy,
+    "non_repeat": non_repeat,
 }
 
 
 def trl_rewards(
     *, model_size: Size = FRAME, compat: Compat = None, parts: Sequence[str] = Reward._fields
 ) -> list[Callable[..., list[float]]]:
-    """The reward functions above with their settings, for TRL's `reward_funcs`; TRL adds them up.
+    """The reward functions above, with their settings, for TRL's `reward_funcs`; TRL adds them up.
 
         GRPOTrainer(..., reward_funcs=trl_rewards(model_size=(280, 280)))
 

@@ -27,11 +27,11 @@ from vision_reasoner.training.grpo.rewards import (
     POINT_DISTANCE,
     THRESHOLD_SIDE,
     Reward,
-    answer_format,
     compute_reward,
-    non_repeat,
     read_answer,
-    think_format,
+    score_answer_format,
+    score_non_repeat,
+    score_think_format,
 )
 
 OBJECTS = (1, 10, 30, MAX_OBJECTS)
@@ -76,7 +76,7 @@ def plain_score(
 def plain_accuracy(
     candidates: Sequence[Candidate] | None, truth: Objects, *, model_size: Size, matching: Matching = best_matching
 ) -> float:
-    """`rewards.accuracy`, pair by pair."""
+    """`rewards.score_accuracy`, pair by pair."""
     if not candidates or len(truth.boxes) == 0:
         return 0.0
     predicted = [(box, point) for box, point in candidates if box is not None and point is not None]
@@ -94,7 +94,7 @@ def plain_reward(reply: str, solution: str, *, model_size: Size = FRAME, matchin
     """`rewards.compute_reward`, pair by pair, for solutions that are not empty."""
     truth, candidates = read_solution(solution, model_size=model_size), read_answer(reply)
     part = plain_accuracy(candidates, truth, model_size=model_size, matching=matching)
-    return Reward(think_format(reply), answer_format(candidates), part, non_repeat(reply))
+    return Reward(score_think_format(reply), score_answer_format(candidates), part, score_non_repeat(reply))
 
 
 def example(rng: random.Random, n: int) -> tuple[str, str]:

@@ -174,7 +174,7 @@ class Trainer(GRPOTrainer):
         self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, has_tool_images: bool = False
     ) -> tuple[list[list[int]], None]:
         """Sample replies: a group is one row, its prompt is read once, and its replies grow side by side."""
-        if images is None:  # short prompts: not worth it
+        if images is None:  # the router's prompts are short: sharing them saves little
             result: tuple[list[list[int]], None] = super()._generate_single_turn(
                 prompt_ids, images, multimodal_fields, num_generations, has_tool_images
             )
@@ -258,7 +258,7 @@ class Trainer(GRPOTrainer):
                 past_key_values=cache,
                 use_cache=True,
             ).logits.float()
-            logits[..., self.policy.suppress] = -torch.inf
+            logits[..., self.policy.suppress_tokens] = -torch.inf
             probabilities = (logits / self.temperature).softmax(-1)
             tokens = torch.multinomial(probabilities.flatten(0, 1), 1).view(-1, n)
             sampled[groups, :, step] = tokens
@@ -516,9 +516,9 @@ def export(policy: Policy, folder: Path) -> None:
         for file in policy.folder.iterdir():
             if file.suffix in (".json", ".jinja", ".txt") and not file.name.endswith(".index.json"):
                 shutil.copy(file, scratch)
-        if policy.answers_at_once:
+        if policy.skips_thinking:
             generation = scratch / "generation_config.json"
-            asked = json.loads(generation.read_text()) | {"suppress_tokens": policy.suppress}
+            asked = json.loads(generation.read_text()) | {"suppress_tokens": policy.suppress_tokens}
             generation.write_text(json.dumps(asked))
 
 
@@ -565,18 +565,18 @@ def train(settings: argparse.Namespace) -> Path:
     bundle = policy.folder.parent if is_bundle(policy.folder.parent) else None
     result = folder / policy.part if bundle is None else folder
     if os.environ.get("RANK", "0") == "0":
-        check_settings(settings, folder, policy.train.n, goes_on=last is not None)
+        check_settings(settings, folder, policy.train.n, continued=last is not None)
         for log in ("log.jsonl", "samples.jsonl"):
             keep_lines(folder / log, lambda line: last is not None and line["step"] <= step)
         if bundle is not None:  # what is left is one, too
             for part in RELEASED.keys() - {policy.part}:
                 shutil.copytree(bundle / part, folder / part, dirs_exist_ok=True)
     if 0 < settings.max_steps <= step:
-        logger.info("%s has %d steps already; a higher --max_steps goes on", folder, step)
+        logger.info("%s has %d steps already; a higher --max_steps continues it", folder, step)
         return result
     trainer = Trainer(policy, settings, config)
     if last is not None:
-        logger.info("going on from %s", last)
+        logger.info("continuing from %s", last)
     with denormals_flushed():
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     return result
@@ -627,7 +627,7 @@ def trl_config(settings: argparse.Namespace, *, first: bool) -> GRPOConfig:
     )
 
 
-def check_settings(settings: argparse.Namespace, folder: Path, n_rows: int, *, goes_on: bool) -> None:
+def check_settings(settings: argparse.Namespace, folder: Path, n_rows: int, *, continued: bool) -> None:
     """Write a new run's settings into its folder, or compare a continued run's with those written when it began.
 
     Raises:
@@ -636,7 +636,7 @@ def check_settings(settings: argparse.Namespace, folder: Path, n_rows: int, *, g
     file = folder / "settings.json"
     now = {f"--{name}": value for name, value in sorted(vars(settings).items()) if name not in FREE_SETTINGS}
     now["rows to train on:"] = n_rows
-    if goes_on and file.is_file():
+    if continued and file.is_file():
         before = json.loads(file.read_text())
         for name in now:
             if before.get(name) != now[name]:
@@ -645,11 +645,11 @@ def check_settings(settings: argparse.Namespace, folder: Path, n_rows: int, *, g
                     "give another --output_dir"
                 )
         return
-    if not goes_on:
+    if not continued:
         best = read_best(folder)
         if best is not None and best["step"] > 0:
             raise UsageError(
-                f"{folder}: holds the result of {best['step']} steps and no checkpoint to go on from; "
+                f"{folder}: holds the result of {best['step']} steps and no checkpoint to continue from; "
                 "give another --output_dir, or delete it"
             )
         (folder / "best.json").unlink(missing_ok=True)
