@@ -18,7 +18,7 @@ from vision_reasoner.masks import Mask
 from vision_reasoner.scenes import requests as templates
 from vision_reasoner.scenes.art import load_sprites
 from vision_reasoner.scenes.classes import CLASSES
-from vision_reasoner.scenes.requests import Maker, Request, View
+from vision_reasoner.scenes.requests import Request, RequestContext, RequestTemplate
 from vision_reasoner.scenes.scene import Scene, random_scene
 
 SEED = 9_100_000_000  # the model card's; far from those of all training stages
@@ -37,11 +37,11 @@ class Kind:
 
     suite: str
     stream: int
-    templates: tuple[Maker, ...] = ()
+    templates: tuple[RequestTemplate, ...] = ()
 
 
 REFERRING = (
-    templates.by_colour,
+    templates.by_color,
     templates.by_size,
     templates.by_place,
     templates.by_relation,
@@ -51,7 +51,7 @@ REFERRING = (
 )
 QUESTIONS = (
     templates.ask_name,
-    templates.ask_colour,
+    templates.ask_color,
     templates.ask_there,
     templates.ask_what,
     templates.ask_side,
@@ -114,7 +114,7 @@ def scene_requests(name: str, n: int, options: SceneOptions) -> Iterator[tuple[S
         rng = random.Random(options.seed + STREAM * KINDS[name].stream + i)
         i += 1
         scene = random_scene(sprites, rng, max_objects=12, pixels=options.pixels)
-        request = rng.choice(KINDS[name].templates)(View(scene, rng, held_out=True))
+        request = rng.choice(KINDS[name].templates)(RequestContext(scene, rng, held_out=True))
         # what is there and what is not are sets of their own
         if request is not None and (request.kind == "absent") == (name == "absent"):
             made += 1
@@ -170,7 +170,7 @@ def common_columns(scene: Scene, image_id: int, ann_id: int, text: str, options:
 def _stored(scene: Scene, quality: int | None) -> dict[str, Any]:
     """The image as `datasets.Image` keeps it."""
     out = io.BytesIO()
-    image = Image.fromarray(scene.picture)
+    image = Image.fromarray(scene.image)
     if quality is None:
         image.save(out, "WEBP", lossless=True, quality=0, method=0)  # ten times as fast as method 4, 10 % larger
     else:
@@ -214,7 +214,7 @@ def _bundled_detection() -> tuple[list[Row], dict[str, Any]]:
         scene = random_scene(sprites, rng, max_objects=12, min_objects=3, pixels=BUNDLED_OPTIONS.pixels)
         width, height = scene.size
         coco["images"].append({"id": image_id, "file_name": f"{image_id}.jpg", "width": width, "height": height})
-        for label, members in sorted(View(scene, random.Random(0)).by_label.items()):
+        for label, members in sorted(RequestContext(scene, random.Random(0)).by_label.items()):
             row = common_columns(scene, image_id, len(rows), CLASSES[label].name, BUNDLED_OPTIONS)
             found = [scene.objects[i] for i in members]
             boxes = [list(o.box) for o in found]

@@ -60,8 +60,8 @@ def test_images_are_stored_exactly_unless_a_quality_is_given() -> None:
     (exact,) = rows_of("counting", 1, OPTIONS)
     (lossy,) = rows_of("counting", 1, SceneOptions("train", seed=5, pixels=160 * 120, quality=80))
     images = [np.asarray(load_image(row["image"]["bytes"])) for row in (exact, lossy)]
-    assert np.array_equal(images[0], scene.picture)
-    assert not np.array_equal(images[1], scene.picture)
+    assert np.array_equal(images[0], scene.image)
+    assert not np.array_equal(images[1], scene.image)
     assert len(lossy["image"]["bytes"]) < len(exact["image"]["bytes"])
 
 

@@ -8,24 +8,24 @@ from tests.support.drawings import sprites
 from vision_reasoner.results import Task
 from vision_reasoner.scenes import requests as asking
 from vision_reasoner.scenes.classes import CLASSES
-from vision_reasoner.scenes.requests import NOWHERE, Request, View, Wording, random_requests
+from vision_reasoner.scenes.requests import NO_OBJECT, Request, RequestContext, Wording, random_requests
 from vision_reasoner.scenes.scene import Scene, random_scene
 
 
-def asked(maker: asking.Maker, n: int = 20) -> list[tuple[Scene, Request]]:
+def asked(template: asking.RequestTemplate, n: int = 20) -> list[tuple[Scene, Request]]:
     """`n` scenes with a request of one kind."""
     found: list[tuple[Scene, Request]] = []
     rng = random.Random(0)
     while len(found) < n:
         scene = random_scene(sprites(), rng, (280, 280))
-        request = maker(View(scene, rng))
+        request = template(RequestContext(scene, rng))
         if request is not None:
             found.append((scene, request))
     return found
 
 
 def said(request: Request) -> str:
-    return "".join(piece.text for piece in request.thinking)
+    return "".join(span.text for span in request.thinking)
 
 
 def test_by_name_means_every_object_of_the_class() -> None:
@@ -47,17 +47,17 @@ def test_counting_says_the_number_of_targets() -> None:
 def test_what_is_absent_has_no_target() -> None:
     for scene, request in asked(asking.absent):
         assert request.targets == ()
-        assert request.thinking[1].look == NOWHERE
-        assert not any(request.thinking[1].about == o.label for o in scene.objects)
+        assert request.thinking[1].target == NO_OBJECT
+        assert not any(request.thinking[1].class_id == o.label for o in scene.objects)
 
 
-def test_by_colour_means_those_of_the_class_in_that_colour() -> None:
-    for scene, request in asked(asking.by_colour):
+def test_by_colour_means_those_of_the_class_in_that_color() -> None:
+    for scene, request in asked(asking.by_color):
         for i in request.targets:
-            colour = scene.objects[i].colour
-            assert colour is not None
-            assert colour in request.query
-            assert colour in said(request)
+            color = scene.objects[i].color
+            assert color is not None
+            assert color in request.query
+            assert color in said(request)
 
 
 @pytest.mark.parametrize(
@@ -79,12 +79,12 @@ def test_by_purpose_means_all_that_serve_it() -> None:
 
 
 def test_questions_have_answers_and_no_targets() -> None:
-    for maker in (asking.ask_name, asking.ask_colour, asking.ask_there, asking.ask_what, asking.ask_side):
-        for scene, request in asked(maker, 5):
+    for template in (asking.ask_name, asking.ask_color, asking.ask_there, asking.ask_what, asking.ask_side):
+        for scene, request in asked(template, 5):
             assert request.task is Task.VQA
             assert request.answer is not None
             assert request.answer.text
-            if maker is asking.ask_name:
+            if template is asking.ask_name:
                 assert request.answer.text in {o.text for o in scene.objects}
 
 
@@ -92,11 +92,11 @@ def test_a_question_about_a_side_leads_over_the_thing_it_names() -> None:
     for scene, request in asked(asking.ask_side):
         answer = request.answer
         assert answer is not None
-        assert answer.via is not None
-        named = scene.objects[answer.via]
-        assert answer.about == named.label
+        assert answer.anchor is not None
+        named = scene.objects[answer.anchor]
+        assert answer.class_id == named.label
         assert named.name in request.query
-        assert answer.look not in (None, answer.via)
+        assert answer.target not in (None, answer.anchor)
 
 
 def test_held_out_wordings_are_never_trained_on() -> None:
@@ -107,7 +107,7 @@ def test_held_out_wordings_are_never_trained_on() -> None:
         assert not {t for t in wording.train if t} & {t for t in wording.held_out if t}
 
 
-def test_requests_on_one_picture_differ() -> None:
+def test_requests_on_one_image_differ() -> None:
     scene = random_scene(sprites(), random.Random(1), (280, 280))
     queries = [r.query for r in random_requests(scene, random.Random(0), 8)]
     assert len(queries) == len(set(queries)) == 8

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.drawings import sprites
 from vision_reasoner.geometry import Box
-from vision_reasoner.scenes.scene import GRID, Layout, Thing, innermost, paint, random_layout, random_scene
+from vision_reasoner.scenes.scene import GRID, Layout, Placement, innermost, paint, random_layout, random_scene
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -23,16 +23,16 @@ def test_boxes_and_points_are_those_of_the_visible_pixels(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_objects_come_in_reading_order_each_in_a_cell_of_its_own(seed: int) -> None:
     scene = random_scene(sprites(), random.Random(seed), (280, 280), max_objects=20)
-    homes = [o.home for o in scene.objects]
-    assert homes == sorted(set(homes))
+    cells = [o.cell for o in scene.objects]
+    assert cells == sorted(set(cells))
     for o in scene.objects:
         centre = (o.box.y1 + o.box.y2) / 2 / 280 * GRID, (o.box.x1 + o.box.x2) / 2 / 280 * GRID
-        assert o.home == (int(centre[0]), int(centre[1]))
+        assert o.cell == (int(centre[0]), int(centre[1]))
 
 
-def test_one_seed_gives_one_picture() -> None:
+def test_one_seed_gives_one_image() -> None:
     first, second = (random_scene(sprites(), random.Random(4)) for _ in range(2))
-    assert np.array_equal(first.picture, second.picture)
+    assert np.array_equal(first.image, second.image)
     assert [o.box for o in first.objects] == [o.box for o in second.objects]
 
 
@@ -47,8 +47,8 @@ def test_a_layout_painted_larger_has_its_objects_in_the_same_places() -> None:
 
 def test_a_layout_that_hides_an_object_is_not_painted() -> None:
     behind, before = (
-        Thing(sprites()[0][0], 0.3, 0.3, 0.2, 0.2),
-        Thing(sprites()[1][0], 0.25, 0.25, 0.3, 0.3),
+        Placement(sprites()[0][0], 0.3, 0.3, 0.2, 0.2),
+        Placement(sprites()[1][0], 0.25, 0.25, 0.3, 0.3),
     )
     assert paint(Layout([before, behind], 1.0, 0), (280, 280)) is None, "both share a cell, and one is covered"
     assert paint(Layout([behind], 1.0, 0), (280, 280)) is not None
@@ -63,8 +63,8 @@ def test_the_innermost_pixel_is_farthest_from_the_edge_and_from_the_border() -> 
     assert 4 <= column <= 10
 
 
-def test_colours_are_given_only_to_what_was_painted() -> None:
+def test_colors_are_given_only_to_what_was_painted() -> None:
     rng = random.Random(0)
     objects = [o for _ in range(10) for o in random_scene(sprites(), rng, (280, 280)).objects]
-    assert any(o.colour for o in objects)
-    assert all(o.colour is None for _ in range(5) for o in random_scene(sprites(), rng, (280, 280), plain=True).objects)
+    assert any(o.color for o in objects)
+    assert all(o.color is None for _ in range(5) for o in random_scene(sprites(), rng, (280, 280), plain=True).objects)

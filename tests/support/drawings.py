@@ -11,15 +11,15 @@ from vision_reasoner.scenes.classes import CLASSES
 
 @lru_cache
 def sprites() -> tuple[tuple[Sprite, ...], ...]:
-    """Two ellipses for every class that is drawn, each of its own shape and colour."""
+    """Two ellipses for every class that is drawn, each of its own shape and color."""
     found = []
     for label, object_class in enumerate(CLASSES):
         rng = np.random.default_rng(label)
         drawings = []
         for style in ("round", "flat") if object_class.drawings else ():
-            picture = Image.new("RGBA", (96, 96 if style == "round" else 60))
+            image = Image.new("RGBA", (96, 96 if style == "round" else 60))
             fill = (*rng.integers(30, 250, 3).tolist(), 255)
-            ImageDraw.Draw(picture).ellipse((0, 0, picture.width - 1, picture.height - 1), fill=fill)
-            drawings.append(Sprite(label, style, f"{label:x}", np.asarray(picture)))
+            ImageDraw.Draw(image).ellipse((0, 0, image.width - 1, image.height - 1), fill=fill)
+            drawings.append(Sprite(label, style, f"{label:x}", np.asarray(image)))
         found.append(tuple(drawings))
     return tuple(found)

@@ -1,14 +1,16 @@
-"""The drawings that scenes are made of: fetched from the npm registry, turned into RGBA pictures, split for training.
+"""The drawings that scenes are made of: fetched from the npm registry, rasterized to RGBA images, split for training.
 
-    python -m vision_reasoner.scenes.art          # fetch and rasterise into .art/ (about 38 MB, needs npm)
+    python -m vision_reasoner.scenes.art          # fetch and rasterize into .art/ (about 38 MB, needs npm)
 
-Three styles are what the supervised stages see, two others are for reinforcement learning, which may rehearse the first
-three, and one is never trained on. Of the styles that are, one drawing in ten is never trained on either.
+Three styles are for the supervised stages, two others for reinforcement learning, which may also rehearse the first
+three, and one is never trained on. Of the styles that are trained on, one drawing in ten is held out.
 """
 
+import argparse
 import hashlib
 import io
 import json
+import logging
 import subprocess
 import sys
 import tarfile
@@ -21,12 +23,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vision_reasoner.cli import make_parser
-from vision_reasoner.errors import VisionReasonerError
+from vision_reasoner.cli import make_parser, run_command
+from vision_reasoner.errors import ExitCode, VisionReasonerError
 from vision_reasoner.scenes.classes import CLASSES
+
+logger = logging.getLogger(__name__)
 
 ART_FOLDER = Path(".art")
 SPRITE_SIDE = 256  # pixels of the longer side
+VISIBLE_ALPHA = 40  # drawings are cropped to the pixels above it: fainter ones are shadows and glows
+HELD_OUT_BYTES = 26  # of 256 values of a hash: one drawing in ten
 PACKAGES = {
     "fluent": "@lobehub/fluent-emoji-3d@1.1.0",
     "noto": "@iconify-json/noto@1.2.9",
@@ -61,7 +67,11 @@ class Sprite:
 
 
 def fetch(folder: Path = ART_FOLDER, styles: Iterable[str] = tuple(PACKAGES)) -> None:
-    """Download the art packages and write every drawing of ours to `folder/<style>/<code>.png`."""
+    """Download the art packages and write the drawings of CLASSES to `folder/<style>/<code>.png`.
+
+    Raises:
+        VisionReasonerError: npm is missing or fails.
+    """
     for style in styles:
         target = folder / style
         target.mkdir(parents=True, exist_ok=True)
@@ -79,20 +89,20 @@ def fetch(folder: Path = ART_FOLDER, styles: Iterable[str] = tuple(PACKAGES)) ->
                 package.extractall(scratch, filter="data")
             read = _read_webp if style == "fluent" else _read_svg
             read(Path(scratch) / "package", target)
-        print(f"{style}: {len(list(target.glob('*.png')))} drawings in {target}", file=sys.stderr)
+        logger.info("%s: %d drawings in %s", style, len(list(target.glob("*.png"))), target)
 
 
 def _codes() -> list[str]:
     return [code for c in CLASSES for code in c.drawings]
 
 
-def _save(picture: Image.Image, path: Path) -> None:
-    picture = picture.convert("RGBA")
-    visible = picture.getchannel("A").point(lambda v: 255 if v > 40 else 0).getbbox()
-    picture = picture.crop(visible)
-    scale = SPRITE_SIDE / max(picture.size)
-    picture.resize(
-        (max(1, round(picture.width * scale)), max(1, round(picture.height * scale))), Image.Resampling.LANCZOS
+def _save(image: Image.Image, path: Path) -> None:
+    image = image.convert("RGBA")
+    visible = image.getchannel("A").point(lambda v: 255 if v > VISIBLE_ALPHA else 0).getbbox()
+    image = image.crop(visible)
+    scale = SPRITE_SIDE / max(image.size)
+    image.resize(
+        (max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.LANCZOS
     ).save(path)
 
 
@@ -107,7 +117,8 @@ def _read_svg(package: Path, target: Path) -> None:
     import resvg_py
 
     icons: dict[str, Any] = json.loads((package / "icons.json").read_text())
-    # some packages' tables of characters are empty; all name a drawing alike, but for fxemoji's missing hyphens
+    # Some packages have an empty table of characters: the names of the first one serve for all. Names agree between
+    # packages, except that fxemoji leaves out hyphens.
     names: dict[str, str] = json.loads((package / "chars.json").read_text()) or json.loads(
         (target.parent / "names.json").read_text()
     )
@@ -120,40 +131,40 @@ def _read_svg(package: Path, target: Path) -> None:
             continue
         width, height = (icon.get(k, icons.get(k, 16)) for k in ("width", "height"))
         svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">{icon["body"]}</svg>'
-        png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=256, height=256))
+        png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=SPRITE_SIDE, height=SPRITE_SIDE))
         _save(Image.open(io.BytesIO(png), formats=["PNG"]), target / f"{code}.png")
 
 
 def is_held_out(style: str, code: str) -> bool:
-    """Whether this drawing is never trained on; its class is, through the other styles' drawings.
+    """Whether this drawing is never trained on; its class is trained on through other drawings.
 
-    What is held out of a style is held out of its variants, too: they can be alike.
+    A drawing that is held out of a style is held out of the style's variants, too, because they can look alike.
     """
     family = style.partition("-")[0]
-    return hashlib.sha256(f"{family}/{code}".encode()).digest()[0] < 26 and family != "fluent"
+    return hashlib.sha256(f"{family}/{code}".encode()).digest()[0] < HELD_OUT_BYTES and family != "fluent"
 
 
 def load_sprites(split: str = "train", folder: Path = ART_FOLDER) -> list[list[Sprite]]:
     """Drawings by class, in the order of CLASSES.
 
     Args:
-        split: one of SPLITS. Of a class that the styles of "rewarded" lack, it has the drawings of "train".
-        folder: where `fetch` has put them.
+        split: one of SPLITS. "rewarded" falls back to the drawings of "train" for classes that its styles lack.
+        folder: where `fetch` wrote them.
 
     Raises:
-        VisionReasonerError: the drawings are not there.
+        VisionReasonerError: the drawings have not been fetched.
     """
-    sprites = [_drawn(label, split, folder) for label in range(len(CLASSES))]
+    sprites = [_read(label, split, folder) for label in range(len(CLASSES))]
     if split == "rewarded" and any(sprites):
-        sprites = [found or _drawn(label, "train", folder) for label, found in enumerate(sprites)]
-    there = [bool(found) for found, c in zip(sprites, CLASSES, strict=True) if c.drawings]
-    if not (all(there) if split in ("train", "rewarded") else any(there)):
+        sprites = [found or _read(label, "train", folder) for label, found in enumerate(sprites)]
+    complete = [bool(found) for found, c in zip(sprites, CLASSES, strict=True) if c.drawings]
+    if not (all(complete) if split in ("train", "rewarded") else any(complete)):
         raise VisionReasonerError(f"no drawings in {folder}: run `python -m vision_reasoner.scenes.art` first")
     return sprites
 
 
-def _drawn(label: int, split: str, folder: Path) -> list[Sprite]:
-    """The drawings of one class that lie in the folder."""
+def _read(label: int, split: str, folder: Path) -> list[Sprite]:
+    """The drawings of one class that are in the folder."""
     return [
         Sprite(label, style, code, np.asarray(Image.open(path, formats=["PNG"])))
         for style in SPLITS[split]
@@ -165,9 +176,13 @@ def _drawn(label: int, split: str, folder: Path) -> list[Sprite]:
 
 def main(argv: list[str] | None = None) -> int:
     parser = make_parser("python -m vision_reasoner.scenes.art", __doc__)
-    parser.add_argument("--output", type=Path, default=ART_FOLDER, help="folder to write to")
-    fetch(parser.parse_args(argv).output)
-    return 0
+    parser.add_argument("--output", type=Path, default=ART_FOLDER, help="folder to write to (default: %(default)s)")
+
+    def run(args: argparse.Namespace) -> int:
+        fetch(args.output)
+        return ExitCode.OK
+
+    return run_command(parser, run, argv)
 
 
 if __name__ == "__main__":

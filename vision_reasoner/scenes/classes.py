@@ -1,7 +1,7 @@
-"""What can stand in a scene: classes, the code points of their drawings, colours, and what things are good for.
+"""What scenes contain: object classes with the code points of their drawings, colors, company names and purposes.
 
-Data only. A drawing is named by its Unicode code points, as the art packages name their files.
-A class may have several.
+Data only. A drawing is named by its Unicode code points, as the art packages name their files. A class may have
+several drawings.
 """
 
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ObjectClass:
-    """One kind of thing.
+    """One class of objects.
 
     Attributes:
         name: singular, the word used in requests and answers.
         plural: its plural.
         drawings: code points (lower-case hex, joined by "-") of the emoji that show it.
-        paintable: whether it may be painted in a named colour.
+        paintable: whether it may be painted in a named color.
     """
 
     name: str
@@ -24,7 +24,7 @@ class ObjectClass:
     paintable: bool = False
 
 
-# name, plural ("" adds an s), code points; a star marks what may be painted: things known by their outline
+# name, plural ("" adds an s), code points; a star marks paintable classes: those recognized by their outline
 _TABLE = """
 woman/women/1f9cd-200d-2640-fe0f 1f469
 man/men/1f9cd-200d-2642-fe0f 1f468
@@ -179,8 +179,8 @@ CLASSES: tuple[ObjectClass, ...] = (
 CLASS_INDEX = {c.name: i for i, c in enumerate(CLASSES)}
 SIGN = CLASS_INDEX["sign"]
 
-# The colours things are painted in: hue in degrees, saturation, value (None keeps the drawing's own).
-COLOURS: dict[str, tuple[float, float, float]] = {
+# The colors that objects are painted in: hue in degrees, saturation, value.
+COLORS: dict[str, tuple[float, float, float]] = {
     "red": (0, 0.85, 0.85),
     "orange": (28, 0.95, 0.98),
     "yellow": (52, 0.85, 0.98),
@@ -191,7 +191,7 @@ COLOURS: dict[str, tuple[float, float, float]] = {
     "white": (0, 0.0, 1.0),
     "black": (0, 0.0, 0.22),
 }
-COLOUR_INDEX = {name: i for i, name in enumerate(COLOURS)}
+COLOR_INDEX = {name: i for i, name in enumerate(COLORS)}
 
 COMPANIES = (
     "ACME NOVA ORBIT LUMEN TERRA VERTEX ZENITH ATLAS KORA DELTA FJORD GLOBEX HELIX IONIC JUNO KITE LOTUS MERIDIAN "
@@ -199,8 +199,8 @@ COMPANIES = (
     "DYNAMO EMBER FALCON"
 ).split()
 
-# What things are for: the sentence that decides (in the thinking), the classes it names, and ways to ask for it.
-# The last way of asking is held out from training.
+# Purposes: the sentence in the thinking, the classes that serve it, and wordings of the request.
+# The last wording is held out from training.
 PURPOSES: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     (
         "can be climbed to stand higher",

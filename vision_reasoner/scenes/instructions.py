@@ -1,7 +1,7 @@
-"""Instructions in a wide grammar: the router's examples beyond the scenes' own requests, as somebody may type them.
+"""Instructions from a wide grammar: training examples of the router beyond the scenes' own requests, as people type.
 
-The rules and words are in `wordings`. In the place of a noun, an adjective or a verb a made-up word may stand, so
-that a sentence's build decides and not the words it happens to hold. This module knows nothing of tokens or models.
+The rules and words are in `wordings`. A nonsense word may take the place of a noun, an adjective or a verb, so that
+the sentence's structure decides and not the words it happens to contain. This module does not know tokens or models.
 """
 
 import re
@@ -11,6 +11,7 @@ from random import Random
 from vision_reasoner.models.router import COUNTING, EDITING, OBJECTS, QUESTION
 from vision_reasoner.scenes import wordings as phrases
 from vision_reasoner.scenes.classes import CLASSES
+from vision_reasoner.scenes.nonsense import pronounceable_word
 
 _CHOICE = re.compile(r"\(([^()\[\]]*)\)|\[([^()\[\]]*)\]")
 CATEGORIES = (OBJECTS, COUNTING, EDITING, QUESTION)
@@ -39,7 +40,7 @@ def _nouns(table: str) -> list[tuple[str, str]]:
 
 
 def _alternatives(line: str) -> list[str]:
-    """What stands between the "|" that are in no brackets."""
+    """Split a line at each "|" outside brackets."""
     found, depth = [""], 0
     for character in line:
         depth += (character in "([") - (character in ")]")
@@ -51,7 +52,7 @@ def _alternatives(line: str) -> list[str]:
 
 
 def _rules(text: str) -> dict[str, list[str]]:
-    """The ways to say each rule, by its name."""
+    """The alternatives of each rule, by the rule's name."""
     rules: dict[str, list[str]] = {}
     name = ""
     for line in text.strip().splitlines():
@@ -76,7 +77,7 @@ LISTS: dict[str, Sequence[str]] = {
     "parts": [many for _, many in PARTS],
     "stuff": _words(phrases.STUFF),
     "adjective": _words(phrases.ADJECTIVES),
-    "colour": _words(phrases.COLOURS),
+    "color": _words(phrases.COLORS),
     "superlative": _words(phrases.SUPERLATIVES),
     "act": _words(phrases.ACTS),
     "deed": _words(phrases.DEEDS),
@@ -99,41 +100,45 @@ LISTS: dict[str, Sequence[str]] = {
 PHRASES = _rules(phrases.PHRASES)
 REQUESTS: dict[int, dict[str, list[str]]] = {category: _rules(text) for category, text in phrases.REQUESTS.items()}
 
-DEEPEST = 3  # phrases within phrases; below that the simplest will do
+MAX_DEPTH = 3  # of nested phrases; deeper slots are filled by SIMPLEST, so that sentences end
 SIMPLEST = {
     "np": "the {thing}", "obj": "the {thing}", "nps": "the {things}", "which": "{thing}", "after": "{place}",
     "clause": "it is {adj}", "is_phrase": "is {adj}", "deed_phrase": "{verb} it", "doing": "{act}",
 }  # fmt: skip
-MADE = ("thing", "things", "adj", "verbs", "name")  # slots that `Writer` fills by rules of its own
+COMPUTED_SLOTS = ("thing", "things", "adj", "verbs", "name")  # filled by methods of `InstructionSampler`
 _SLOT = re.compile(r"\{(\w+)\}")
-_ONSETS = (
-    "b bl br c ch cl cr d dr f fl fr g gl gr h j k kl l m n p pl pr qu r s sc sh sk sl sn sp st str t th tr".split()
-)
-_VOWELS = "a e i o u a e i o u ai ea ee oo ou y".split()
-_CODAS = " b ck d ff g l ll m n nd ng nk nt p r rd rk rn s sh sk ss st t th x z".split(" ")
 
 
-def made_up_word(rng: Random) -> str:
-    """A word that no language has, of one to three syllables."""
-    return "".join(
-        rng.choice(_ONSETS) + rng.choice(_VOWELS) + (rng.choice(_CODAS) if rng.random() < 0.6 else "")
-        for _ in range(rng.choice((1, 2, 2, 2, 3, 3)))
-    )
+# Shares of random choices: varied, but most samples should stay plausible.
+NONSENSE_NOUNS = 0.15  # so that unknown nouns are common; adjectives and verbs carry less and get a part of it
+NONSENSE_ADJECTIVES, NONSENSE_VERBS, NONSENSE_NAMES = NONSENSE_NOUNS / 2, NONSENSE_NOUNS / 3, 0.4
+CONTEXT_SHARE = 0.06  # of instructions begin with what they are for
+OPTIONAL_SHARE = 0.5  # of the optional parts, in square brackets, are there
+COMPOUND_SHARE = 0.04  # of nouns are two: "car door", "coffee shop"
+PEOPLE_ABOVE, ANIMALS_ABOVE = 0.85, 0.72  # a uniform draw above these is a person or an animal, below it is a thing
+COLORS_ABOVE = 0.7  # likewise: an adjective is a color
+
+# How people type: each is the share of requests that have it.
+DROPPED_SMALL_WORDS, SMALL_WORD_KEPT = 0.06, 0.4
+DROPPED_WORD, INSERTED_NONSENSE, TYPOS, ABBREVIATIONS, APOSTROPHE_CHANGED = 0.03, 0.04, 0.12, 0.04, 0.25
+MIN_WORDS_TO_CHANGE = 5  # shorter requests would lose their meaning
+CAPITAL_I = 0.6
+SENTENCE_CASE, UPPER_CASE, TITLE_CASE = 0.5, 0.03, 0.03  # the rest stays as it is
+QUESTION_MARK = 0.6  # of requests that are worded as a question and are none
 
 
-class Writer:
-    """Writes instructions of one category; `invented` is the share of made-up words among nouns."""
+class InstructionSampler:
+    """Samples instructions of one category."""
 
-    def __init__(self, rng: Random, category: int, invented: float = 0.15) -> None:
+    def __init__(self, rng: Random, category: int) -> None:
         self.rng = rng
         self.rules = PHRASES | REQUESTS[category]
-        self.invented = invented
         self.depth = 0
 
     def instruction(self) -> str:
         """One instruction, in lower case and without an end mark."""
         text = self.expand(self.rng.choice(self.rules[""]))
-        if self.rng.random() < 0.06:
+        if self.rng.random() < CONTEXT_SHARE:
             text = f"{self._fill('context')} {text}"
         text = re.sub(r"\s+([,.;:?!])", r"\1", " ".join(text.split()))
         return re.sub(r"\ba(?= (?!one\b|uni|use|eu)[aeiou])", "an", text)
@@ -147,7 +152,7 @@ class Writer:
         return _SLOT.sub(lambda match: self._fill(match[1]), text)
 
     def _maybe(self, text: str) -> str:
-        return self.rng.choice(text.split("|")) if self.rng.random() < 0.5 else ""
+        return self.rng.choice(text.split("|")) if self.rng.random() < OPTIONAL_SHARE else ""
 
     def _fill(self, name: str) -> str:
         if name in ("thing", "things"):
@@ -155,41 +160,41 @@ class Writer:
         if name == "adj":
             return self._adjective()
         if name in self.rules:
-            if self.depth >= DEEPEST and name in SIMPLEST:
+            if self.depth >= MAX_DEPTH and name in SIMPLEST:
                 return self.expand(SIMPLEST[name])
             self.depth += 1
             text = self.expand(self.rng.choice(self.rules[name]))
             self.depth -= 1
             return text
         if name == "name":
-            return made_up_word(self.rng) if self.rng.random() < 0.4 else self.rng.choice(NAMES)
+            return pronounceable_word(self.rng) if self.rng.random() < NONSENSE_NAMES else self.rng.choice(NAMES)
         if name == "verbs":
             return _third_person(self.rng.choice(LISTS["verb"]))
-        if name in ("act", "deed") and self.rng.random() < self.invented / 3:
-            return made_up_word(self.rng) + "ing"
+        if name in ("act", "deed") and self.rng.random() < NONSENSE_VERBS:
+            return pronounceable_word(self.rng) + "ing"
         return self.rng.choice(LISTS[name])
 
     def _noun(self, plural: bool) -> str:
         chance = self.rng.random()
-        if chance < self.invented:
-            word = made_up_word(self.rng)
+        if chance < NONSENSE_NOUNS:
+            word = pronounceable_word(self.rng)
             return _plural(word) if plural else word
-        table = PEOPLE if chance > 0.85 else ANIMALS if chance > 0.72 else THINGS
+        table = PEOPLE if chance > PEOPLE_ABOVE else ANIMALS if chance > ANIMALS_ABOVE else THINGS
         noun = self.rng.choice(table)[plural]
-        if chance < self.invented + 0.04:  # a compound of two: "car door", "coffee shop"
+        if chance < NONSENSE_NOUNS + COMPOUND_SHARE:
             noun = f"{self.rng.choice(NOUNS)[0]} {noun}"
         return noun
 
     def _adjective(self) -> str:
         chance = self.rng.random()
-        if chance < self.invented / 2:
-            return made_up_word(self.rng)
-        if chance > 0.7:
-            return self.rng.choice(LISTS["colour"])
+        if chance < NONSENSE_ADJECTIVES:
+            return pronounceable_word(self.rng)
+        if chance > COLORS_ABOVE:
+            return self.rng.choice(LISTS["color"])
         return self.rng.choice(LISTS["adjective"])
 
 
-# --- as people type --------------------------------------------------------------------------------------------------
+# --- typing noise -----------------------------------------------------------------------------------------------------
 _SHORT = {"please": "pls", "you": "u", "are": "r", "what is": "whats", "i am": "im", "people": "ppl", "and": "&"}
 _SMALL = {"the", "a", "an", "of", "is", "are", "there", "all", "this", "my", "to"}
 _ENDS = {
@@ -203,40 +208,41 @@ _ASKED = re.compile(
 )
 
 
-def roughen(text: str, category: int, rng: Random) -> str:
-    """The instruction with an end mark, capitals, slips and abbreviations, each now and then."""
+def add_typing_noise(text: str, category: int, rng: Random) -> str:
+    """The instruction with an end mark and, now and then, other capitals, typos, lost words and abbreviations."""
     words = text.split(" ")
-    if rng.random() < 0.06:  # small words left out
-        words = [w for w in words if w not in _SMALL or rng.random() < 0.4] or words
-    if len(words) > 4 and rng.random() < 0.03:  # any word lost
+    if rng.random() < DROPPED_SMALL_WORDS:
+        words = [w for w in words if w not in _SMALL or rng.random() < SMALL_WORD_KEPT] or words
+    if len(words) >= MIN_WORDS_TO_CHANGE and rng.random() < DROPPED_WORD:
         words.pop(rng.randrange(1, len(words)))
-    if len(words) > 4 and rng.random() < 0.04:  # a word that nobody knows
-        words[rng.randrange(1, len(words))] = made_up_word(rng)
-    if rng.random() < 0.12:
+    if len(words) >= MIN_WORDS_TO_CHANGE and rng.random() < INSERTED_NONSENSE:
+        words[rng.randrange(1, len(words))] = pronounceable_word(rng)
+    if rng.random() < TYPOS:
         for _ in range(rng.choice((1, 1, 2))):
             i = rng.randrange(len(words))
-            words[i] = _slip(words[i], rng)
+            words[i] = _with_typo(words[i], rng)
     text = " ".join(words)
-    if rng.random() < 0.04:
+    if rng.random() < ABBREVIATIONS:
         for long, short in _SHORT.items():
             text = re.sub(rf"\b{long}\b", short, text)
-    if rng.random() < 0.25:
+    if rng.random() < APOSTROPHE_CHANGED:
         text = text.replace("'", rng.choice(("", "’")))
-    text = re.sub(r"\bi\b", "I", text) if rng.random() < 0.6 else text
+    text = re.sub(r"\bi\b", "I", text) if rng.random() < CAPITAL_I else text
     chance = rng.random()
-    if chance < 0.5:
+    if chance < SENTENCE_CASE:
         text = re.sub(r"(^|[.?!] )([a-z])", lambda match: match[1] + match[2].upper(), text)
-    elif chance < 0.53:
+    elif chance < SENTENCE_CASE + UPPER_CASE:
         text = text.upper()
-    elif chance < 0.56:
+    elif chance < SENTENCE_CASE + UPPER_CASE + TITLE_CASE:
         text = text.title()
     end = rng.choice(_ENDS[category])
-    if category != QUESTION and _ASKED.match(text) and rng.random() < 0.6:
+    if category != QUESTION and _ASKED.match(text) and rng.random() < QUESTION_MARK:
         end = "?"
     return text if text[-1] in ".?!" else text + end
 
 
-def _slip(word: str, rng: Random) -> str:
+def _with_typo(word: str, rng: Random) -> str:
+    """The word with two letters swapped, one lost, one doubled or one replaced; short words stay as they are."""
     if len(word) < 4:
         return word
     i = rng.randrange(1, len(word) - 1)
@@ -251,5 +257,5 @@ def _slip(word: str, rng: Random) -> str:
 
 
 def random_instruction(category: int, rng: Random) -> str:
-    """One instruction of the category (one of CATEGORIES), as somebody may type it."""
-    return roughen(Writer(rng, category).instruction(), category, rng)
+    """One instruction of the category (one of CATEGORIES), as a person may type it."""
+    return add_typing_noise(InstructionSampler(rng, category).instruction(), category, rng)

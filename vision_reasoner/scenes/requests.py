@@ -1,7 +1,7 @@
-"""What can be asked of a scene, in many wordings, and the right answer with the thinking that leads to it.
+"""Requests about a scene in many wordings, each with its answer and the thinking that leads to it.
 
-Each kind of request is one small function from a scene to a `Request`, or None where the scene does not offer it.
-Wordings come in two sets: one to train on, one held out. This module knows nothing of tokens or models.
+Each kind of request is one small function, a `RequestTemplate`, from a scene to a `Request`, or None where the scene
+does not allow it. Wordings come in two sets: one to train on, one held out. This module does not know tokens or models.
 """
 
 import math
@@ -10,35 +10,35 @@ from dataclasses import dataclass, field, replace
 from random import Random
 
 from vision_reasoner.results import Task
-from vision_reasoner.scenes.classes import CLASS_INDEX, CLASSES, COLOURS, PURPOSES, SIGN
+from vision_reasoner.scenes.classes import CLASS_INDEX, CLASSES, COLORS, PURPOSES, SIGN
 from vision_reasoner.scenes.scene import GRID, Scene, SceneObject
 
-NOWHERE = -2  # a Piece's look
+NO_OBJECT = -2  # a span's target where no further object exists
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A stretch of a reply.
+class Span:
+    """A part of a reply, with what the model has to attend to in order to write it.
 
     Attributes:
         text: what is written.
         look: the object (index into the scene's) that one looks at to write it; NOWHERE where one sees that there is
-            no further one, None where the picture does not matter.
-        about: the class (index into CLASSES) it is about, None where that follows from `look`, or it is about none.
+            no further one, None where the image does not matter.
+        about: the class (index into CLASSES) it is about, None where that follows from `target`, or it is about none.
         nth: number among those that are being listed of the object that is due, be there one or not; None outside
             lists.
         via: the object that one must find first to know where to look, None where the words say it.
     """
 
     text: str
-    look: int | None = None
-    about: int | None = None
-    nth: int | None = None
-    via: int | None = None
+    target: int | None = None
+    class_id: int | None = None
+    ordinal: int | None = None
+    anchor: int | None = None
 
 
 def place_of(cell: tuple[int, int], side: int) -> str:
-    """ " (98,70": x and y of the cell's middle in the frame; the closing bracket belongs to what follows."""
+    """ " (98,70": x and y of the cell's center in the frame; the closing bracket belongs to what follows."""
     row, column = cell
     x, y = ((2 * k + 1) * side // (2 * GRID) for k in (column, row))
     return f" ({x},{y}"
@@ -50,24 +50,24 @@ class Request:
 
     Attributes:
         task: what the router should make of it.
-        kind: the family it belongs to; figures are reported by it.
-        query: in plain words.
+        kind: the family of requests that it belongs to; metrics are reported by kind.
+        query: the request itself.
         targets: indices into the scene's objects, in the order in which the answer lists them.
-        thinking: what decides.
-        answer: of a VQA request; None otherwise.
+        thinking: the reasoning that the reply starts with.
+        answer: the answer to a VQA request; None otherwise.
     """
 
     task: Task
     kind: str
     query: str
     targets: tuple[int, ...] = ()
-    thinking: tuple[Piece, ...] = ()
-    answer: Piece | None = None
+    thinking: tuple[Span, ...] = ()
+    answer: Span | None = None
 
 
 @dataclass
 class Wording:
-    """Wordings for one purpose: those trained on, and those held out."""
+    """Wordings of one kind: those to train on, and those held out."""
 
     train: Sequence[str]
     held_out: Sequence[str]
@@ -76,7 +76,8 @@ class Wording:
         return rng.choice(self.held_out if held_out else self.train)
 
 
-# {one} "the dog", {all} "the dogs", {bare} "dog"/"dogs"
+# Slots: {it} a noun phrase, {n} and {N} a class's singular and plural, {c} a color, {m} and {k} the names of anchors,
+# {r} a side. The wordings, their order and their repetitions are what the bundled checkpoint was trained on.
 SEGMENT = Wording(
     (
         "find {it}",
@@ -154,7 +155,7 @@ NAMED = Wording(
     ("the {n}", "all {N}", "the {N}", "every {n}", "{N}", "{n}", "all the {N}", "a {n}", "each {n}"),
     ("any {n}", "all of the {N}"),
 )
-COLOURED = Wording(
+COLORED = Wording(
     ("the {c} {n}", "all {c} {N}", "the {c} {N}", "every {c} {n}", "the {n} that is {c}", "the {N} that are {c}"),
     ("all the {c} {N}", "each {c} {n}"),
 )
@@ -247,7 +248,7 @@ ASK_NAME = Wording(
     ),
     ("what is the name of this company", "which name is written on the sign", "what does it say on the sign"),
 )
-ASK_COLOUR = Wording(
+ASK_COLOR = Wording(
     (
         "what color is the {n}",
         "what colour is the {n}",
@@ -284,20 +285,44 @@ SIDES = {
 }
 
 
+# --- shares of random choices
+SEGMENTATION_SHARE = 0.75  # of requests for objects; the rest ask for boxes
+COUNT_PRESENT_SHARE, ABSENT_COLOR_SHARE, ABSENT_PURPOSE_SHARE = 0.9, 0.12, 0.1  # "nothing" must stay a possible answer
+BARE_PURPOSE_SHARE = 0.5  # of requests by purpose name it and ask for nothing else
+YES_SHARE = 0.5  # of questions whether something is there: neither answer is the better guess
+LOWER_CASE_SHARE, QUESTION_MARK_SHARE = 0.3, 0.8  # of questions
+TRIES_PER_REQUEST = 4  # templates tried for each request that is wanted
+
+# --- margins: what is asked for must be clear to a person; lengths are pixels of the frame
+SIZE_RATIO = 1.3  # between the areas of the largest object and the second largest
+PLACE_MARGIN = 20  # by which the leftmost object is left of the second one, for each direction
+SIDE_MARGIN, SIDE_SLOPE = 15, 1.2  # "left of" means this far to the left, and this much farther than up or down
+DISTANCE_RATIO = 1.3  # between the distances of the nearest object and the second nearest
+BETWEEN_RADIUS, BETWEEN_CLEARANCE = 0.3, 0.5  # of the anchors' distance: the object's and any other's from their middle
+
+
 def article(noun: str) -> str:
     """ "a dog", "an apple"."""
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
-def number_of(label: int, n: int, colour: str = "") -> str:
-    """ "1 red cup", "3 red cups", "no red cup"; without the leading number's blank."""
+def number_of(label: int, n: int, color: str = "") -> str:
+    """ "1 red cup", "3 red cups", "no red cup"."""
     noun = CLASSES[label].name if n < 2 else CLASSES[label].plural
-    return f"{n or 'no'} {colour + ' ' if colour else ''}{noun}"
+    return f"{n or 'no'} {color + ' ' if color else ''}{noun}"
 
 
 @dataclass
-class View:
-    """A scene as requests see it: who is where, which classes there are; `side` is the frame thinking speaks of."""
+class RequestContext:
+    """What request templates need: a scene, its objects by class, and a source of random choices.
+
+    Attributes:
+        scene: what is asked about.
+        rng: decides every choice.
+        held_out: take held-out wordings.
+        side: of the square frame in which thinking names places, and in which sizes and distances are measured.
+        by_label: indices of the scene's objects, by class.
+    """
 
     scene: Scene
     rng: Random
@@ -314,50 +339,50 @@ class View:
     def objects(self) -> list[SceneObject]:
         return self.scene.objects
 
-    def centre(self, i: int) -> tuple[float, float]:
-        """In the frame."""
+    def center(self, i: int) -> tuple[float, float]:
+        """(x, y) of the box's center, in the frame."""
         b = self.objects[i].box
         w, h = self.scene.size
         return (b.x1 + b.x2) / 2 / w * self.side, (b.y1 + b.y2) / 2 / h * self.side
 
     def area(self, i: int) -> float:
-        """Of the box, in the frame."""
+        """Of the box, in square pixels of the frame."""
         b = self.objects[i].box
         w, h = self.scene.size
         return b.area / w / h * self.side**2
 
-    def at(self, i: int) -> Piece:
-        """Where the object is said to be: its home cell.
+    def at(self, i: int) -> Span:
+        """The place of an object: the center of its grid cell.
 
-        Not the object's own middle: which cell is next in reading order must follow from what is written.
+        It is not the object's own center, so that the next cell in reading order follows from the text alone.
         """
-        return Piece(place_of(self.objects[i].home, self.side), i)
+        return Span(place_of(self.objects[i].cell, self.side), i)
 
-    def listed(self, members: Sequence[int], label: int, end: str) -> list[Piece]:
-        """ " (98,70), (126,70)": where they are, one by one, then `end`; or that there are none."""
+    def listed(self, members: Sequence[int], label: int, end: str) -> list[Span]:
+        """ " (98,70), (126,70)": the places of the objects and then `end`; " nothing" where there are none."""
         if not members:
-            return [Piece(f" nothing{end}", NOWHERE, label, 0)]
-        pieces: list[Piece] = []
+            return [Span(f" nothing{end}", NO_OBJECT, label, 0)]
+        spans: list[Span] = []
         for n, i in enumerate(members):
-            pieces += [Piece("),", i, label, n)] if n else []
-            pieces += [replace(self.at(i), nth=n)]
-        return [*pieces, Piece(f"){end}", NOWHERE, label, len(members))]
+            spans += [Span("),", i, label, n)] if n else []
+            spans += [replace(self.at(i), ordinal=n)]
+        return [*spans, Span(f"){end}", NO_OBJECT, label, len(members))]
 
     def label(self, unique: bool = False, several: bool = False) -> int | None:
-        """A random class of the scene; `unique`: with one object, `several`: with more."""
+        """A random class of the scene; `unique`: among those with one object, `several`: with more than one."""
         fit = [k for k, v in self.by_label.items() if (not unique or len(v) == 1) and (not several or len(v) > 1)]
         return self.rng.choice(fit) if fit else None
 
     def absent(self) -> int:
-        """A class that is not there."""
+        """A random class that is not in the scene."""
         return self.rng.choice([i for i in range(len(CLASSES)) if i not in self.by_label])
 
     def pick(self, wording: Wording) -> str:
         return wording.pick(self.rng, self.held_out)
 
     def ask(self, phrase: str) -> tuple[Task, str]:
-        """A phrase for what is wanted, as a request to segment or to detect."""
-        if self.rng.random() < 0.75:
+        """A request to segment or to detect what a noun phrase names."""
+        if self.rng.random() < SEGMENTATION_SHARE:
             return Task.SEGMENTATION, self.pick(SEGMENT).format(it=phrase) + self.pick(TAILS)
         return Task.DETECTION, self.pick(DETECT).format(it=phrase) + self.pick(TAILS)
 
@@ -371,78 +396,78 @@ def _noun(wording: str, label: int, **more: str) -> str:
     )
 
 
-def _look_for(v: View, groups: Sequence[tuple[int, Sequence[int]]], colour: str = "") -> tuple[Piece, ...]:
-    """ "I look for dogs: (98,70), (126,70). 2 dogs. And cats: nothing."; the number follows from the list."""
-    pieces = []
+def _look_for(ctx: RequestContext, groups: Sequence[tuple[int, Sequence[int]]], color: str = "") -> tuple[Span, ...]:
+    """ "I look for dogs: (98,70), (126,70). 2 dogs. And cats: nothing."; the count follows from the list."""
+    spans = []
     for i, (label, members) in enumerate(groups):
-        noun = f"{colour + ' ' if colour else ''}{CLASSES[label].plural}"
-        pieces += [Piece(f"{' And' if i else 'I look for'} {noun}:", None, label), *v.listed(members, label, ".")]
+        noun = f"{color + ' ' if color else ''}{CLASSES[label].plural}"
+        spans += [Span(f"{' And' if i else 'I look for'} {noun}:", None, label), *ctx.listed(members, label, ".")]
         if members:
-            number, noun = number_of(label, len(members), colour).split(" ", 1)
-            pieces += [Piece(f" {number}", None, label, len(members) - 1), Piece(f" {noun}.")]
-    return tuple(pieces)
+            number, noun = number_of(label, len(members), color).split(" ", 1)
+            spans += [Span(f" {number}", None, label, len(members) - 1), Span(f" {noun}.")]
+    return tuple(spans)
 
 
-def by_name(v: View) -> Request | None:
-    label = v.label()
+def by_name(ctx: RequestContext) -> Request | None:
+    label = ctx.label()
     assert label is not None
-    task, query = v.ask(_noun(v.pick(NAMED), label))
-    return Request(task, "name", query, tuple(v.by_label[label]), _look_for(v, [(label, v.by_label[label])]))
+    task, query = ctx.ask(_noun(ctx.pick(NAMED), label))
+    return Request(task, "name", query, tuple(ctx.by_label[label]), _look_for(ctx, [(label, ctx.by_label[label])]))
 
 
-def counting(v: View) -> Request | None:
-    label = v.label() if v.rng.random() < 0.9 else v.absent()
+def counting(ctx: RequestContext) -> Request | None:
+    label = ctx.label() if ctx.rng.random() < COUNT_PRESENT_SHARE else ctx.absent()
     assert label is not None
-    members = v.by_label.get(label, [])
+    members = ctx.by_label.get(label, [])
     return Request(
         Task.COUNTING,
         "count",
-        v.pick(COUNT).format(N=CLASSES[label].plural),
+        ctx.pick(COUNT).format(N=CLASSES[label].plural),
         tuple(members),
-        _look_for(v, [(label, members)]),
+        _look_for(ctx, [(label, members)]),
     )
 
 
-def absent(v: View) -> Request | None:
-    label = v.absent()
-    task, query = v.ask(_noun(v.pick(NAMED), label))
-    return Request(task, "absent", query, (), _look_for(v, [(label, ())]))
+def absent(ctx: RequestContext) -> Request | None:
+    label = ctx.absent()
+    task, query = ctx.ask(_noun(ctx.pick(NAMED), label))
+    return Request(task, "absent", query, (), _look_for(ctx, [(label, ())]))
 
 
-def by_colour(v: View) -> Request | None:
-    painted = [k for k, members in v.by_label.items() if all(v.objects[i].colour for i in members)]
+def by_color(ctx: RequestContext) -> Request | None:
+    painted = [k for k, members in ctx.by_label.items() if all(ctx.objects[i].color for i in members)]
     if not painted:
         return None
-    label = v.rng.choice(painted)
-    there = sorted({v.objects[i].colour or "" for i in v.by_label[label]})
-    missing = v.rng.random() < 0.12
-    colour = v.rng.choice([c for c in COLOURS if c not in there] if missing else there)
-    members = tuple(i for i in v.by_label[label] if v.objects[i].colour == colour)
-    task, query = v.ask(_noun(v.pick(COLOURED), label, c=colour))
-    return Request(task, "absent" if missing else "colour", query, members, _look_for(v, [(label, members)], colour))
+    label = ctx.rng.choice(painted)
+    there = sorted({ctx.objects[i].color or "" for i in ctx.by_label[label]})
+    missing = ctx.rng.random() < ABSENT_COLOR_SHARE
+    color = ctx.rng.choice([c for c in COLORS if c not in there] if missing else there)
+    members = tuple(i for i in ctx.by_label[label] if ctx.objects[i].color == color)
+    task, query = ctx.ask(_noun(ctx.pick(COLORED), label, c=color))
+    return Request(task, "absent" if missing else "colour", query, members, _look_for(ctx, [(label, members)], color))
 
 
-def _outstanding(v: View, label: int, value: Callable[[int], float], margin: float) -> int | None:
-    """The object of the class with the largest value, if it leads by the margin."""
-    first, second = sorted(v.by_label[label], key=value, reverse=True)[:2]
+def _clear_maximum(ctx: RequestContext, label: int, value: Callable[[int], float], margin: float) -> int | None:
+    """The object of the class with the largest value, if it exceeds the second largest by the margin."""
+    first, second = sorted(ctx.by_label[label], key=value, reverse=True)[:2]
     return first if value(first) - value(second) > margin else None
 
 
-def by_size(v: View) -> Request | None:
-    label = v.label(several=True)
+def by_size(ctx: RequestContext) -> Request | None:
+    label = ctx.label(several=True)
     if label is None:
         return None
-    word = v.rng.choice(list(SIZES))
+    word = ctx.rng.choice(list(SIZES))
     sign = 1 if word == "largest" else -1
-    best = _outstanding(v, label, lambda i: sign * math.log(v.area(i)), math.log(1.3))
-    return None if best is None else _best_of(v, "size", label, best, word, SIZES[word])
+    best = _clear_maximum(ctx, label, lambda i: sign * math.log(ctx.area(i)), math.log(SIZE_RATIO))
+    return None if best is None else _best_of(ctx, "size", label, best, word, SIZES[word])
 
 
-def by_place(v: View) -> Request | None:
-    label = v.label(several=True)
+def by_place(ctx: RequestContext) -> Request | None:
+    label = ctx.label(several=True)
     if label is None:
         return None
-    word = v.rng.choice(list(PLACES))
+    word = ctx.rng.choice(list(PLACES))
     corners = {
         "left": (-1, 0),
         "right": (1, 0),
@@ -455,176 +480,185 @@ def by_place(v: View) -> Request | None:
     }
     ways = [corners[w] for w in word.split()]
     dx, dy = sum(w[0] for w in ways), sum(w[1] for w in ways)
-    best = _outstanding(v, label, lambda i: dx * v.centre(i)[0] + dy * v.centre(i)[1], 20 * len(ways))
-    return None if best is None else _best_of(v, "place", label, best, word, PLACES[word])
+    best = _clear_maximum(ctx, label, lambda i: dx * ctx.center(i)[0] + dy * ctx.center(i)[1], PLACE_MARGIN * len(ways))
+    return None if best is None else _best_of(ctx, "place", label, best, word, PLACES[word])
 
 
-def _best_of(v: View, kind: str, label: int, best: int, word: str, wording: Wording) -> Request:
-    task, query = v.ask(_noun(v.pick(wording), label))
-    thinking = (Piece(f"Of {CLASSES[label].plural}, the {word} is at", None, label), v.at(best), Piece(")."))
+def _best_of(ctx: RequestContext, kind: str, label: int, best: int, word: str, wording: Wording) -> Request:
+    task, query = ctx.ask(_noun(ctx.pick(wording), label))
+    thinking = (Span(f"Of {CLASSES[label].plural}, the {word} is at", None, label), ctx.at(best), Span(")."))
     return Request(task, kind, query, (best,), thinking)
 
 
-def _beside(v: View, i: int, anchor: int) -> dict[str, float]:
-    """How far object i lies on each side of the anchor; only sides that it clearly is on."""
-    (x, y), (ax, ay) = v.centre(i), v.centre(anchor)
+def _beside(ctx: RequestContext, i: int, anchor: int) -> dict[str, float]:
+    """The distance of object i from the anchor, for each side of the anchor that it clearly is on."""
+    (x, y), (ax, ay) = ctx.center(i), ctx.center(anchor)
     dx, dy = x - ax, y - ay
     ways = {"left of": (-dx, abs(dy)), "right of": (dx, abs(dy)), "above": (-dy, abs(dx)), "below": (dy, abs(dx))}
-    return {side: math.hypot(dx, dy) for side, (ahead, off) in ways.items() if ahead > 15 and ahead > 1.2 * off}
+    return {
+        side: math.hypot(dx, dy)
+        for side, (ahead, off) in ways.items()
+        if ahead > SIDE_MARGIN and ahead > SIDE_SLOPE * off
+    }
 
 
-def by_relation(v: View) -> Request | None:
-    anchors = [members[0] for members in v.by_label.values() if len(members) == 1]
-    if not anchors or len(v.by_label) < 2:
+def by_relation(ctx: RequestContext) -> Request | None:
+    anchors = [members[0] for members in ctx.by_label.values() if len(members) == 1]
+    if not anchors or len(ctx.by_label) < 2:
         return None
-    anchor = v.rng.choice(anchors)
-    label = v.rng.choice([k for k in v.by_label if k != v.objects[anchor].label])
-    word = v.rng.choice(list(RELATIONS))
+    anchor = ctx.rng.choice(anchors)
+    label = ctx.rng.choice([k for k in ctx.by_label if k != ctx.objects[anchor].label])
+    word = ctx.rng.choice(list(RELATIONS))
     if word == "next to":
-        fit = sorted(v.by_label[label], key=lambda i: math.dist(v.centre(i), v.centre(anchor)))
-        if len(fit) < 2 or math.dist(v.centre(fit[1]), v.centre(anchor)) < 1.3 * math.dist(
-            v.centre(fit[0]), v.centre(anchor)
+        fit = sorted(ctx.by_label[label], key=lambda i: math.dist(ctx.center(i), ctx.center(anchor)))
+        if len(fit) < 2 or math.dist(ctx.center(fit[1]), ctx.center(anchor)) < DISTANCE_RATIO * math.dist(
+            ctx.center(fit[0]), ctx.center(anchor)
         ):
             return None
     else:
-        fit = [i for i in v.by_label[label] if word in _beside(v, i, anchor)]
+        fit = [i for i in ctx.by_label[label] if word in _beside(ctx, i, anchor)]
         if len(fit) != 1:
             return None
-    m = v.objects[anchor].name
-    task, query = v.ask(_noun(v.pick(RELATIONS[word]), label, m=m))
+    m = ctx.objects[anchor].name
+    task, query = ctx.ask(_noun(ctx.pick(RELATIONS[word]), label, m=m))
     thinking = (
-        Piece(f"The {m} is at", None, v.objects[anchor].label),
-        v.at(anchor),
-        Piece(f"). The {CLASSES[label].name} {word} it is at", None, label),
-        v.at(fit[0]),
-        Piece(")."),
+        Span(f"The {m} is at", None, ctx.objects[anchor].label),
+        ctx.at(anchor),
+        Span(f"). The {CLASSES[label].name} {word} it is at", None, label),
+        ctx.at(fit[0]),
+        Span(")."),
     )
     return Request(task, "relation", query, (fit[0],), thinking)
 
 
-def by_between(v: View) -> Request | None:
-    anchors = [members[0] for members in v.by_label.values() if len(members) == 1]
-    if len(anchors) < 2 or len(v.by_label) < 3:
+def by_between(ctx: RequestContext) -> Request | None:
+    anchors = [members[0] for members in ctx.by_label.values() if len(members) == 1]
+    if len(anchors) < 2 or len(ctx.by_label) < 3:
         return None
-    a, b = v.rng.sample(anchors, 2)
-    label = v.rng.choice([k for k in v.by_label if k not in (v.objects[a].label, v.objects[b].label)])
-    (ax, ay), (bx, by) = v.centre(a), v.centre(b)
+    a, b = ctx.rng.sample(anchors, 2)
+    label = ctx.rng.choice([k for k in ctx.by_label if k not in (ctx.objects[a].label, ctx.objects[b].label)])
+    (ax, ay), (bx, by) = ctx.center(a), ctx.center(b)
     length = math.dist((ax, ay), (bx, by))
     middle = (ax + bx) / 2, (ay + by) / 2
-    near = sorted(v.by_label[label], key=lambda i: math.dist(v.centre(i), middle))
-    if math.dist(v.centre(near[0]), middle) > 0.3 * length or (
-        len(near) > 1 and math.dist(v.centre(near[1]), middle) < 0.5 * length
+    near = sorted(ctx.by_label[label], key=lambda i: math.dist(ctx.center(i), middle))
+    if math.dist(ctx.center(near[0]), middle) > BETWEEN_RADIUS * length or (
+        len(near) > 1 and math.dist(ctx.center(near[1]), middle) < BETWEEN_CLEARANCE * length
     ):
         return None
-    m, k = v.objects[a].name, v.objects[b].name
-    task, query = v.ask(_noun(v.pick(BETWEEN), label, m=m, k=k))
+    m, k = ctx.objects[a].name, ctx.objects[b].name
+    task, query = ctx.ask(_noun(ctx.pick(BETWEEN), label, m=m, k=k))
     thinking = (
-        Piece(f"The {m} is at", None, v.objects[a].label),
-        v.at(a),
-        Piece(f"). The {k} is at", None, v.objects[b].label),
-        v.at(b),
-        Piece(f"). The {CLASSES[label].name} between them is at", None, label),
-        v.at(near[0]),
-        Piece(")."),
+        Span(f"The {m} is at", None, ctx.objects[a].label),
+        ctx.at(a),
+        Span(f"). The {k} is at", None, ctx.objects[b].label),
+        ctx.at(b),
+        Span(f"). The {CLASSES[label].name} between them is at", None, label),
+        ctx.at(near[0]),
+        Span(")."),
     )
     return Request(task, "relation", query, (near[0],), thinking)
 
 
-def by_purpose(v: View) -> Request | None:
-    good = [p for p in PURPOSES if any(CLASS_INDEX[n] in v.by_label for n in p[1])]
-    missing = v.rng.random() < 0.1
+def by_purpose(ctx: RequestContext) -> Request | None:
+    good = [p for p in PURPOSES if any(CLASS_INDEX[n] in ctx.by_label for n in p[1])]
+    missing = ctx.rng.random() < ABSENT_PURPOSE_SHARE
     if missing:
         good = [p for p in PURPOSES if p not in good]
     if not good:
         return None
-    sentence, names, ways = v.rng.choice(good)
-    groups = [(CLASS_INDEX[n], v.by_label[CLASS_INDEX[n]]) for n in names if CLASS_INDEX[n] in v.by_label]
-    way = ways[-1] if v.held_out else v.rng.choice(ways[:-1])
-    task, query = (Task.SEGMENTATION, way) if v.rng.random() < 0.5 else v.ask(way)
-    pieces = [Piece(f"Something that {sentence}:")]
+    sentence, names, ways = ctx.rng.choice(good)
+    groups = [(CLASS_INDEX[n], ctx.by_label[CLASS_INDEX[n]]) for n in names if CLASS_INDEX[n] in ctx.by_label]
+    way = ways[-1] if ctx.held_out else ctx.rng.choice(ways[:-1])
+    task, query = (Task.SEGMENTATION, way) if ctx.rng.random() < BARE_PURPOSE_SHARE else ctx.ask(way)
+    spans = [Span(f"Something that {sentence}:")]
     for i, (label, members) in enumerate(groups):
         noun = f"{' and' if i else ''} {CLASSES[label].plural}"
-        pieces += [Piece(noun, members[0], label), *v.listed(members, label, "." if i + 1 == len(groups) else "")]
-    pieces += [] if groups else [Piece(" nothing.", NOWHERE)]
+        spans += [Span(noun, members[0], label), *ctx.listed(members, label, "." if i + 1 == len(groups) else "")]
+    spans += [] if groups else [Span(" nothing.", NO_OBJECT)]
     return Request(
-        task, "absent" if missing else "purpose", query, tuple(i for _, m in groups for i in m), tuple(pieces)
+        task, "absent" if missing else "purpose", query, tuple(i for _, m in groups for i in m), tuple(spans)
     )
 
 
-def by_several(v: View) -> Request | None:
-    if len(v.by_label) < 2:
+def by_several(ctx: RequestContext) -> Request | None:
+    if len(ctx.by_label) < 2:
         return None
-    first, second = v.rng.sample(list(v.by_label), 2)
-    form = v.rng.choice(("the {} and the {}", "{} and {}", "all {} and {}", "the {} and {}"))
-    if v.held_out:
+    first, second = ctx.rng.sample(list(ctx.by_label), 2)
+    form = ctx.rng.choice(("the {} and the {}", "{} and {}", "all {} and {}", "the {} and {}"))
+    if ctx.held_out:
         form = "all the {} and all the {}"
-    task, query = v.ask(form.format(CLASSES[first].plural, CLASSES[second].plural))
-    groups = [(first, v.by_label[first]), (second, v.by_label[second])]
-    return Request(task, "several", query, tuple(i for _, m in groups for i in m), _look_for(v, groups))
+    task, query = ctx.ask(form.format(CLASSES[first].plural, CLASSES[second].plural))
+    groups = [(first, ctx.by_label[first]), (second, ctx.by_label[second])]
+    return Request(task, "several", query, tuple(i for _, m in groups for i in m), _look_for(ctx, groups))
 
 
-def _question(v: View, kind: str, question: str, answer: Piece) -> Request:
-    question = question if v.rng.random() < 0.3 else question[0].upper() + question[1:]
-    return Request(Task.VQA, kind, question + ("?" if v.rng.random() < 0.8 else ""), (), (), answer)
+def _question(ctx: RequestContext, kind: str, question: str, answer: Span) -> Request:
+    question = question if ctx.rng.random() < LOWER_CASE_SHARE else question[0].upper() + question[1:]
+    return Request(Task.VQA, kind, question + ("?" if ctx.rng.random() < QUESTION_MARK_SHARE else ""), (), (), answer)
 
 
-def ask_name(v: View) -> Request | None:
-    signs = v.by_label.get(SIGN, [])
+def ask_name(ctx: RequestContext) -> Request | None:
+    signs = ctx.by_label.get(SIGN, [])
     if len(signs) != 1:
         return None
-    return _question(v, "vqa_sign", v.pick(ASK_NAME), Piece(v.objects[signs[0]].text or "", signs[0]))
+    return _question(ctx, "vqa_sign", ctx.pick(ASK_NAME), Span(ctx.objects[signs[0]].text or "", signs[0]))
 
 
-def ask_colour(v: View) -> Request | None:
-    fit = [m for m in v.by_label.values() if v.objects[m[0]].colour and len({v.objects[i].colour for i in m}) == 1]
+def ask_color(ctx: RequestContext) -> Request | None:
+    fit = [m for m in ctx.by_label.values() if ctx.objects[m[0]].color and len({ctx.objects[i].color for i in m}) == 1]
     if not fit:
         return None
-    members = v.rng.choice(fit)
-    seen = v.objects[members[0]]
-    return _question(v, "vqa_colour", _noun(v.pick(ASK_COLOUR), seen.label), Piece(seen.colour or "", members[0]))
+    members = ctx.rng.choice(fit)
+    seen = ctx.objects[members[0]]
+    return _question(ctx, "vqa_colour", _noun(ctx.pick(ASK_COLOR), seen.label), Span(seen.color or "", members[0]))
 
 
-def ask_there(v: View) -> Request | None:
-    label = v.label() if v.rng.random() < 0.5 else v.absent()
+def ask_there(ctx: RequestContext) -> Request | None:
+    label = ctx.label() if ctx.rng.random() < YES_SHARE else ctx.absent()
     assert label is not None
-    members = tuple(v.by_label.get(label, ()))
+    members = tuple(ctx.by_label.get(label, ()))
     return _question(
-        v,
+        ctx,
         "vqa_there",
-        _noun(v.pick(ASK_THERE), label).replace("a a", "an a"),
-        Piece("yes" if members else "no", members[0] if members else NOWHERE, label),
+        _noun(ctx.pick(ASK_THERE), label).replace("a a", "an a"),
+        Span("yes" if members else "no", members[0] if members else NO_OBJECT, label),
     )
 
 
-def ask_what(v: View) -> Request | None:
-    if len(v.by_label) != 1:
+def ask_what(ctx: RequestContext) -> Request | None:
+    if len(ctx.by_label) != 1:
         return None
-    return _question(v, "vqa_what", v.pick(ASK_WHAT), Piece(v.objects[0].name, 0))
+    return _question(ctx, "vqa_what", ctx.pick(ASK_WHAT), Span(ctx.objects[0].name, 0))
 
 
-def ask_side(v: View) -> Request | None:
-    anchors = [members[0] for members in v.by_label.values() if len(members) == 1]
+def ask_side(ctx: RequestContext) -> Request | None:
+    anchors = [members[0] for members in ctx.by_label.values() if len(members) == 1]
     if not anchors:
         return None
-    anchor = v.rng.choice(anchors)
-    side = v.rng.choice(list(SIDES))
-    fit = sorted((d[side], i) for i in range(len(v.objects)) if i != anchor and side in (d := _beside(v, i, anchor)))
+    anchor = ctx.rng.choice(anchors)
+    side = ctx.rng.choice(list(SIDES))
+    fit = sorted(
+        (d[side], i) for i in range(len(ctx.objects)) if i != anchor and side in (d := _beside(ctx, i, anchor))
+    )
     if not fit or (
-        len(fit) > 1 and fit[1][0] < 1.3 * fit[0][0] and v.objects[fit[0][1]].label != v.objects[fit[1][1]].label
+        len(fit) > 1
+        and fit[1][0] < DISTANCE_RATIO * fit[0][0]
+        and ctx.objects[fit[0][1]].label != ctx.objects[fit[1][1]].label
     ):
         return None
     best = fit[0][1]
-    question = v.pick(ASK_SIDE).format(r=v.rng.choice(SIDES[side]), m=v.objects[anchor].name)
-    answer = Piece(v.objects[best].name, best, v.objects[anchor].label, via=anchor)
-    return _question(v, "vqa_side", question, answer)
+    question = ctx.pick(ASK_SIDE).format(r=ctx.rng.choice(SIDES[side]), m=ctx.objects[anchor].name)
+    answer = Span(ctx.objects[best].name, best, ctx.objects[anchor].label, anchor=anchor)
+    return _question(ctx, "vqa_side", question, answer)
 
 
-Maker = Callable[[View], Request | None]
-KINDS: tuple[tuple[Maker, float], ...] = (
+RequestTemplate = Callable[[RequestContext], Request | None]
+# Each template with its weight. Kinds that few scenes allow, or that the model learns slowly, weigh more.
+TEMPLATES: tuple[tuple[RequestTemplate, float], ...] = (
     (by_name, 20),
     (counting, 14),
     (absent, 6),
-    (by_colour, 14),
+    (by_color, 14),
     (by_size, 9),
     (by_place, 12),
     (by_relation, 25),
@@ -632,7 +666,7 @@ KINDS: tuple[tuple[Maker, float], ...] = (
     (by_purpose, 12),
     (by_several, 12),
     (ask_name, 30),
-    (ask_colour, 8),
+    (ask_color, 8),
     (ask_there, 5),
     (ask_what, 8),
     (ask_side, 12),
@@ -640,12 +674,20 @@ KINDS: tuple[tuple[Maker, float], ...] = (
 
 
 def random_requests(scene: Scene, rng: Random, n: int, held_out: bool = False, side: int = 280) -> list[Request]:
-    """Up to `n` different requests of random kinds."""
-    view = View(scene, rng, held_out, side)
-    makers, weights = zip(*KINDS, strict=True)
+    """Up to `n` different requests of random kinds.
+
+    Args:
+        scene: what is asked about.
+        rng: decides everything.
+        n: fewer are returned where the scene does not offer as many.
+        held_out: take held-out wordings.
+        side: the frame in which thinking names places, see `RequestContext`.
+    """
+    view = RequestContext(scene, rng, held_out, side)
+    templates, weights = zip(*TEMPLATES, strict=True)
     found: dict[str, Request] = {}
-    for _ in range(4 * n):
-        request = rng.choices(makers, weights)[0](view)
+    for _ in range(TRIES_PER_REQUEST * n):
+        request = rng.choices(templates, weights)[0](view)
         if request is not None:
             found.setdefault(request.query, request)
         if len(found) == n:

@@ -1,11 +1,11 @@
-"""What people ask of a picture, as data: word lists, phrases, and the rules by which `instructions` joins them.
+"""Requests about an image, as data: word lists, phrases, and the grammar that `instructions` samples from.
 
-A line "= name" begins a rule; every line under it is one way to say it, or several divided by "|". In it `{name}` stands
-for another rule or list, `(a|b)` for a choice, `[a]` for something that may be left out. A rule without a name is where
-a request begins. What is said twice is meant twice as often.
+A line "= name" starts a rule; every line below it is an alternative, or several separated by "|". In an alternative,
+`{name}` refers to another rule or list, `(a|b)` is a choice and `[a]` is optional. The rule without a name is the start
+symbol. An alternative that is listed twice is twice as likely.
 """
 
-# ruff: noqa: E501  (one way to say it is one line, however long)
+# ruff: noqa: E501  (one alternative is one line, however long)
 
 from vision_reasoner.models.router import COUNTING, EDITING, OBJECTS, QUESTION
 
@@ -88,7 +88,7 @@ ADJECTIVES = """
     closest farthest leftmost rightmost topmost upper lower left right middle central front back first second third last other
     same different whole double barefoot bearded blonde elderly pregnant injured dead alive wild safe dangerous fast slow loud
 """
-COLOURS = """
+COLORS = """
     red orange yellow green blue purple pink white black brown grey gray golden silver beige turquoise teal navy maroon violet
     cyan magenta cream dark_blue light_green bright_red pale_yellow lime_green sky_blue
 """
@@ -230,7 +230,7 @@ has {np}|has {things}|has {adverb} {done} {np}|seems {adj}|looks {adj}|looks lik
 = the
 the|the|the|the|this|that|my|his|her|their|our|one of the
 = which
-{adj} {thing}|{thing}|{thing}|{thing} {after}|{adj} {thing} {after}|{colour} {thing}|{colour} {thing} {after}
+{adj} {thing}|{thing}|{thing}|{thing} {after}|{adj} {thing} {after}|{color} {thing}|{color} {thing} {after}
 = np
 the (place|spot|area|part|region|side|room|moment|area|surface|corner) (where|in which|on which) {clause}
 the (person|man|woman|animal|one|thing|object|part|team|vehicle|building|group|food|player|item) (who|that|which) {is_phrase}
@@ -240,7 +240,7 @@ the {superlative} {thing}|the {superlative} of the {things}
 the {person}('s|s) {thing}
 the {part} of the {which}
 the {ordinal} {thing} from the (left|right|top|bottom|front|back)
-the {adj} one|the {stuff}|the {colour} {stuff}
+the {adj} one|the {stuff}|the {color} {stuff}
 everyone (else|{doing}|{place})
 everything (else|{place}|that is {adj})
 the {thing} {done} by {np}
@@ -250,7 +250,7 @@ the {thing} (called|named|labelled|that says|with the word|with the name|with th
 {pronoun}|any {thing}|any {which}
 = nps
 any {things}|the {things}|all {things}|all the {things}|all of the {adj} {things}|the {number} {things}
-the {things} {after}|all {adj} {things}|every {which}|each {thing}|{things}|{colour} {things}|{adj} {things} {after}
+the {things} {after}|all {adj} {things}|every {which}|each {thing}|{things}|{color} {things}|{adj} {things} {after}
 the {things} and the {things}|{things} and {things}
 (both|these|those) {things}
 = obj
@@ -260,7 +260,7 @@ the {things} and the {things}|{things} and {things}
 {deed} (a|the) {thing}
 {deed} {things}
 {deed} (a|the) {adj} {thing}
-in a {adj} {thing}|in {colour}|in the {colour} {thing}
+in a {adj} {thing}|in {color}|in the {color} {thing}
 with (a|the) {thing}
 with {adj} {part}
 without (a|any) {thing}
@@ -374,12 +374,12 @@ where did (i|he|she|they) (put|leave|lose|hide) {np}
 {np}|{np}|{np}|{nps}|{nps}|{thing}|{things}|{adj} {thing}|{thing} {place}|{which}|{person} {doing}|{person} {doing}
 {person} (on|at|in) (left|right|back|front|middle|far left|far right|bottom|top)
 (left|right|middle|bottom|top|front|back|top left|bottom right|center) {thing}
-(left|right|middle|second|closest|smaller|bigger) {person} in {colour}
+(left|right|middle|second|closest|smaller|bigger) {person} in {color}
 {thing} (on|at) [the] [very|far] (left|right|bottom|top|edge)
 {ordinal} {thing} from [the] (left|right|top|bottom)
 {ordinal} {person} from [the] (left|right) {doing}
-{colour} one|{colour} {thing}
-the one (on the left|on the right|in the middle|in {colour}|with the {thing}|{doing})
+{color} one|{color} {thing}
+the one (on the left|on the right|in the middle|in {color}|with the {thing}|{doing})
 the {thing} {after}, not the {adj} one|the {superlative} {thing} {place}|half {thing} {place}|{part} of {np}
 {people} {doing}
 = thing_for
@@ -447,7 +447,7 @@ the person responsible
 {total} [{tail}]
 {late}|{wish} {many}
 = what
-{things}|{things}|{things}|{things} {after}|{things} {after}|{adj} {things}|{colour} {things}|{adj} {things} {after}
+{things}|{things}|{things}|{things} {after}|{things} {after}|{adj} {things}|{color} {things}|{adj} {things} {after}
 {people}|{people} {doing}|people|people {doing}|of the {things}|of these {things}|of them|{things} or {things}
 {things} and {things}|{parts}
 (different|individual|separate|distinct|whole|single) {things}
@@ -559,12 +559,12 @@ use {np} instead of {np}|put {np} in place of {np}
 change {np} (to|into|for) {np}
 change {np} with {np}
 change the (background|sky|floor|wall|scenery|scene|setting) (to|into) (a|the) {which}
-change the {attribute} of {obj} to (something {adj}|{colour}|{adj})
-change the colour of {obj} (to|into|from {colour} to) {colour}
-change (his|her|its|their) {part} (colour to {colour}|to {colour}|into a {thing})
+change the {attribute} of {obj} to (something {adj}|{color}|{adj})
+change the colour of {obj} (to|into|from {color} to) {color}
+change (his|her|its|their) {part} (colour to {color}|to {color}|into a {thing})
 change what the {person} is {deed} to {np}
 = turn
-turn {obj} into {obj}|turn {obj} {colour}
+turn {obj} into {obj}|turn {obj} {color}
 turn {obj} (around|upside down|to the left|by {number} degrees|to face the camera)
 turn (the|this) {scene} into (a|an) {style}
 turn (day into night|summer into winter|the day into night|the rain into snow)
@@ -614,15 +614,15 @@ make {np} (smile|laugh|cry|jump|fly|dance|disappear|stand|sit|vanish|sleep)
 make it (look like|) (night|winter|autumn|summer|spring|rainy|sunny|snowy|day|evening|christmas|sunset|a party|{adj})
 make it (look like|into) (a|an) {style}
 make the {scene} {looks}
-make the (sky|background|floor|wall|water|grass|hair|eyes) {colour}
+make the (sky|background|floor|wall|water|grass|hair|eyes) {color}
 have {np} (wear|hold|carry|ride) (a|an) {which}
 let {np} (wear|hold|carry|ride|drive|be) (a|an) {which}
 let {np} (smile|laugh|fly|dance|look at the camera|close the eyes|be {adj})
-paint {np} {colour}
+paint {np} {color}
 paint {np} (on|over|behind) {np}
-paint {np} in {colour}|dye {np} {colour}|color {np} {colour}|colour {np} {colour}
-recolor {obj} [in|to] {colour}
-tint {obj} {colour}|repaint {obj} in {colour}|colorize {obj}|shrink {obj}|enlarge {obj}|stretch {obj}|lengthen {obj}
+paint {np} in {color}|dye {np} {color}|color {np} {color}|colour {np} {color}
+recolor {obj} [in|to] {color}
+tint {obj} {color}|repaint {obj} in {color}|colorize {obj}|shrink {obj}|enlarge {obj}|stretch {obj}|lengthen {obj}
 shorten {obj}|thicken {obj}|straighten {obj}|resize {obj}
 scale {obj} (up|down)
 move {obj} (to the left|to the right|up|down|closer|away|to the middle|{place}|next to {np}|in front of {np}|behind {np})
@@ -661,16 +661,16 @@ turn (on|off) {np}|close {np}|open {np}|dim the {thing}|fix {np}|clean {np}|hang
 what if {np} (had|was|were|wore|became|got|held|could be|looked|turned into|rode) (a {which}|{adj}|{doing}|{things}|{adj} {parts}|{np})
 what if there (was|were) ({things}|a {which}) {place}|what if {np} {done} {adverb}|what if it (was|were) {adj}
 (could|can|may|might) (we|i|you) (have|get|add|put|change|make|turn|give|use|see the {scene} with|include) {np} [{place}|{preposition} {np}|{adj}|to {np}]
-(can|could|should) {np} (be|have|wear|become|look|hold|get|turn into|be full of|be made of) ({adj}|a {which}|{things}|{stuff}|{colour})
-(it|the {scene}|the weather|the time|the {thing}|{np}) (could|should|must|might as well|needs to) (be|look|have|become|show) ({adj}|raining|snowing|night|{doing}|a {which}|{things}|{colour})
+(can|could|should) {np} (be|have|wear|become|look|hold|get|turn into|be full of|be made of) ({adj}|a {which}|{things}|{stuff}|{color})
+(it|the {scene}|the weather|the time|the {thing}|{np}) (could|should|must|might as well|needs to) (be|look|have|become|show) ({adj}|raining|snowing|night|{doing}|a {which}|{things}|{color})
 (have|let) there be {np} {place}|(have|let) {np} {deed_phrase}|(have|let|get) {np} {done}|let's (have|add|make|change|see|put|use|give|turn) {np} [{adj}|{place}|{preposition} {np}]
 how about (adding|changing|removing|making|replacing|giving|putting|turning) {np} [{adj}|{place}|{preposition} {np}]
 (maybe|perhaps) (add|change|remove|make|replace|give|put|turn) {np} [{adj}|{place}|{preposition} {np}]
 = style_only
 {style}|{style} style|{style} version|(as|in|like|into) (a|an) {style}|(more|less|higher|lower|better|stronger|warmer) {quality}
-(no|without) ({thing}|{things}|{stuff}|background|people)|black and white|grayscale|{colour} {thing} instead of {colour}
-{thing} (removal|replacement)|background (removal|replacement|blur|change)|(plain|white|{colour}|blurred|{thing}) background
-(in|with) ({name}|{adj}|{style}) style|(bigger|smaller|longer|shorter|brighter|darker|more|fewer|{adj}|{colour}) {things} instead
+(no|without) ({thing}|{things}|{stuff}|background|people)|black and white|grayscale|{color} {thing} instead of {color}
+{thing} (removal|replacement)|background (removal|replacement|blur|change)|(plain|white|{color}|blurred|{thing}) background
+(in|with) ({name}|{adj}|{style}) style|(bigger|smaller|longer|shorter|brighter|darker|more|fewer|{adj}|{color}) {things} instead
 upscale|sharpen|brighten|denoise|crop|colorize|restore|rotate|flip horizontally|mirror vertically
 (upscale|resize|crop|scale|enlarge|shrink) [it|the {scene}] (to|by) ({number}|{number}k|{number}x{number}|{number} percent|square)
 (redraw|render|repaint|restyle|recreate|reimagine|show|paint|draw|redo|reproduce) (the|this) {scene} (as|in the style of|like) (a|an) {style}
@@ -678,7 +678,7 @@ upscale|sharpen|brighten|denoise|crop|colorize|restore|rotate|flip horizontally|
 (redraw|render|repaint|restyle|recreate|generate|create|make|produce) (a|another|a new|one) (version|variant|copy|variation|edit) (of|of it|of this {scene}|) (with|without|where|in which) {obj} [is {adj}|is {doing}|is {looks}]
 edit (the|this) {scene} (so that|such that|to|by|until) ({np} is {adj}|{np} is {doing}|{np} has a {thing}|show {obj}|have {obj}|include {obj}|removing {obj}|adding {obj}|the {person} wears a {thing})
 edit {obj}
-edit {obj} to (be {adj}|look {adj}|be {colour}|show a {thing})
+edit {obj} to (be {adj}|look {adj}|be {color}|show a {thing})
 (redraw|render|repaint|restyle|make|paint|show|turn) {obj} (in the style of|like|as a painting by|into a work of|like a character from|like it was made by) {name}
 (show|render|draw|restyle) (the|this) {scene} (in|with) (a|an) ({adj}|{style}|{name}) (style|look|version|mood|color scheme)
 change the (text|title|name|word|number|date|writing|caption|year) [{place}|on {np}] (to|into|from {name} to) ({name}|"{name}"|'{name}')
@@ -689,7 +689,7 @@ make (the {scene}|it|this|everything|{np}) (a bit|a little|slightly|much|way|mor
 {verb} {np} out of (the|this) {scene}
 {verb} {np} (away|off|out|over) (with|and put|and add|using) {np}
 swap out {np} (for|with) {np}
-modify {obj} (so that|to|such that) ({np} is {adj}|be {adj}|be {colour}|look {adj}|it looks {adj})
+modify {obj} (so that|to|such that) ({np} is {adj}|be {adj}|be {color}|look {adj}|it looks {adj})
 alter {obj}|alter the {attribute} of {obj}
 photoshop {np} (into|onto|out of|next to) {np}
 retouch {obj}
@@ -698,16 +698,16 @@ create (a|an) {style} (from|out of) (the|this) {scene}
 generate (a|an) {style} (of|from) (the|this) {scene}
 imagine {obj} (as|with|without|in) (a|an|the) {which}
 (set|put|place) the scene (in|at|on) (winter|night|the beach|a forest|paris|space|the desert|a {thing})
-(set|change|put) the background (to|as) (a|an|the|plain) ({which}|{colour}|{place})
+(set|change|put) the background (to|as) (a|an|the|plain) ({which}|{color}|{place})
 = wished
-i want {np} (to be|to look|to become) ({looks}|{adj}|{colour})
-i want {obj} (removed|erased|deleted|gone|blurred|replaced|brighter|darker|bigger|smaller|{colour}|cropped out|painted {colour}|turned into {np})
+i want {np} (to be|to look|to become) ({looks}|{adj}|{color})
+i want {obj} (removed|erased|deleted|gone|blurred|replaced|brighter|darker|bigger|smaller|{color}|cropped out|painted {color}|turned into {np})
 (i want|i would like|i'd like) {np} instead of {np}
 i would like {np} (to be|to have|to wear|to hold|to become) (a|an) {which}
-i'd like {obj} (removed|erased|deleted|gone|blurred|replaced|brighter|darker|bigger|{colour}|turned into {np})
+i'd like {obj} (removed|erased|deleted|gone|blurred|replaced|brighter|darker|bigger|{color}|turned into {np})
 i'd (like|love|prefer) to (see|have) {np} (as|with|without|turned into) (a|an) {which}
-(can|could|may) {obj} be (removed|erased|deleted|blurred|replaced|brightened|made {looks}|made {adj}|painted {colour}|turned into {np}|changed to {np}|moved {place})
-{obj} (should|must|needs to|has to|ought to) (be|become|look|turn) ({looks}|{adj}|{colour}|removed|erased|replaced by {np}|blurred|gone)
+(can|could|may) {obj} be (removed|erased|deleted|blurred|replaced|brightened|made {looks}|made {adj}|painted {color}|turned into {np}|changed to {np}|moved {place})
+{obj} (should|must|needs to|has to|ought to) (be|become|look|turn) ({looks}|{adj}|{color}|removed|erased|replaced by {np}|blurred|gone)
 {np} (should|must|needs to) (have|wear|hold|get|carry|ride) (a|an) {which}
 {np} (needs|could use|deserves) (a|some|more) ({which}|{quality}|{stuff})
 there should be (a|an|more|no|fewer) ({which}|{things}|{stuff}) {place}
@@ -815,14 +815,14 @@ who (is|are|was|were) {obj}
 who (is|are|was) (this|that|it|he|she|they|there|{doing}|in the {scene}|the {person}|behind {np}|next to {np}|{place})
 who (painted|wrote|made|took|designed|built|owns|won|invented|directed|signed|sent|drives|sells|wears|holds|lives in) (this|it|{np}|the {scene}|{np})
 who (seems|looks|appears) (to be|) {adj}
-whose {thing} is (this|that|it|{place}|{doing}|the {colour} one)
+whose {thing} is (this|that|it|{place}|{doing}|the {color} one)
 where (was|were) (this|the) {scene} taken
 where (was|is) (this|it|the {scene}) (taken|made|from|set|shot|filmed)
 where (is|are) {obj} (going|from|looking|sitting|standing|heading|working|pointing|coming from|likely to be)
 where (does|do|did) {obj} (come from|live|lead|go|grow|belong|take place|end)
 where are (we|they|these {people})
 when (was|is|did|does|will) ({np} taken|{np} built|this {scene} taken|it made|{np} leave|it happen|{np} open|the {thing} start|the {person} arrive|this|{np} due)
-why (is|are|was|were) {obj} ({adj}|{doing}|{place}|there|here|important|shown|in {colour})
+why (is|are|was|were) {obj} ({adj}|{doing}|{place}|there|here|important|shown|in {color})
 why (does|do|did|would|might|can't|doesn't) {obj} (look {adj}|seem {adj}|have a {thing}|wear a {thing}|need a {thing}|stand {place}|laugh|cry|run|not move|fall|hold {np})
 why is (this|it|there) (funny|strange|{adj}|important|a {thing} {place}|so {adj}|no {thing})
 how (old|tall|big|high|long|wide|large|deep|far|fast|heavy|expensive|warm|cold|busy|full|bright|good|healthy|safe|realistic|fresh|clean|hot|sharp|popular|{adj}) (is|are|was|does|do|looks) {obj} [look|seem|probably|{place}]
@@ -841,7 +841,7 @@ is {np} (a|an) {which}
 is {np} (on|in|under|behind|next to|in front of|left of|to the right of) {np}
 is {np} (bigger|smaller|taller|older|younger|closer|heavier|more {adj}|darker) than {np}
 is {np} {adj} or {adj}
-is {np} ({colour} or {colour}|open or closed|on or off|male or female|real or fake|alive or dead|sitting or standing|full or empty)
+is {np} ({color} or {color}|open or closed|on or off|male or female|real or fake|alive or dead|sitting or standing|full or empty)
 is (it|this|that) (a|an) {which}
 is (it|this) (a|an) {thing} or (a|an) {thing}
 is (it|this) ({adj}|raining|snowing|sunny|day or night|summer or winter|safe|true|real|possible|a {scene} of {things}|taken indoors or outdoors|legal|indoors|daytime|cloudy)

@@ -208,7 +208,7 @@ class SceneImage:
         return f"{self.seed}-{self.number}"
 
     def open(self) -> Image.Image:
-        return Image.fromarray(self.scene().picture)
+        return Image.fromarray(self.scene().image)
 
     def scene(self) -> "Scene":
         return painted_scene(self)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vision_reasoner.errors import VisionReasonerError
+from vision_reasoner.errors import ExitCode, VisionReasonerError
 from vision_reasoner.training.tiny import joint, loop
 from vision_reasoner.training.tiny.joint import load_weights
 
@@ -19,7 +19,9 @@ def filled(value: float) -> torch.nn.Linear:
 
 def write(folder: Path, stage: str, **values: float) -> Path:
     folder.mkdir(exist_ok=True)
-    loop.save(folder / f"{stage}.pt", {name: filled(value) for name, value in values.items()}, [], 1)
+    loop.save_checkpoint(
+        folder / f"{stage}.pt", {name: filled(value) for name, value in values.items()}, [], loop.Progress(1)
+    )
     return folder
 
 
@@ -44,6 +46,5 @@ def test_a_folder_without_weights_is_not_passed_over(tmp_path: Path) -> None:
 
 
 def test_a_mean_is_not_trained_further(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        joint.main(["--average", "somewhere"])
+    assert joint.main(["--average", "somewhere"]) == ExitCode.USAGE
     assert "--average goes with --export_only" in capsys.readouterr().err

@@ -11,11 +11,12 @@ from pathlib import Path
 import torch
 
 from vision_reasoner.training.tiny import loop
+from vision_reasoner.training.tiny.options import add_training_options
 
 
 def arguments(folder: Path, minutes: float) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    loop.add_arguments(parser, minutes=1)
+    add_training_options(parser, minutes=1)
     return parser.parse_args(["--minutes", str(minutes), "--output_dir", str(folder)])
 
 
@@ -33,7 +34,7 @@ def test_a_run_continues_where_it_was_and_says_what_it_saw(tmp_path: Path) -> No
     assert first == list(range(len(first)))
     with torch.no_grad():
         module.weight.zero_()
-    assert loop.resume(tmp_path / "toy.pt", {"module": module}) == len(first)
+    assert loop.resume(tmp_path / "toy.pt", {"module": module}).step == len(first)
     assert torch.equal(module.weight, weight)
     loop.train("toy", {"module": module}, losses, arguments(tmp_path, 0.01))
     assert steps[len(first)] == len(first)
@@ -52,7 +53,7 @@ def test_sigterm_ends_a_run_early_and_saves_it(tmp_path: Path) -> None:
 
     before = signal.getsignal(signal.SIGTERM)
     loop.train("toy", {"module": module}, losses, arguments(tmp_path, 5))
-    assert loop.resume(tmp_path / "toy.pt", {"module": module}) == 4
+    assert loop.resume(tmp_path / "toy.pt", {"module": module}).step == 4
     assert signal.getsignal(signal.SIGTERM) is before
 
 
@@ -68,6 +69,7 @@ import argparse, json, os, signal, sys
 from pathlib import Path
 import torch
 from vision_reasoner.training.tiny import loop
+from vision_reasoner.training.tiny.options import add_training_options
 
 torch.manual_seed(0)
 module, rank, steps = torch.nn.Linear(3, 1), int(os.environ["RANK"]), []
@@ -81,7 +83,7 @@ def losses(step):
     return loss, {"loss": loss.item()}
 
 parser = argparse.ArgumentParser()
-loop.add_arguments(parser, minutes=5)
+add_training_options(parser, minutes=5)
 loop.train("toy", {"module": module, "other": other}, losses, parser.parse_args(["--output_dir", sys.argv[1]]))
 Path(sys.argv[1], f"{rank}.json").write_text(json.dumps({"steps": steps, "weight": module.weight.tolist()}))
 """
@@ -91,11 +93,11 @@ def test_two_processes_train_one_module_on_samples_of_their_own_and_end_together
     script = tmp_path / "together.py"
     script.write_text(TOGETHER)
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", str(script)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(loop.__file__).parents[2])}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(loop.__file__).parents[3])}
     subprocess.run([*launch, str(tmp_path)], check=True, env=environment, timeout=240)
     a, b = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     assert (a["steps"], b["steps"]) == ([0, 2, 4, 6, 8], [1, 3, 5, 7, 9])
     assert a["weight"] == b["weight"], "their gradients were not the same"
     module = torch.nn.Linear(3, 1)
-    assert loop.resume(tmp_path / "toy.pt", {"module": module}) == 5
+    assert loop.resume(tmp_path / "toy.pt", {"module": module}).step == 5
     assert module.weight.tolist() == a["weight"]

@@ -11,6 +11,7 @@ from vision_reasoner.models.router import COUNTING, EDITING, OBJECTS, QUESTION, 
 from vision_reasoner.prompts import ROUTER_PROMPT, router_messages
 from vision_reasoner.scenes import instructions
 from vision_reasoner.training.tiny import router as training
+from vision_reasoner.training.tiny import router_requests
 
 BUNDLED = Path("pretrained_models/VisionReasoner-Tiny/router")
 
@@ -34,7 +35,7 @@ def test_every_answer_is_read_as_its_category():
 def test_every_slot_of_the_grammar_has_a_rule_or_a_list():
     for category in instructions.CATEGORIES:
         rules = instructions.PHRASES | instructions.REQUESTS[category]
-        known = {*rules, *instructions.LISTS, *instructions.MADE}
+        known = {*rules, *instructions.LISTS, *instructions.COMPUTED_SLOTS}
         for lines in rules.values():
             for line in lines:
                 assert set(re.findall(r"\{(\w+)\}", line)) <= known, line
@@ -53,17 +54,19 @@ def test_instructions_are_plain_text_with_nothing_left_to_fill_in(category):
 def test_held_out_wordings_are_told_from_those_trained_on():
     rng = random.Random(6)
     for _ in range(200):
-        assert all(training.is_held_out(r.query) for r in training.scene_requests(rng, held_out=True))
-        assert not any(training.is_held_out(r.query) for r in training.scene_requests(rng, held_out=False))
-    assert training.is_held_out("Hey, can you count the brown puppies?")
-    assert training.is_held_out("Find the dog at the far left!")
-    assert not training.is_held_out("Make the dog at the far left brown")
+        assert all(router_requests.is_held_out(r.query) for r in router_requests.scene_requests(rng, held_out=True))
+        assert not any(
+            router_requests.is_held_out(r.query) for r in router_requests.scene_requests(rng, held_out=False)
+        )
+    assert router_requests.is_held_out("Hey, can you count the brown puppies?")
+    assert router_requests.is_held_out("Find the dog at the far left!")
+    assert not router_requests.is_held_out("Make the dog at the far left brown")
 
 
 def test_no_held_out_wording_is_trained_on():
     rng = random.Random(7)
-    seen = [training.random_request(rng) for _ in range(2000)]
-    assert not [query for query, _ in seen if training.is_held_out(query)]
+    seen = [router_requests.random_request(rng) for _ in range(2000)]
+    assert not [query for query, _ in seen if router_requests.is_held_out(query)]
     assert {category for _, category in seen} == set(instructions.CATEGORIES)
 
 
@@ -72,8 +75,8 @@ def test_the_constant_turns_are_one_token_each_and_any_request_survives(tokenize
         text = tokenizer.apply_chat_template(router_messages(query), tokenize=False, add_generation_prompt=True)
         ids = tokenizer(text)["input_ids"]
         assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text
-    assert len(training.Lessons(tokenizer).prompt("dog")) <= 11 + len(tokenizer(" dog")["input_ids"])
-    assert all(len(ids) == 3 for ids in training.Lessons(tokenizer).replies.values())
+    assert len(training.ExampleEncoder(tokenizer).prompt("dog")) <= 11 + len(tokenizer(" dog")["input_ids"])
+    assert all(len(ids) == 3 for ids in training.ExampleEncoder(tokenizer).replies.values())
 
 
 def test_the_template_is_that_of_the_released_router(tokenizer):
@@ -101,7 +104,7 @@ def test_a_few_steps_learn_and_what_is_saved_loads(tmp_path, monkeypatch):
 
 
 def test_the_bundled_router_knows_held_out_wordings(bundled):
-    held_out = training.held_out_requests(200, seed=11)
+    held_out = router_requests.held_out_requests(200, seed=11)
     routes = bundled.route_batch([request.query for request in held_out])
     wrong = [
         (request.query, route.task)

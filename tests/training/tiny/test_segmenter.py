@@ -27,9 +27,9 @@ def scene() -> Scene:
 
 
 def test_features_in_training_are_those_that_the_predictor_computes(model: torch.nn.Module, scene: Scene) -> None:
-    predicted = Segmenter(model).encode(Image.fromarray(scene.picture))
+    predicted = Segmenter(model).encode(Image.fromarray(scene.image))
     with torch.no_grad():
-        ours = stage.features(model, [scene.picture])
+        ours = stage.features(model, [scene.image])
     for level, theirs in zip(ours, [*predicted.high_resolution, predicted.embedding], strict=True):
         torch.testing.assert_close(level, theirs, rtol=1e-4, atol=1e-4)
 
@@ -42,7 +42,7 @@ def test_the_exported_folder_gives_the_masks_of_the_model_it_was_written_from(
     boxes, points = [o.box for o in scene.objects], [o.point for o in scene.objects]
     results = []
     for segmenter in (Segmenter(model), Segmenter.from_pretrained(tmp_path / "segmenter", device="cpu")):
-        features = segmenter.encode(Image.fromarray(scene.picture))
+        features = segmenter.encode(Image.fromarray(scene.image))
         results.append([mask for mask, _ in segmenter.masks(features, boxes, points)])
     ours, loaded = results
     assert np.array_equal(ours, loaded)
@@ -66,7 +66,7 @@ def test_prompts_are_jittered_corners_and_a_point_on_the_object_or_none(scene: S
     rng, kinds = random.Random(0), set()
     for _ in range(60):
         for o in scene.objects:
-            (first, second, point), labels = stage.prompt(o, rng)
+            (first, second, point), labels = stage.random_prompt(o, rng)
             assert tuple(labels[:2]) == tuple(BOX_CORNERS)
             side = max(o.box.x2 - o.box.x1, o.box.y2 - o.box.y1)
             assert np.abs(np.array([*first, *second]) - np.array(o.box)).max() < 0.35 * side

@@ -9,8 +9,18 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import get_vision_window
 
 from tests.support.drawings import sprites
 from vision_reasoner.scenes.scene import Scene, random_scene
-from vision_reasoner.training.tiny.architecture import CELL, GRID, NONE, PATCH, SIDE, CellTruth, Code, make_vision, see
-from vision_reasoner.training.tiny.vision import PatchHead, PatchTruth, detail, vision_loss
+from vision_reasoner.training.tiny.architecture import (
+    CELL,
+    GRID,
+    NO_CLASS,
+    PATCH,
+    SIDE,
+    CellTruth,
+    ConceptCodebook,
+    encode_images,
+    make_vision_tower,
+)
+from vision_reasoner.training.tiny.detection import PatchHead, PatchTruth, crop_around, vision_loss
 
 
 @pytest.fixture(scope="module")
@@ -33,15 +43,15 @@ def test_patches_show_the_object_whose_mask_covers_them_in_the_order_of_the_towe
             centre = np.array([column, row, column, row]) * PATCH + PATCH / 2
             assert np.allclose(sides[at].numpy() * CELL + centre, o.box.inclusive, atol=1e-3)
     covered = sum(int(o.mask.sum()) for s in scenes for o in s.objects) / (3 * SIDE**2)
-    assert covered < float((truth.label < NONE).float().mean()) < 1.6 * covered
+    assert covered < float((truth.label < NO_CLASS).float().mean()) < 1.6 * covered
 
 
-def test_a_detail_has_its_objects_where_they_are_seen_in_it(scenes: list[Scene]) -> None:
+def test_a_crop_has_its_objects_where_they_are_seen_in_it(scenes: list[Scene]) -> None:
     rng = random.Random(0)
     for scene in scenes:
         for o in scene.objects:
-            picture, seen = detail(scene, o, 3, rng)
-            assert picture.shape == (3 * CELL, 3 * CELL, 3)
+            image, seen = crop_around(scene, o, 3, rng)
+            assert image.shape == (3 * CELL, 3 * CELL, 3)
             [same] = [s for s in seen if s.label == o.label and s.mask.sum() and s.point is not o.point][:1]
             assert same.mask.shape == (3 * CELL, 3 * CELL)
             for s in seen:
@@ -51,23 +61,25 @@ def test_a_detail_has_its_objects_where_they_are_seen_in_it(scenes: list[Scene])
 
 
 def test_ideal_tokens_are_worth_more_than_others(scenes: list[Scene]) -> None:
-    code, truth = Code(), CellTruth([s.objects for s in scenes])
-    ideal = code.tokens(truth)
-    best, seen = vision_loss(ideal, truth, code)
-    assert seen["class"] == seen["near"] == 1.0
+    codebook, truth = ConceptCodebook(), CellTruth([s.objects for s in scenes])
+    ideal = codebook.tokens(truth)
+    best, seen = vision_loss(ideal, truth, codebook)
+    assert seen["class"] == seen["objectness"] == 1.0
     assert seen["sides"] < 0.01
     torch.manual_seed(0)
     for noise in (0.1, 0.5):
-        worse, _ = vision_loss(ideal + noise * torch.randn_like(ideal), CellTruth([s.objects for s in scenes]), code)
+        worse, _ = vision_loss(
+            ideal + noise * torch.randn_like(ideal), CellTruth([s.objects for s in scenes]), codebook
+        )
         assert worse > best
 
 
 def test_a_step_teaches_every_weight_of_the_tower(scenes: list[Scene]) -> None:
     torch.manual_seed(0)
-    tower, code = make_vision(), Code()
+    tower, codebook = make_vision_tower(), ConceptCodebook()
     head = PatchHead(tower)
-    tokens = see(tower, [s.picture for s in scenes])
-    loss, _ = vision_loss(tokens, CellTruth([s.objects for s in scenes]), code)
+    tokens = encode_images(tower, [s.image for s in scenes])
+    loss, _ = vision_loss(tokens, CellTruth([s.objects for s in scenes]), codebook)
     asked, seen = head.loss(PatchTruth([s.objects for s in scenes], GRID))
     (loss + asked).backward()
     assert {"patch class", "patch sides"} == set(seen)

@@ -194,19 +194,21 @@ def scene_row(seed: int, number: int, size: Size, no_target_share: float, rehear
         no_target_share: of requests for what is not there, besides those that are among the other kinds.
         rehearsed_share: of scenes with the drawings of the supervised stages.
     """
-    from vision_reasoner.scenes.requests import View, absent, random_requests
+    from vision_reasoner.scenes.requests import RequestContext, absent, random_requests
 
     for attempt in itertools.count(number, ENDLESS):  # nearly always the first
         drawings = "train" if Random(f"drawings {seed} {attempt}").random() < rehearsed_share else "rewarded"
         scene = SceneImage(FIRST_SCENE_SEED + seed, attempt, drawings, SCENE_OBJECTS).scene()
         rng = Random(f"grpo {seed} {attempt}")
-        for request in [absent(View(scene, rng))] if rng.random() < no_target_share else random_requests(scene, rng, 4):
+        for request in (
+            [absent(RequestContext(scene, rng))] if rng.random() < no_target_share else random_requests(scene, rng, 4)
+        ):
             if request is None or request.task is Task.VQA:
                 continue
             targets = [target_of(scene.objects[i].mask, size) for i in request.targets]
             seen = [target for target in targets if target is not None]
             if len(seen) == len(targets):
-                image = Image.fromarray(scene.picture)
+                image = Image.fromarray(scene.image)
                 id = f"{seed}-{attempt}"
                 return reasoner_row(id, request.kind, request.query, solution_of(seen), image, size)
     raise AssertionError  # the loop is endless
@@ -316,7 +318,7 @@ def _router(settings: argparse.Namespace) -> Policy:
         train = Rows(len(requests) - n_held_out, lambda i: router_row(str(i), *requests[n_held_out + i]))
         held_out = Rows(n_held_out, lambda i: router_row(str(i), *requests[i]))
     else:
-        from vision_reasoner.training.tiny.router import random_request
+        from vision_reasoner.training.tiny.router_requests import random_request
 
         train = Rows(ENDLESS, lambda i: router_row(str(i), *random_request(Random(f"grpo {settings.seed} {i}"))))
         held_out = Rows(

@@ -1,9 +1,12 @@
-"""VisionReasoner-Tiny: the shape of its reasoner, and the code in which its two halves speak to each other.
+"""VisionReasoner-Tiny: the shape of its reasoner, and the interface between vision tower and language model.
 
-The vision tower hands one token per 28 x 28 cell to the language model. What a perfect one would hand over is fixed
-here: the sum of orthonormal vectors, one for each class, colour and company, and one for each of the numbers that
-say where the object lies. The words for a class have the same vector in the language model's embedding, so that what
-is seen and what is asked are alike from the first step. Both halves can therefore be trained apart, and put together.
+The vision tower hands one token per 28 x 28 cell to the language model. The ideal token is fixed here: a sum of
+orthonormal vectors, one for each class, color and company, and one for each number that says where the object is. The
+words for a class have the same vector in the language model's embedding, so that an object and its name are similar
+from the first step. Both halves can therefore be trained separately and then put together.
+
+Each object is listed at one cell, its responsible cell (as in YOLO). Cells that are not far from the center are
+candidates; a cell whose objectness is high claims the object; the first candidate that does is responsible.
 """
 
 from collections.abc import Sequence
@@ -15,7 +18,7 @@ import torch
 from torch import Tensor
 
 from vision_reasoner.models import window_attention
-from vision_reasoner.scenes.classes import CLASSES, COLOUR_INDEX, COLOURS, COMPANIES
+from vision_reasoner.scenes.classes import CLASSES, COLOR_INDEX, COLORS, COMPANIES
 from vision_reasoner.scenes.scene import GRID, Scene, SceneObject
 from vision_reasoner.training.tiny import loop
 
@@ -24,12 +27,17 @@ CELL = SIDE // GRID
 CELLS = GRID * GRID
 PATCH = 14
 WIDTH = 256  # of the language model, and of the tokens between the two
-HEAD = 64
-NUMBERS = 7  # x1 y1 x2 y2 and the point's x y, in cells from the cell's centre; 1 where the object's centre is near
-NONE = len(CLASSES)
-NEAR = 0.75  # cells, in x and in y: what is near; the cells near an object's centre are one, two or four
-BLUR = 0.15  # in numbers: about as far as a tower's are off
-SURE, CLOSE = 0.55, 1.0  # cells between these know the object in any case; the tower itself decides if it is near
+HEAD_DIM = 64
+NUMBERS = 7  # x1 y1 x2 y2 and the point's x y, in cells from the cell's center; then objectness, 0 or 1
+NO_CLASS = len(CLASSES)  # the label of background cells
+
+# Distances from an object's center in x and in y, in cells
+POSITIVE_RADIUS = 0.75  # cells within it have objectness 1: one, two or four cells per object
+AMBIGUOUS_RADIUS = 0.55  # from here to the candidate radius a pixel would decide: the tower's own output counts
+CANDIDATE_RADIUS = 1.0  # cells within it may become responsible
+
+NUMBER_NOISE = 0.15  # standard deviation of a trained tower's numbers, roughly
+EMBEDDING_NOISE = 0.2  # of a word's own part beside its concept: synonyms must stay distinguishable
 
 VISION_CONFIG: dict[str, Any] = {
     "depth": 6,
@@ -49,161 +57,199 @@ TEXT_CONFIG: dict[str, Any] = {
     "hidden_size": WIDTH,
     "intermediate_size": 704,
     "num_hidden_layers": 6,
-    "num_attention_heads": WIDTH // HEAD,
-    "num_key_value_heads": WIDTH // HEAD,
+    "num_attention_heads": WIDTH // HEAD_DIM,
+    "num_key_value_heads": WIDTH // HEAD_DIM,
     "max_position_embeddings": 4096,
     "tie_word_embeddings": True,
-    # with a theta of 1e4 and more, ten rows and columns look alike; with 30, words cannot be found
+    # with a theta of 1e4 or more, ten rows and columns look alike; with 30, words cannot be found
     "rope_parameters": {"rope_type": "default", "rope_theta": 500.0, "mrope_section": [2, 6, 24]},
 }
 
 
-class Code:
-    """The vectors of the vision tokens; every group is (n, WIDTH), all rows together are orthonormal."""
+class ConceptCodebook:
+    """The vectors that vision tokens are sums of.
+
+    Attributes:
+        classes: (CLASSES + 1, WIDTH), background last.
+        colors: (COLORS, WIDTH).
+        companies: (COMPANIES, WIDTH).
+        numbers: (NUMBERS, WIDTH). All rows of the four together are orthonormal.
+        names: the vector of each word for a class, color or company.
+    """
 
     def __init__(self) -> None:
-        groups = {"classes": len(CLASSES) + 1, "colours": len(COLOURS), "companies": len(COMPANIES), "numbers": NUMBERS}
+        groups = {"classes": len(CLASSES) + 1, "colors": len(COLORS), "companies": len(COMPANIES), "numbers": NUMBERS}
+        # the seed is part of the architecture: other vectors would not fit the bundled weights
         square = torch.randn(WIDTH, WIDTH, generator=torch.Generator().manual_seed(840), dtype=torch.float64)
         rows = torch.linalg.qr(square)[0].float()
         parts = rows[: sum(groups.values())].split(list(groups.values()))
-        self.classes, self.colours, self.companies, self.numbers = parts
-        self.names = {c.name: self.classes[i] for i, c in enumerate(CLASSES)} | {
-            c.plural: self.classes[i] for i, c in enumerate(CLASSES)
-        }
-        self.names |= {c: self.colours[i] for c, i in COLOUR_INDEX.items()} | {
-            c: self.companies[i] for i, c in enumerate(COMPANIES)
-        }
+        self.classes, self.colors, self.companies, self.numbers = parts
+        self.names = {c.name: self.classes[i] for i, c in enumerate(CLASSES)}
+        self.names |= {c.plural: self.classes[i] for i, c in enumerate(CLASSES)}
+        self.names |= {c: self.colors[i] for c, i in COLOR_INDEX.items()}
+        self.names |= {c: self.companies[i] for i, c in enumerate(COMPANIES)}
 
     def tokens(self, truth: "CellTruth", numbers: Tensor | None = None) -> Tensor:
-        """The ideal tokens, (cells, WIDTH); or with other numbers than the truth's."""
-        there = (truth.label < NONE).float()[:, None]
+        """The ideal tokens, (cells, WIDTH).
+
+        Args:
+            truth: what the cells show.
+            numbers: (cells, NUMBERS), instead of those of the truth.
+        """
+        there = (truth.label < NO_CLASS).float()[:, None]
         out = self.classes[truth.label] + there * ((truth.numbers if numbers is None else numbers) @ self.numbers)
-        painted, written = truth.colour >= 0, truth.company >= 0
-        out[painted] += self.colours[truth.colour[painted]]
+        painted, written = truth.color >= 0, truth.company >= 0
+        out[painted] += self.colors[truth.color[painted]]
         out[written] += self.companies[truth.company[written]]
         return out
 
-    def blurred(self, truth: "CellTruth") -> Tensor:
-        """Tokens as uncertain as a tower's: numbers are off, and where it is unsure what is near, chance decides.
+    def noisy_tokens(self, truth: "CellTruth") -> Tensor:
+        """Tokens as imprecise as a trained tower's: numbers have noise, the objectness of ambiguous cells is random.
 
-        With ideal ones each cell could tell from its own offset whether it is a home. A language model that has learned
-        that fails with a tower that errs; it must see whether a cell before it claims the same object.
+        With ideal tokens a cell could tell from its own offset whether it is responsible, and a language model that
+        relies on this fails with a real tower. With these it has to check whether an earlier cell claims the object.
         """
         numbers = truth.numbers.clone()
-        tossed = torch.rand(len(numbers)) < 0.5
-        numbers[:, -1] = torch.where(truth.unsure, tossed, truth.near)
-        return self.tokens(truth, numbers + BLUR * torch.randn_like(numbers))
+        random = torch.rand(len(numbers)) < 0.5
+        numbers[:, -1] = torch.where(truth.ambiguous, random, truth.positive)
+        return self.tokens(truth, numbers + NUMBER_NOISE * torch.randn_like(numbers))
 
 
 class CellTruth:
-    """What each cell of a batch of scenes shows; all tensors have one row per cell, scene by scene, row by row.
+    """What each cell of a batch of scenes shows. All tensors have one row per cell, scene by scene, row by row.
 
     Attributes:
-        label: class (NONE where nothing is).
-        colour, company: index, -1 where none.
+        label: class; NO_CLASS for background.
+        color, company: index, -1 for none.
         numbers: (cells, NUMBERS), see NUMBERS.
-        owner: number of the object in the whole batch, -1 where none.
-        near, close: whether the owner's centre is.
-        unsure: whether the tower decides if it is near: for where it is just so, one pixel would decide.
-        home: whether the cell is where its owner is listed and looked at: one of the close ones.
+        owner: index of the object among all objects of the batch, -1 for none.
+        positive: whether objectness is 1.
+        candidate: whether the cell may become its owner's responsible cell.
+        ambiguous: whether objectness is left to the tower.
+        responsible: whether the cell is where its owner is listed and attended to, see `assign`.
     """
 
     def __init__(self, scenes: Sequence[Sequence[SceneObject]], grid: int = GRID) -> None:
-        """Of scenes painted at CELL pixels a cell, `grid` x `grid` cells each; objects may stick out."""
+        """Of scenes painted at CELL pixels per cell, `grid` x `grid` cells each; objects may extend beyond them."""
         shape = (len(scenes), grid, grid)
-        label, colour, company, owner = (np.full(shape, v) for v in (NONE, -1, -1, -1))
-        numbers, near, close = np.zeros((*shape, NUMBERS), np.float32), np.zeros(shape, bool), np.zeros(shape, bool)
-        unsure = np.zeros(shape, bool)
-        mid = np.arange(grid) * CELL + CELL / 2
+        label, color, company, owner = (np.full(shape, v) for v in (NO_CLASS, -1, -1, -1))
+        positive, candidate, ambiguous = (np.zeros(shape, bool) for _ in range(3))
+        numbers = np.zeros((*shape, NUMBERS), np.float32)
         first = 0
         for b, objects in enumerate(scenes):
-            for part in ("body", "near", "centre"):  # in this order: none is hidden altogether by its neighbours
+            for part in ("body", "positive", "center"):  # in this order: neighbors do not hide an object altogether
                 for i, o in enumerate(objects, first):
-                    x1, y1, x2, y2 = o.box
-                    row, column = (y1 + y2) // (2 * CELL), (x1 + x2) // (2 * CELL)
-                    inside = 0 <= row < grid and 0 <= column < grid
-                    if part != "body" and not inside:
-                        continue
-                    if part == "centre":
-                        rows, columns = np.array([row]), np.array([column])
-                    else:
-                        reach = (CLOSE if part == "body" else NEAR) * CELL
-                        across, down = ((x2 - x1) / 4, (y2 - y1) / 4) if part == "body" else (0, 0)
-                        near_x = np.abs(mid - (x1 + x2) / 2) <= max(reach, across)
-                        near_y = np.abs(mid - (y1 + y2) / 2) <= max(reach, down)
-                        rows, columns = np.where(near_y[:, None] & near_x[None])
-                    x, y = mid[columns], mid[rows]
-                    off = np.maximum(np.abs(x - (x1 + x2) / 2), np.abs(y - (y1 + y2) / 2))
-                    close[b, rows, columns] = off <= CLOSE * CELL
-                    unsure[b, rows, columns] = (off > SURE * CELL) & (off <= CLOSE * CELL)
-                    answer = (*o.box.inclusive, *o.point)  # the numbers that the language model is to write
-                    away = (np.array(answer) - np.stack([x, y] * 3, 1)) / CELL
-                    numbers[b, rows, columns] = np.concatenate([away, np.full((len(rows), 1), part != "body")], 1)
-                    label[b, rows, columns] = o.label
-                    colour[b, rows, columns] = COLOUR_INDEX[o.colour] if o.colour else -1
-                    company[b, rows, columns] = COMPANIES.index(o.text) if o.text else -1
-                    owner[b, rows, columns] = i
-                    near[b, rows, columns] = part != "body"
+                    rows, columns = _cells_of(o, part, grid)
+                    at = b, rows, columns
+                    x, y = columns * CELL + CELL / 2, rows * CELL + CELL / 2
+                    center_x, center_y = (o.box.x1 + o.box.x2) / 2, (o.box.y1 + o.box.y2) / 2
+                    distance = np.maximum(np.abs(x - center_x), np.abs(y - center_y))
+                    candidate[at] = distance <= CANDIDATE_RADIUS * CELL
+                    ambiguous[at] = (distance > AMBIGUOUS_RADIUS * CELL) & (distance <= CANDIDATE_RADIUS * CELL)
+                    answer = np.array((*o.box.inclusive, *o.point))  # the numbers that the language model writes
+                    offsets = (answer - np.stack([x, y] * 3, 1)) / CELL
+                    numbers[at] = np.concatenate([offsets, np.full((len(rows), 1), part != "body")], 1)
+                    label[at] = o.label
+                    color[at] = COLOR_INDEX[o.color] if o.color else -1
+                    company[at] = COMPANIES.index(o.text) if o.text else -1
+                    owner[at] = i
+                    positive[at] = part != "body"
             first += len(objects)
-        self.label, self.colour, self.company, self.owner = (
-            torch.from_numpy(v).flatten().long() for v in (label, colour, company, owner)
+        self.label, self.color, self.company, self.owner = (
+            torch.from_numpy(v).flatten().long() for v in (label, color, company, owner)
         )
         self.numbers = torch.from_numpy(numbers).view(-1, NUMBERS)
-        self.near, self.close, self.unsure = (torch.from_numpy(v).flatten() for v in (near, close, unsure))
-        self.settle(self.numbers[:, -1])
+        self.positive, self.candidate, self.ambiguous = (
+            torch.from_numpy(v).flatten() for v in (positive, candidate, ambiguous)
+        )
+        self.assign(self.numbers[:, -1])
 
-    def settle(self, claims: Tensor) -> None:
-        """Each object's home becomes the first of the close cells that claim it, in reading order.
+    def assign(self, objectness: Tensor) -> None:
+        """Make the first candidate cell that claims an object, in reading order, responsible for it.
 
-        Were it the cell that holds the centre, then a centre on a border would be a coin's toss, and the object listed
-        twice or never. Some cell always claims with certainty, and each can see whether one before it does.
+        If the cell that contains the center were responsible, a center on a border would be a coin toss, and the
+        object would be listed twice or never. With this rule some cell always claims the object, and each cell can see
+        whether an earlier one does.
 
         Args:
-            claims: (cells,), about 1 where the tokens say that an object's centre is near, about 0 elsewhere. Where
-                none of an object's cells reaches 0.5, the highest counts.
+            objectness: (cells,), about 1 where the tokens say that an object's center is near, about 0 elsewhere; 0.5
+                and more claims the object. Where no candidate claims it, the one with the highest value is responsible.
         """
-        cells = self.close.nonzero()[:, 0]
-        owner, value = self.owner[cells], claims[cells].clamp(max=0.5)
+        cells = self.candidate.nonzero()[:, 0]
+        owner, value = self.owner[cells], objectness[cells].clamp(max=0.5)
         objects = int(self.owner.max()) + 1
-        most = value.new_full((objects,), -torch.inf).scatter_reduce(0, owner, value, "amax")
-        best = value == most[owner]
+        highest = value.new_full((objects,), -torch.inf).scatter_reduce(0, owner, value, "amax")
+        best = value == highest[owner]
         first = cells.new_full((objects,), len(self.owner)).scatter_reduce(0, owner[best], cells[best], "amin")
-        self.home = torch.zeros_like(self.close)
-        self.home[first[first < len(self.owner)]] = True
+        self.responsible = torch.zeros_like(self.candidate)
+        self.responsible[first[first < len(self.owner)]] = True
 
-    def before(self) -> Tensor:
-        """Of each home, in the order of the cells: the home before it of its class and scene, CELLS for the first."""
-        cells = self.home.nonzero()[:, 0]
-        kind = cells // CELLS * (NONE + 1) + self.label[cells]
+    def previous_responsible(self) -> Tensor:
+        """The responsible cell before each one, of the same class and scene; CELLS for the first one of a class.
+
+        In the order of the responsible cells; as indices into the cells of a scene.
+        """
+        cells = self.responsible.nonzero()[:, 0]
+        kind = cells // CELLS * (NO_CLASS + 1) + self.label[cells]
         same = torch.tril(kind[:, None] == kind, -1)
         last = (same * torch.arange(1, len(cells) + 1)).amax(1) - 1
         return torch.where(last < 0, CELLS, cells[last] % CELLS)
 
-    def settled(self, scenes: Sequence[Scene]) -> list[Scene]:
-        """The scenes that this is the truth of, their objects at these homes and in the order of these."""
-        at = {int(self.owner[cell]): int(cell) % CELLS for cell in self.home.nonzero()[:, 0]}
+    def assigned_scenes(self, scenes: Sequence[Scene]) -> list[Scene]:
+        """The scenes with each object's `cell` set to its responsible cell, and objects in the order of these."""
+        at = {int(self.owner[cell]): int(cell) % CELLS for cell in self.responsible.nonzero()[:, 0]}
         found, first = [], 0
         for scene in scenes:
-            objects = [replace(o, home=divmod(at[first + k], GRID)) for k, o in enumerate(scene.objects)]
-            found.append(replace(scene, objects=sorted(objects, key=lambda o: o.home)))
+            objects = [replace(o, cell=divmod(at[first + k], GRID)) for k, o in enumerate(scene.objects)]
+            found.append(replace(scene, objects=sorted(objects, key=lambda o: o.cell)))
             first += len(scene.objects)
         return found
 
 
-def pixel_values(pictures: Sequence[np.ndarray], mean: float = 0.5, std: float = 0.25) -> Tensor:
-    """Qwen2.5-VL's input for square pictures of one size, a multiple of CELL.
+def _cells_of(o: SceneObject, part: str, grid: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the cells that belong to a part of an object.
 
-    (patches, 3 * 2 * 14 * 14), 2 x 2 neighbours next to each other.
-
-    The same numbers as its processor makes, faster; the tests hold the two against each other.
+    Args:
+        o: its box may extend beyond the grid.
+        part: "body" for all candidate cells and those over the middle half of the box, "positive" for those within
+            POSITIVE_RADIUS, "center" for the one that contains the center. The last two are empty where the center is
+            outside the grid.
+        grid: number of rows and columns.
     """
-    x = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(std)
+    x1, y1, x2, y2 = o.box
+    row, column = (y1 + y2) // (2 * CELL), (x1 + x2) // (2 * CELL)
+    if part != "body" and not (0 <= row < grid and 0 <= column < grid):
+        return np.zeros(0, int), np.zeros(0, int)
+    if part == "center":
+        return np.array([row]), np.array([column])
+    reach = (CANDIDATE_RADIUS if part == "body" else POSITIVE_RADIUS) * CELL
+    across, down = ((x2 - x1) / 4, (y2 - y1) / 4) if part == "body" else (0, 0)
+    centers = np.arange(grid) * CELL + CELL / 2
+    near_x = np.abs(centers - (x1 + x2) / 2) <= max(reach, across)
+    near_y = np.abs(centers - (y1 + y2) / 2) <= max(reach, down)
+    rows, columns = np.where(near_y[:, None] & near_x[None])
+    return rows, columns
+
+
+def pixel_values(images: Sequence[np.ndarray], mean: float = 0.5, std: float = 0.25) -> Tensor:
+    """Qwen2.5-VL's input for square images of one size, a multiple of CELL.
+
+    The same numbers as its image processor computes, but faster; a test compares the two.
+
+    Args:
+        images: (side, side, 3) uint8 each.
+        mean, std: for all channels, as in `tokenizer.build_processor`.
+
+    Returns:
+        (patches, 3 * 2 * 14 * 14) float32, the patches of each 2 x 2 group next to each other.
+    """
+    x = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(std)
     grid = x.shape[-1] // CELL
     x = x.view(len(x), 3, grid, 2, PATCH, grid, 2, PATCH).permute(0, 2, 5, 3, 6, 1, 4, 7)
     return x.reshape(-1, 3, 1, PATCH, PATCH).expand(-1, 3, 2, PATCH, PATCH).reshape(-1, 3 * 2 * PATCH * PATCH)
 
 
-def make_reasoner(tokenizer: Any, code: Code) -> Any:
+def make_reasoner(tokenizer: Any, codebook: ConceptCodebook) -> Any:
     """A Qwen2_5_VLForConditionalGeneration of this shape, with fresh weights and the code in its embedding."""
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
@@ -224,29 +270,29 @@ def make_reasoner(tokenizer: Any, code: Code) -> Any:
     model = Qwen2_5_VLForConditionalGeneration(config)
     model.generation_config.update(do_sample=False, temperature=None, top_p=None, top_k=None, **ends)
     window_attention.install(model.model.visual)
-    _write_code(model.get_input_embeddings().weight, tokenizer, code)
+    _initialize_embedding(model.get_input_embeddings().weight, tokenizer, codebook)
     return model
 
 
 @torch.no_grad()
-def _write_code(words: Tensor, tokenizer: Any, code: Code) -> None:
+def _initialize_embedding(words: Tensor, tokenizer: Any, codebook: ConceptCodebook) -> None:
     """Words of the code get its vectors, and numbers that are near each other begin near each other."""
     draw = torch.Generator().manual_seed(280)
     words.normal_(0, WIDTH**-0.5, generator=draw)
     for i in range(len(words)):
         text = tokenizer.decode([i]).strip()
-        if text in code.names:
-            words[i] = code.names[text] + 0.2 * words[i]
+        if text in codebook.names:
+            words[i] = codebook.names[text] + EMBEDDING_NOISE * words[i]
     n, f = torch.linspace(0, 1, SIDE + 1)[:, None], 2 ** torch.arange(8).float()[None] * torch.pi
     waves = torch.cat([torch.sin(n * f), torch.cos(n * f), n, 1 - n], 1)
     waves = waves @ torch.randn(waves.shape[1], WIDTH, generator=draw)
     waves = waves / waves.norm(dim=1, keepdim=True).mean()
     for end in (",", ""):
         ids = tokenizer.convert_tokens_to_ids([f"{i}{end}" for i in range(SIDE + 1)])
-        words[ids] = waves + 0.2 * WIDTH**-0.5 * torch.randn(1, WIDTH, generator=draw)
+        words[ids] = waves + EMBEDDING_NOISE * WIDTH**-0.5 * torch.randn(1, WIDTH, generator=draw)
 
 
-def make_vision() -> torch.nn.Module:
+def make_vision_tower() -> torch.nn.Module:
     """The vision tower, with fresh weights."""
     from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVisionConfig
     from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel
@@ -257,12 +303,12 @@ def make_vision() -> torch.nn.Module:
     return tower
 
 
-def see(tower: Any, pictures: Sequence[np.ndarray]) -> Tensor:
-    """(pictures * cells, WIDTH): the vision tokens of square pictures of one size, as the language model gets them."""
+def encode_images(tower: Any, images: Sequence[np.ndarray]) -> Tensor:
+    """The vision tokens of square images of one size as the language model gets them, (images * cells, WIDTH)."""
     weight = tower.patch_embed.proj.weight
-    # the convolution over whole patches is a matrix product, and far faster as one
+    # a convolution whose kernel is a whole patch is a matrix product, which is much faster
     tower.patch_embed.forward = lambda x: torch.nn.functional.linear(x, weight.flatten(1))
-    patches = pictures[0].shape[0] // PATCH
-    grid = torch.tensor([[1, patches, patches]] * len(pictures))
+    patches = images[0].shape[0] // PATCH
+    grid = torch.tensor([[1, patches, patches]] * len(images))
     with loop.mixed_precision():
-        return tower(pixel_values(pictures), grid_thw=grid).pooler_output.float().view(-1, WIDTH)
+        return tower(pixel_values(images), grid_thw=grid).pooler_output.float().view(-1, WIDTH)

@@ -1,549 +1,85 @@
-"""Stage 2: the language model alone, on vision tokens made from the truth; and the losses shared with the joint stage.
+"""Stage 2: the language model alone, on vision tokens that are made from the truth.
 
     python -m vision_reasoner.training.tiny.language --minutes 60
-    python -m vision_reasoner.training.tiny.language --minutes 60 --seen   # then: on what the trained vision tower sees
+    python -m vision_reasoner.training.tiny.language --minutes 60 --seen   # then: on the trained vision tower's tokens
 
-The loss on the reply's tokens alone teaches the format and then, for thousands of steps, nothing of the picture. What
-makes the model look is being taught every part of the way from question to answer where it should arise: the class
-asked and which object is due (hidden state TELL); each cell's class, place and box (SEE) and whether it is a home
-(HOMES). Two heads of layer FIND look at the object that is written, or that comes next, and at the first token where no
-further one comes; two others, from each home to the one before it of its class. So what comes next in a list is known
-by what it comes after, and layer FIND + 1 looks again; what both bring is taught too. Two heads of the layer before
-look at what leads there: the object's place as the thinking has said it, or another object ("what is left of the
-dog?"). The teaching heads are dropped afterwards.
-
-Several requests share one picture: each sees the picture and itself, at the positions it would have alone.
+The examples are in `examples`, the losses in `objective`.
 """
 
-import random
+import argparse
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb
+from vision_reasoner.cli import make_parser, run_command
+from vision_reasoner.errors import CheckpointError, ExitCode
+from vision_reasoner.training.tiny.options import add_training_options, positive_int
 
-from vision_reasoner.cli import make_parser
-from vision_reasoner.errors import VisionReasonerError
-from vision_reasoner.prompts import VISION_REASONER
-from vision_reasoner.results import Task
-from vision_reasoner.scenes.art import load_sprites
-from vision_reasoner.scenes.requests import NOWHERE, Piece, Request, place_of, random_requests
-from vision_reasoner.scenes.scene import GRID, Scene, SceneObject, random_scene
-from vision_reasoner.training.tiny.architecture import (
-    CELL,
-    CELLS,
-    CLOSE,
-    HEAD,
-    NONE,
-    SIDE,
-    WIDTH,
-    CellTruth,
-    Code,
-    loop,
-    make_reasoner,
-    see,
-)
-from vision_reasoner.training.tiny.tokenizer import (
-    FIRST,
-    LAST,
-    MIDDLE,
-    MOST,
-    NEXT,
-    NOTHING,
-    THINK,
-    build_tokenizer,
-    coordinates,
-)
-
-TELL, SEE = 2, 3  # hidden states taught about the text, about cells
-HOMES = (2, 3)  # about which cells are homes
-FIND = 3  # the layer that looks; the one before finds the way there, the one after looks again
-ATTENDING = (FIND - 1, FIND, FIND + 1)
-TAUGHT_HEADS = 2
-IGNORE = -100
-SLIPS = 0.1  # of the places that a training lesson lists
-STRANGE = 0.2  # of the requests, with a word that means nothing
-LETTERS = "eeettaaooiinnsshhrrddlluucmwfgypbvkjxqz"  # of such a word; the common ones more often
-SIGNS = 0.25  # share of scenes with a company's sign, for names are the hardest to read
-ROOM = 300  # tokens for the requests of one picture: the longest row of a batch decides what a step costs
-
-
-@dataclass
-class Lesson:
-    """One request with its reply as tokens; every list has one entry per token of the reply.
-
-    Attributes:
-        prompt: token ids up to the reply.
-        reply: token ids, the end included.
-        read: what is read back as the reply so far; differs from `reply` where a slip of the pen is.
-        look: cell to look at when the token is written, NOWHERE for the first token, -1 for none.
-        asked: class it is about, -1 for none.
-        nth: number of the object being written among those of its list, -1 outside objects.
-        via: where to look first: a cell, or CELLS and more for a token of prompt and reply; -1 for none.
-        after: cell of the object before it in its list, CELLS for the first one, -1 outside the lists of the thinking.
-    """
-
-    prompt: list[int]
-    reply: list[int] = field(default_factory=list)
-    read: list[int] = field(default_factory=list)
-    look: list[int] = field(default_factory=list)
-    asked: list[int] = field(default_factory=list)
-    nth: list[int] = field(default_factory=list)
-    via: list[int] = field(default_factory=list)
-    after: list[int] = field(default_factory=list)
-
-    def add(
-        self, ids: Sequence[int], look: int = -1, asked: int = -1, nth: int = -1, via: int = -1, after: int = -1
-    ) -> None:
-        for i in ids:
-            self.reply.append(i)
-            self.read.append(i)
-            self.look.append(look)
-            self.asked.append(asked)
-            self.nth.append(nth)
-            self.via.append(via)
-            self.after.append(after)
-
-
-class Teacher:
-    """Turns scenes and requests into lessons and batches of tensors; holds the tokenizer's ids.
-
-    Args:
-        tokenizer: of the reasoner.
-        slips: share of the places in a list that are read back as a cell next to the object's home. Whoever has never
-            seen a mistake is lost after the first of his own: an object is listed twice, or those after it never.
-        strange: share of the requests with a word that means nothing: people say more than the wordings here do.
-    """
-
-    def __init__(self, tokenizer: Any, slips: float = 0.0, strange: float = 0.0) -> None:
-        self.tokenizer, self.slips, self.strange = tokenizer, slips, strange
-        self.known: dict[str, list[int]] = {}
-        self.head = self.encode(
-            "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|>"
-        )
-        self.tail = self.encode("<|im_end|>\n<|im_start|>assistant\n")
-        self.image = tokenizer.convert_tokens_to_ids("<|image_pad|>")
-        # ids of 0 … SIDE; the digits are bytes of the BPE's own alphabet, so these ids do not all follow each other
-        self.inner, self.last = (
-            torch.tensor(tokenizer.convert_tokens_to_ids(coordinates(comma))) for comma in (True, False)
-        )
-        self.places = set(self.last.tolist())
-        self.count = self.encode(" 0")[0]  # first of MOST + 1
-        self.middle = self.encode(MIDDLE)[0]
-        texts = [tokenizer.decode([i]).strip() for i in range(len(tokenizer))]
-        self.words = torch.tensor([text.isalpha() for text in texts])
-        names = Code().names
-        self.names = torch.tensor([text in names for text in texts])
-        self.compounds = {name for name in names if " " in name}
-
-    def encode(self, text: str) -> list[int]:
-        if text not in self.known:
-            ids = self.tokenizer.encode(text)
-            if len(self.known) > 50_000:
-                return ids
-            self.known[text] = ids
-        return self.known[text]
-
-    def lesson(self, scene: Scene, request: Request) -> Lesson:
-        objects = scene.objects
-        cell = [o.home[0] * GRID + o.home[1] for o in objects]
-        query = self._with_strange_word(request.query) if torch.rand(()) < self.strange else request.query
-        if request.task is Task.VQA:
-            assert request.answer is not None
-            pieces: tuple[Piece, ...] = (request.answer,)
-            text = query
-        else:
-            pieces, text = request.thinking, VISION_REASONER.text_for(query)
-        lesson = Lesson(self.encode("<|vision_end|>") + self.encode(text) + self.tail)
-        if request.task is not Task.VQA:
-            lesson.add(self.encode(THINK))
-        said: dict[int, int] = {}  # the token with which the place of an object was said
-        listed: dict[int, int] = {}  # cells of the list's objects by number
-        for piece in pieces:
-            look, about, after = piece.look, piece.about, None
-            if piece.nth is not None and look is not None:
-                after = listed[piece.nth - 1] if piece.nth else CELLS
-            if look is not None and look != NOWHERE:
-                about = objects[look].label if about is None else about
-                look = cell[look]
-                if piece.nth is not None:
-                    listed[piece.nth] = look
-            via = None if piece.via is None else cell[piece.via]
-            told = (-1 if v is None else v for v in (look, about, piece.nth, via, after))
-            lesson.add(self.encode(piece.text), *told)
-            if piece.nth is not None and lesson.reply[-1] in self.places and torch.rand(()) < self.slips:
-                assert piece.look is not None
-                slip = self.encode(self._beside(objects[piece.look]))
-                lesson.read[-len(slip) :] = slip
-            if piece.look is not None and lesson.reply[-1] in self.places:
-                said[piece.look] = CELLS + len(lesson.prompt) + len(lesson.reply) - 1
-        if request.task is not Task.VQA:
-            self._answer(lesson, scene, request.targets, cell, said)
-        lesson.add([self.tokenizer.eos_token_id])
-        return lesson
-
-    def _with_strange_word(self, query: str) -> str:
-        """The query with random letters among its first words; names of two words stay together."""
-        words = query.split(" ")
-        strange = "".join(LETTERS[k] for k in torch.randint(len(LETTERS), (int(torch.randint(2, 10, ())),)))
-        at = int(torch.randint(min(4, len(words)) + 1, ()))
-        while 0 < at < len(words) and f"{words[at - 1]} {words[at]}".strip("?.,") in self.compounds:
-            at -= 1
-        return " ".join([*words[:at], strange, *words[at:]])
-
-    def _beside(self, o: SceneObject) -> str:
-        """The place of another cell that is close to the object's centre, if there is one."""
-        across, down = (o.box.x1 + o.box.x2) / 2 / CELL, (o.box.y1 + o.box.y2) / 2 / CELL
-        rows, columns = ([k for k in range(GRID) if abs(k + 0.5 - centre) <= CLOSE] for centre in (down, across))
-        cells = [(r, c) for r in rows for c in columns if (r, c) != o.home] or [o.home]
-        return place_of(cells[int(torch.randint(len(cells), ()))], SIDE)
-
-    def lessons(self, scene: Scene, requests: Sequence[Request]) -> list[Lesson]:
-        """As many of the requests as there is ROOM for, the first in any case."""
-        kept: list[Lesson] = []
-        used = 0
-        for request in requests:
-            lesson = self.lesson(scene, request)
-            length = len(lesson.prompt) + len(lesson.reply) - 1
-            if not kept or used + length <= ROOM:
-                kept.append(lesson)
-                used += length
-        return kept
-
-    def _answer(
-        self, lesson: Lesson, scene: Scene, targets: Sequence[int], cell: list[int], said: dict[int, int]
-    ) -> None:
-        if not targets:
-            lesson.add(self.encode(NOTHING), NOWHERE)
-        numbers: dict[int, int] = {}
-        for k, i in enumerate(targets):
-            o = scene.objects[i]
-            nth = numbers[o.label] = numbers.get(o.label, -1) + 1
-            here: dict[str, Any] = {"look": cell[i], "asked": o.label, "nth": nth, "via": said.get(i, -1)}
-            lesson.add(self.encode(NEXT if k else FIRST), **here)
-            *inner, last = o.box.inclusive
-            lesson.add([*self.inner[inner].tolist(), int(self.last[last])], **here)
-            lesson.add(self.encode(MIDDLE), **here)
-            lesson.add([int(self.inner[o.point.x]), int(self.last[o.point.y])], **here)
-        if targets:
-            lesson.add(self.encode(LAST), NOWHERE, scene.objects[targets[-1]].label)
-
-
-class Batch:
-    """Scenes and their lessons as tensors, (scenes, length) each; row b is the picture, then its requests one by one.
-
-    Attributes:
-        ids, positions (3, scenes, length), mask (scenes, 1, length, length).
-        labels: at each token, the one that follows it in a reply; IGNORE elsewhere. look, asked, nth, via and after go
-            with labels; look and after are cells, via is a place in the row.
-    """
-
-    def __init__(self, teacher: Teacher, lessons: Sequence[Sequence[Lesson]]) -> None:
-        head = len(teacher.head)
-        length = head + CELLS + max(sum(len(x.prompt) + len(x.reply) - 1 for x in row) for row in lessons)
-        shape = len(lessons), length
-        self.start = head
-        self.ids = torch.zeros(shape, dtype=torch.long)
-        self.labels = torch.full(shape, IGNORE)
-        self.look, self.asked, self.nth, self.via, self.after = (torch.full(shape, -1) for _ in range(5))
-        part = torch.zeros(shape, dtype=torch.long)
-        place = torch.zeros(shape, dtype=torch.long)
-        for b, row in enumerate(lessons):
-            self.ids[b, :head] = torch.tensor(teacher.head)
-            self.ids[b, head : head + CELLS] = teacher.image
-            at = head + CELLS
-            for k, x in enumerate(row, 1):
-                tokens = x.prompt + x.read[:-1]
-                end, first = at + len(tokens), at + len(x.prompt) - 1
-                self.ids[b, at:end] = torch.tensor(tokens)
-                part[b, at:end] = k
-                place[b, at:end] = head + GRID + torch.arange(len(tokens))
-                for target, source in (
-                    (self.labels, x.reply),
-                    (self.look, x.look),
-                    (self.asked, x.asked),
-                    (self.nth, x.nth),
-                    (self.via, x.via),
-                    (self.after, x.after),
-                ):
-                    target[b, first:end] = torch.tensor(source)
-                via = self.via[b, first:end]
-                via += torch.where(via < CELLS, head, at - CELLS) * (via >= 0)
-                at = end
-            part[b, at:] = -1
-        place[:, :head] = torch.arange(head)
-        self.positions = place.expand(3, -1, -1).clone()
-        cells = torch.arange(CELLS)
-        grid = torch.stack([torch.zeros_like(cells), cells // GRID, cells % GRID]) + head
-        self.positions[:, :, head : head + CELLS] = grid[:, None]
-        same = (part[:, None, :] == part[:, :, None]) | (part[:, None, :] == 0)
-        causal = torch.ones(length, length, dtype=torch.bool).tril()
-        self.mask = (same & causal)[:, None]
-
-
-class Heads(nn.Module):
-    """What is asked of hidden states in training only; all of it in the model's own embedding."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen_none = nn.Linear(WIDTH, 1)
-        self.seen_class, self.seen_numbers = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 8 * WIDTH)
-        self.said_class, self.said_nth = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
-        self.homes = nn.ModuleList(nn.Linear(WIDTH, 1) for _ in HOMES)
-        self.read = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(2))
-        self.before, self.after = nn.Linear(WIDTH, CELLS + 1), nn.Linear(WIDTH, CELLS + 1)
-
-
-def soft_number_loss(logp: Tensor, truth: Tensor, sigma: float = 1.5) -> Tensor:
-    """Cross-entropy against a narrow Gaussian around the true number: 101 for 100 is nearly right."""
-    w = torch.exp(-0.5 * ((torch.arange(SIDE + 1) - truth[..., None]) / sigma) ** 2)
-    return -(w / w.sum(-1, keepdim=True) * logp).sum(-1).mean()
-
-
-class Language:
-    """The language model's losses on a batch of scenes; knows where in the network each part is taught."""
-
-    def __init__(self, model: Any, heads: Heads, teacher: Teacher, code: Code) -> None:
-        self.model, self.heads, self.teacher, self.code = model, heads, teacher, code
-        self.projected: dict[tuple[int, str], Tensor] = {}
-        for layer in ATTENDING:
-            attention = model.model.language_model.layers[layer].self_attn
-            for name in ("q", "k"):
-                hook = partial(self._keep, (layer, name))
-                getattr(attention, f"{name}_proj").register_forward_hook(hook)
-
-    def _keep(self, name: tuple[int, str], module: Any, inputs: Any, output: Tensor) -> None:
-        del module, inputs
-        self.projected[name] = output.float()
-
-    def losses(
-        self, scenes: Sequence[Scene], requests: Sequence[Sequence[Request]], tokens: Tensor, truth: CellTruth
-    ) -> loop.Losses:
-        """How far the replies, and the hidden states on the way to them, are from what they should be.
-
-        Args:
-            scenes: settled as the truth is.
-            requests: of each scene.
-            tokens: (scenes * CELLS, WIDTH), seen or made from the truth.
-            truth: of these cells.
-        """
-        batch = Batch(self.teacher, [self.teacher.lessons(s, row) for s, row in zip(scenes, requests, strict=True)])
-        words = self.model.get_input_embeddings().weight
-        embedded = self.model.get_input_embeddings()(batch.ids).clone()
-        embedded[:, batch.start : batch.start + CELLS] = tokens.view(len(scenes), CELLS, WIDTH)
-        with loop.mixed_precision():
-            out = self.model.model.language_model(
-                inputs_embeds=embedded,
-                position_ids=batch.positions,
-                attention_mask={"full_attention": batch.mask},
-                output_hidden_states=True,
-                use_cache=False,
-            )
-        h = [state.float() for state in out.hidden_states]
-        cells = [state[:, batch.start : batch.start + CELLS].reshape(-1, WIDTH) for state in h]
-        turns = self.model.model.language_model.rotary_emb(embedded, batch.positions)
-        turned = {layer: self._turned(layer, turns) for layer in ATTENDING}
-        look = torch.where(batch.look >= 0, batch.start + batch.look, batch.look)
-        before, listed = truth.before(), batch.after >= 0
-        place, follow = torch.full_like(truth.label, -1), torch.full_like(look, -1)
-        place[truth.home] = torch.where(before < CELLS, batch.start + before, NOWHERE)
-        follow[:, batch.start : batch.start + CELLS] = place.view(-1, CELLS)
-        parts = [
-            self._reply(out.last_hidden_state.float(), batch),
-            self._cells(words, cells[SEE], truth),
-            *(self._homes(cells[i], head, truth) for i, head in zip(HOMES, self.heads.homes, strict=True)),
-            self._order("before", self.heads.before(self._norm(cells[FIND + 1][truth.home])), before),
-            self._order("after", self.heads.after(self._norm(h[FIND][listed])), batch.after[listed]),
-            self._text(words, h[TELL], batch),
-            self._look("via", turned[FIND - 1], batch.via, batch),
-            self._look("follow", turned[FIND], follow, batch, slice(TAUGHT_HEADS, 2 * TAUGHT_HEADS)),
-            *(self._look(f"look{i}", turned[i], look, batch) for i in (FIND, FIND + 1)),
-            *(self._read(h[FIND + 1 + i], head, batch, truth) for i, head in enumerate(self.heads.read)),
-        ]
-        seen = {k: v.item() for _, values in parts for k, v in values.items()}
-        loss = torch.stack([p[0] for p in parts]).sum()
-        return loss, {"loss": loss.item(), **seen}
-
-    def _unit(self, words: Tensor, rows: Tensor | slice) -> Tensor:
-        return F.normalize(words[rows], dim=-1).T * 6
-
-    def _norm(self, hidden: Tensor) -> Tensor:
-        return F.rms_norm(hidden, (WIDTH,))
-
-    def _reply(self, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Words, numbers, counts, whether to go on, and the rest weigh alike: in one mean what matters would drown."""
-        keep = batch.labels != IGNORE
-        y = batch.labels[keep]
-        logp = self.model.lm_head(hidden[keep]).log_softmax(-1)
-        nll = -logp.gather(1, y[:, None])[:, 0]
-        t = self.teacher
-        count = (y >= t.count) & (y <= t.count + MOST)
-        looks = batch.look[keep]
-        right = logp.argmax(1) == y
-        loss, number, errors = nll.new_zeros(()), torch.zeros_like(count), []
-        for ids in (t.inner, t.last):
-            value = torch.full((logp.shape[1],), -1)
-            value[ids] = torch.arange(SIDE + 1)
-            these = value[y] >= 0
-            number |= these
-            if these.any():
-                among = logp[these][:, ids]
-                loss = loss + 0.5 * soft_number_loss(among, value[y[these]].float())
-                errors.append((among.argmax(1) - value[y[these]]).abs().float())
-        word = t.names[y] | ((looks >= 0) & t.words[y])  # what is asked for, and what is read off the picture
-        going_on = (looks != -1) & ~word & ~number & (y != t.middle)  # whether there is a further object
-        rest = ~(number | count | word | going_on)
-        seen = {"px": torch.cat(errors).median() if errors else nll.new_zeros(())}
-        for name, group in (("word", word), ("next", going_on), ("count", count), ("rest", rest)):
-            if group.any():
-                loss = loss + nll[group].mean()
-                seen[name] = right[group].float().mean()
-        return loss, seen
-
-    def _cells(self, words: Tensor, cells: Tensor, truth: CellTruth) -> tuple[Tensor, dict[str, Tensor]]:
-        """A middle layer knows each cell's class and place, and its object's box and point."""
-        there = truth.label < NONE
-        step = torch.arange(GRID) * CELL + CELL / 2
-        centre = torch.stack([step[None].expand(GRID, GRID), step[:, None].expand(GRID, GRID)], -1).view(1, -1, 2)
-        centre = centre.expand(len(cells) // CELLS, -1, -1).reshape(-1, 2)
-        where = (truth.numbers[:, :6] * CELL + centre.repeat(1, 3)).clamp(0, SIDE)
-        h = self._norm(cells)
-        logits = torch.cat([self.heads.seen_class(h) @ self.code.classes[:NONE].T * 6, self.heads.seen_none(h)], 1)
-        # a third of the empty cells is enough to know their place
-        some = there | (torch.rand(len(cells)) < 0.3)
-        guess = self.heads.seen_numbers(h[some]).view(-1, 8, WIDTH) @ self._unit(words, self.teacher.inner)
-        guess = guess.log_softmax(-1)
-        loss = F.cross_entropy(logits, truth.label) + soft_number_loss(guess[:, 6:], centre[some])
-        seen = {}
-        if there.any():
-            boxes, mine = guess[there[some]][:, :6], where[there]
-            loss = loss + soft_number_loss(boxes, mine)
-            seen["box px"] = (boxes[:, :4].argmax(-1) - mine[:, :4]).abs().median()
-        return loss, seen
-
-    def _homes(self, cells: Tensor, head: nn.Module, truth: CellTruth) -> tuple[Tensor, dict[str, Tensor]]:
-        """Each cell knows whether it is where its object is listed."""
-        homes = head(self._norm(cells))[:, 0]
-        loss = 10.0 * F.binary_cross_entropy_with_logits(homes, truth.home.float())  # few cells are one
-        return loss, {"home": 2 * ((homes > 0) & truth.home).sum() / ((homes > 0).sum() + truth.home.sum())}
-
-    def _order(self, name: str, logits: Tensor, cells: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Homes know which one of their class is before them, and a list's tokens after which one they are."""
-        if not len(cells):
-            return logits.sum(), {}
-        return F.cross_entropy(logits, cells), {name: (logits.argmax(1) == cells).float().mean()}
-
-    def _text(self, words: Tensor, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Every token of a reply knows which class it is about, and the number of the object it writes."""
-        about, writing = batch.asked >= 0, batch.nth >= 0
-        if not about.any():
-            return hidden.new_zeros(()), {}
-        said = self.heads.said_class(self._norm(hidden[about])) @ self.code.classes.T * 6
-        loss = F.cross_entropy(said, batch.asked[about])
-        seen = {"asked": (said.argmax(1) == batch.asked[about]).float().mean()}
-        if writing.any():
-            told, right = self._number(words, self.heads.said_nth(self._norm(hidden[writing])), batch.nth[writing])
-            loss, seen = loss + told, {**seen, "said nth": right}
-        return loss, seen
-
-    def _number(self, words: Tensor, said: Tensor, nth: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss and accuracy of saying which of the objects of a class it is."""
-        logits = said @ self._unit(words, slice(self.teacher.count, self.teacher.count + MOST + 1))
-        return F.cross_entropy(logits, nth), (logits.argmax(1) == nth).float().mean()
-
-    def _turned(self, layer: int, turns: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """A layer's queries and keys, (scenes, heads, length, HEAD) each, turned by their positions."""
-        q, k = (self.projected[layer, side].unflatten(-1, (-1, HEAD)).transpose(1, 2) for side in "qk")
-        q, k = apply_rotary_pos_emb(q, k, *turns)
-        return q, k
-
-    def _look(
-        self,
-        name: str,
-        turned: tuple[Tensor, Tensor],
-        places: Tensor,
-        batch: Batch,
-        heads: slice = slice(TAUGHT_HEADS),
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Heads of a layer look at the place in the row that is due, (scenes, length); at the first if NOWHERE."""
-        q, k = turned
-        rows, at = (places != -1).nonzero(as_tuple=True)
-        if not len(rows):
-            return q.new_zeros(()), {}
-        keep = torch.randperm(len(rows))[:400]  # a sample is enough, and attention over every token is dear
-        rows, at = rows[keep], at[keep]
-        z = torch.einsum("nhd,nhld->nhl", q[rows, heads, at], k[rows, heads]) / HEAD**0.5
-        logp = z.masked_fill(~batch.mask[rows, 0, at][:, None], -1e9).log_softmax(-1)
-        target = places[rows, at].clamp(min=0)
-        right = logp[:, 0].argmax(-1) == target
-        seen = {f"{name} nowhere": right[target == 0].float().mean()} if (target == 0).any() else {}
-        if (target > 0).any():
-            seen[name] = right[target > 0].float().mean()
-        return -logp.gather(2, target[:, None, None].expand(-1, TAUGHT_HEADS, 1)).mean(), seen
-
-    def _read(
-        self, hidden: Tensor, head: nn.Module, batch: Batch, truth: CellTruth
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Every token of a reply that looks at a cell knows the class, colour and company there."""
-        rows, at = (batch.look >= 0).nonzero(as_tuple=True)
-        cells = rows * CELLS + batch.look[rows, at]
-        said = head(self._norm(hidden[rows, at]))
-        loss, seen = hidden.new_zeros(()), {}
-        groups = (
-            ("class", truth.label, self.code.classes),
-            ("colour", truth.colour, self.code.colours),
-            ("company", truth.company, self.code.companies),
-        )
-        for name, index, vectors in groups:
-            due = index[cells]
-            known = due >= 0
-            if known.any():
-                guess = said[known] @ vectors.T * 6
-                loss = loss + F.cross_entropy(guess, due[known])
-                seen[f"read {name}"] = (guess.argmax(1) == due[known]).float().mean()
-        return loss, seen
+MAX_OBJECTS = 12
+FEWEST_OBJECTS, STEPS_PER_OBJECT = 4, 60  # a curriculum: scenes have at most 4 objects at first, then more and more
+TOKEN_NOISE = 0.02  # standard deviation, of every component of the tokens that are made from the truth
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = make_parser("python -m vision_reasoner.training.tiny.language", __doc__)
-    loop.add_arguments(parser, minutes=60)
-    parser.add_argument("--requests", type=int, default=10, help="requests per picture, at most (%(default)s)")
+    add_training_options(parser, minutes=60)
+    parser.add_argument(
+        "--requests", type=positive_int, default=10, help="requests per image, at most (default: %(default)s)"
+    )
     parser.add_argument("--seen", action="store_true", help="tokens of stage 1's vision tower, not made from the truth")
-    args = parser.parse_args(argv)
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(args.seed)
-    tokenizer, code, sprites = build_tokenizer(), Code(), load_sprites()
-    model, heads = make_reasoner(tokenizer, code), Heads()
-    model.model.visual.requires_grad_(False)
-    language = Language(model, heads, Teacher(tokenizer, SLIPS, STRANGE), code)
-    if args.seen and not loop.resume(args.output_dir / "vision.pt", {"tower": model.model.visual}):
-        raise VisionReasonerError(
+    return run_command(parser, run, argv)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train the language model; its checkpoint is `output_dir/language.pt`."""
+    import torch
+
+    from vision_reasoner.scenes.art import load_sprites
+    from vision_reasoner.scenes.requests import random_requests
+    from vision_reasoner.scenes.scene import random_scene
+    from vision_reasoner.seeds import seeded
+    from vision_reasoner.training.tiny import loop
+    from vision_reasoner.training.tiny.architecture import (
+        SIDE,
+        CellTruth,
+        ConceptCodebook,
+        encode_images,
+        make_reasoner,
+    )
+    from vision_reasoner.training.tiny.examples import NONSENSE_SHARE, PREFIX_NOISE, SIGN_SHARE, ExampleEncoder
+    from vision_reasoner.training.tiny.objective import AuxiliaryHeads, LanguageObjective
+    from vision_reasoner.training.tiny.tokenizer import build_tokenizer
+
+    sprites = load_sprites()
+    loop.set_up(args)
+    tokenizer, codebook = build_tokenizer(), ConceptCodebook()
+    model, heads = make_reasoner(tokenizer, codebook), AuxiliaryHeads()
+    tower = model.model.visual.requires_grad_(False)
+    objective = LanguageObjective(model, heads, ExampleEncoder(tokenizer, PREFIX_NOISE, NONSENSE_SHARE), codebook)
+    if args.seen and not loop.resume(args.output_dir / "vision.pt", {"tower": tower}).step:
+        raise CheckpointError(
             f"no vision tower in {args.output_dir}: run `python -m vision_reasoner.training.tiny.vision` first"
         )
 
     def step_losses(step: int) -> loop.Losses:
-        rng = random.Random(args.seed * 2_000_003 + step)
-        most = min(12, 4 + step // 60)  # few objects first
-        scenes = [random_scene(sprites, rng, (SIDE, SIDE), most, signs=SIGNS) for _ in range(args.batch_size)]
+        rng = seeded("language", args.seed, step)
+        most = min(MAX_OBJECTS, FEWEST_OBJECTS + step // STEPS_PER_OBJECT)
+        scenes = [
+            random_scene(sprites, rng, (SIDE, SIDE), max_objects=most, sign_share=SIGN_SHARE)
+            for _ in range(args.batch_size)
+        ]
         truth = CellTruth([s.objects for s in scenes])
         if args.seen:
             with torch.no_grad():
-                tokens = see(model.model.visual, [s.picture for s in scenes])
+                tokens = encode_images(tower, [s.image for s in scenes])
         else:
-            tokens = code.blurred(truth)
-            tokens = tokens + 0.02 * torch.randn_like(tokens)
-        truth.settle(tokens @ code.numbers[-1])
-        scenes = truth.settled(scenes)
+            tokens = codebook.noisy_tokens(truth)
+            tokens = tokens + TOKEN_NOISE * torch.randn_like(tokens)
+        truth.assign(tokens @ codebook.numbers[-1])
+        scenes = truth.assigned_scenes(scenes)
         requests = [random_requests(s, rng, args.requests) for s in scenes]
-        return language.losses(scenes, requests, tokens, truth)
+        return objective.losses(scenes, requests, tokens, truth)
 
     loop.train("language", {"language": model.model.language_model, "heads": heads}, step_losses, args)
-    return 0
+    return ExitCode.OK
 
 
 if __name__ == "__main__":

@@ -1,46 +1,60 @@
-"""The loop that all stages share: a time budget, checkpoints to resume from, a log; it knows nothing of the models.
+"""The training loop that all stages share: time budget, learning-rate schedule, checkpoints to resume from, log.
 
-Started by `torchrun --nproc_per_node N`, N processes train together, each on samples of its own. On a CPU two processes
-of one thread do nearly twice as much as one process of two.
+It does not know the models. Started by `torchrun --nproc_per_node N`, N processes train together, each on samples of
+its own, with averaged gradients. On a CPU, two processes of one thread are nearly twice as fast as one of two threads.
+
+DistributedDataParallel is not used: stages run submodules and read projections through hooks instead of calling one
+module's forward, and which parameters a step needs differs between processes. Averaging after the backward pass is
+one function here, and it also makes all processes end together.
 """
 
 import argparse
 import json
+import logging
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.nn.utils import clip_grad_norm_, parameters_to_vector, vector_to_parameters
 from tqdm import tqdm
 
-MUON_PACE = 3.0  # its steps, relative to AdamW's of the same size
+from vision_reasoner.errors import CheckpointError
+
+logger = logging.getLogger(__name__)
+
+MUON_LR_SCALE = 3.0  # Muon's learning rate over AdamW's; below, their updates are scaled to the same size
+ADAMW: dict[str, Any] = {"betas": (0.9, 0.98), "weight_decay": 0.01}  # a short memory: runs of a few thousand steps
+MUON: dict[str, Any] = {"weight_decay": 0.02, "adjust_lr_fn": "match_rms_adamw"}
+WARMUP_STEPS = 60  # of every run: the optimizers' moments are rough at its start
+DECAY_SHARE = 0.5  # of the time budget: the learning rate falls linearly in this last part of it
+MIN_LR_SCALE = 0.02  # not 0: a step that is slower than expected still learns
+MAX_GRAD_NORM = 1.0
+LOG_EVERY = 25  # steps, over which metrics are averaged
 
 Losses = tuple[Tensor, dict[str, float]]
 
 
-def add_arguments(parser: argparse.ArgumentParser, minutes: float) -> None:
-    """The flags of every stage."""
-    parser.add_argument("--minutes", type=float, default=minutes, help="time budget of this run (default %(default)s)")
-    parser.add_argument(
-        "--output_dir",
-        type=Path,
-        default=Path("runs/tiny"),
-        help="checkpoints and logs; an earlier run there is continued",
-    )
-    parser.add_argument("--seed", type=int, default=1, help="of weights and scenes")
-    parser.add_argument("--threads", type=int, default=1, help="processor cores to use")
-    parser.add_argument("--batch_size", type=int, default=16, help="pictures per step")
-    parser.add_argument("--lr", type=float, default=2e-3, help="peak learning rate")
+class Progress(NamedTuple):
+    """How far a stage is, over all of its runs."""
+
+    step: int = 0
+    minutes: float = 0.0
 
 
-def optimisers(modules: Iterable[nn.Module], lr: float) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the blocks, AdamW for embeddings, heads and vectors."""
+def set_up(args: argparse.Namespace) -> None:
+    """Seed torch and set the number of threads."""
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+
+
+def make_optimizers(modules: Iterable[nn.Module], lr: float) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the blocks, AdamW for embeddings, heads, norms and biases."""
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for module in modules:
@@ -48,13 +62,10 @@ def optimisers(modules: Iterable[nn.Module], lr: float) -> list[torch.optim.Opti
             if parameter.requires_grad:
                 inside = parameter.ndim == 2 and ("layers." in name or "blocks." in name)
                 (matrices if inside else others).append(parameter)
-    found: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
-    ]
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(others, lr=lr, fused=True, **ADAMW)]
     if matrices:
-        muon = torch.optim.Muon(matrices, lr=MUON_PACE * lr, weight_decay=0.02, adjust_lr_fn="match_rms_adamw")
-        found.append(muon)
-    return found
+        optimizers.append(torch.optim.Muon(matrices, lr=MUON_LR_SCALE * lr, **MUON))
+    return optimizers
 
 
 def train(
@@ -65,110 +76,150 @@ def train(
     *,
     save_every: float = 240.0,
 ) -> None:
-    """Train until the time is over; the second half of it lowers the learning rate. SIGTERM ends it early, and saves.
+    """Train until the time budget is used up. SIGTERM ends training early, with a checkpoint.
 
     Args:
         name: of the stage; `args.output_dir/<name>.pt` is its checkpoint, `<name>.jsonl` its log.
         modules: what is trained, by name.
-        step_losses: from the number of a step to the loss and what to log. Seed whatever is random with it: with
-            several processes each gets numbers of its own, `others` apart.
-        args: see `add_arguments`.
+        step_losses: from the number of a step to the loss and the metrics to log. Whatever is random in it should be
+            seeded with this number, which differs between processes and steps.
+        args: see `options.add_training_options`.
         save_every: seconds between checkpoints.
+
+    Raises:
+        CheckpointError: the checkpoint is of another version of the stage.
     """
     args.output_dir.mkdir(parents=True, exist_ok=True)
     path = args.output_dir / f"{name}.pt"
-    optimizers = optimisers(modules.values(), args.lr)
+    optimizers = make_optimizers(modules.values(), args.lr)
     parameters = [p for m in modules.values() for p in m.parameters() if p.requires_grad]
-    peaks = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
-    first = resume(path, modules, optimizers)
-    rank, ranks = processes()
-    if ranks > 1:
+    peak_lrs = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
+    begin = resume(path, modules, optimizers)
+    rank, world_size = rank_and_world_size()
+    if world_size > 1:
         distributed.init_process_group("gloo")
-    interrupted: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, _frame: interrupted.append(number))
+    step = begin.step
     start = saved = time.time()
-    step, recent = first, []
-    bar = tqdm(
-        total=round(args.minutes, 1),
-        unit="min",
-        desc=name,
-        bar_format="{l_bar}{bar}| {n:.1f}/{total} min {postfix}",
-        mininterval=10,
-        disable=rank > 0,
-    )
-    with denormals_flushed(), (args.output_dir / f"{name}.jsonl").open("a") as log:
+
+    def progress() -> Progress:
+        return Progress(step, begin.minutes + (time.time() - start) / 60)
+
+    with denormals_flushed(), sigterm_noted() as received, MetricLog(args.output_dir, name, args.minutes, rank) as log:
         while True:
-            loss, seen = step_losses(step * ranks + rank)
+            loss, metrics = step_losses(step * world_size + rank)
             for optimizer in optimizers:
                 optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            done, stop = agree(parameters, (time.time() - start) / 60 / args.minutes, float(bool(interrupted)))
-            pace = min(1.0, (step - first + 1) / 60) * min(1.0, max(0.02, (1 - done) / 0.5))
-            for optimizer, peak in zip(optimizers, peaks, strict=True):
-                optimizer.param_groups[0]["lr"] = pace * peak
-            norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            if not torch.isfinite(norm):
-                print(f"{name}: step {step} skipped, its gradient is not finite", file=sys.stderr)
-            else:
+            spent = (time.time() - start) / 60 / args.minutes
+            spent, terminated = all_reduce_gradients(parameters, spent, float(bool(received)))
+            for optimizer, peak in zip(optimizers, peak_lrs, strict=True):
+                optimizer.param_groups[0]["lr"] = lr_scale(step - begin.step, spent) * peak
+            if torch.isfinite(clip_grad_norm_(parameters, MAX_GRAD_NORM)):
                 for optimizer in optimizers:
                     optimizer.step()
-            recent.append(seen)
+            else:
+                logger.warning("%s: step %d skipped, its gradient is not finite", name, step)
             step += 1
-            if rank == 0 and step % 25 == 0:
-                means = {
-                    k: sum(s[k] for s in recent if k in s) / max(1, sum(k in s for s in recent))
-                    for k in dict.fromkeys(k for r in recent for k in r)
-                }
-                line = {
-                    "step": step,
-                    "seconds": round((time.time() - start) / (step - first), 3),
-                    **{k: round(v, 4) for k, v in means.items()},
-                }
-                log.write(json.dumps(line) + "\n")
-                log.flush()
-                recent = []
-                bar.n = round((time.time() - start) / 60, 1)
-                bar.set_postfix_str(" ".join(f"{k} {v:.3g}" for k, v in line.items()))
+            log.add(metrics, progress(), (time.time() - start) / (step - begin.step))
             if rank == 0 and time.time() - saved > save_every:
-                save(path, modules, optimizers, step)
+                save_checkpoint(path, modules, optimizers, progress())
                 saved = time.time()
-            if done >= 1 or stop > 0:
+            if spent >= 1 or terminated > 0:
                 break
-    bar.close()
-    signal.signal(signal.SIGTERM, before)
     if rank == 0:
-        save(path, modules, optimizers, step)
-    if ranks > 1:
+        save_checkpoint(path, modules, optimizers, progress())
+    if world_size > 1:
         distributed.destroy_process_group()
 
 
-def processes() -> tuple[int, int]:
-    """Which process this is of how many, as torchrun says; the first writes what is written."""
+def lr_scale(steps: int, spent: float) -> float:
+    """The learning rate over its peak: linear warmup by steps of this run, linear decay by its share of time spent."""
+    warmup = min(1.0, (steps + 1) / WARMUP_STEPS)
+    decay = min(1.0, max(MIN_LR_SCALE, (1 - spent) / DECAY_SHARE))
+    return warmup * decay
+
+
+class MetricLog:
+    """Means of metrics over LOG_EVERY steps, in a file of JSON lines and on a progress bar; does nothing but on rank 0.
+
+    A line has `step`, `seconds` (of a step of this run), `minutes` (of the stage so far, over all of its runs) and the
+    metrics.
+    """
+
+    def __init__(self, folder: Path, name: str, minutes: float, rank: int) -> None:
+        self.active = rank == 0
+        self.recent: list[dict[str, float]] = []
+        self.start = time.time()
+        self.file = (folder / f"{name}.jsonl").open("a", encoding="utf-8")
+        self.bar = tqdm(
+            total=round(minutes, 1),
+            unit="min",
+            desc=name,
+            bar_format="{l_bar}{bar}| {n:.1f}/{total} min {postfix}",
+            mininterval=10,
+            disable=not self.active,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.bar.close()
+        self.file.close()
+
+    def add(self, metrics: dict[str, float], progress: Progress, seconds: float) -> None:
+        """Add a step's metrics; write a line with every LOG_EVERY-th step."""
+        if not self.active:
+            return
+        self.recent.append(metrics)
+        if progress.step % LOG_EVERY:
+            return
+        names = dict.fromkeys(name for metrics in self.recent for name in metrics)
+        values = {name: [metrics[name] for metrics in self.recent if name in metrics] for name in names}
+        line = {"step": progress.step, "seconds": round(seconds, 3), "minutes": round(progress.minutes, 2)}
+        line |= {name: round(sum(v) / len(v), 4) for name, v in values.items()}
+        self.file.write(json.dumps(line) + "\n")
+        self.file.flush()
+        self.recent = []
+        self.bar.n = round((time.time() - self.start) / 60, 1)
+        self.bar.set_postfix_str(" ".join(f"{name} {value:.3g}" for name, value in line.items()))
+
+
+def rank_and_world_size() -> tuple[int, int]:
+    """The index of this process and the number of processes, as torchrun sets them; rank 0 writes all files."""
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
 @torch.no_grad()
-def agree(parameters: Sequence[nn.Parameter], *numbers: float) -> list[float]:
-    """Give all processes the mean of their gradients; returns the mean of each of the numbers."""
+def all_reduce_gradients(parameters: Sequence[nn.Parameter], *numbers: float) -> list[float]:
+    """Replace gradients by their mean over all processes; return the mean of each of the numbers."""
     if not distributed.is_initialized():
         return list(numbers)
     for p in parameters:
         if p.grad is None:  # not needed for this process's samples, but perhaps for another's
             p.grad = torch.zeros_like(p)
-    grads = [p.grad for p in parameters if p.grad is not None]
-    flat = torch.cat([*(g.flatten() for g in grads), torch.tensor(numbers)])
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([parameters_to_vector(gradients), torch.tensor(numbers)])
     distributed.all_reduce(flat)
     flat /= distributed.get_world_size()
-    at = 0
-    for g in grads:
-        g.copy_(flat[at : at + g.numel()].view_as(g))
-        at += g.numel()
-    return [float(v) for v in flat[at:]]
+    vector_to_parameters(flat, gradients)
+    return [float(value) for value in flat[-len(numbers) :]]
+
+
+@contextmanager
+def sigterm_noted() -> Iterator[list[int]]:
+    """A list that is no longer empty once SIGTERM has arrived, which does not end the process meanwhile."""
+    received: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _frame: received.append(number))
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
 def denormals_flushed() -> Iterator[None]:
-    """Take denormal numbers for 0: attention's gradients are full of them, and on a CPU they take half of the time."""
+    """Treat denormal numbers as 0: gradients of attention are full of them, and on a CPU they take half of the time."""
     torch.set_flush_denormal(True)
     try:
         yield
@@ -177,7 +228,7 @@ def denormals_flushed() -> Iterator[None]:
 
 
 def has_bfloat16() -> bool:
-    """Whether the processor has instructions for bfloat16; elsewhere it is the slower one."""
+    """Whether the processor has instructions for bfloat16; without them bfloat16 is slower than float32."""
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
@@ -186,28 +237,44 @@ def mixed_precision() -> torch.autocast:
     return torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16())
 
 
-def save(path: Path, modules: dict[str, nn.Module], optimizers: list[torch.optim.Optimizer], step: int) -> None:
-    """Write a checkpoint; an interruption leaves the one before."""
-    state: dict[str, Any] = {k: m.state_dict() for k, m in modules.items()}
+def save_checkpoint(
+    path: Path, modules: dict[str, nn.Module], optimizers: list[torch.optim.Optimizer], progress: Progress
+) -> None:
+    """Write a checkpoint atomically: an interruption leaves the previous one."""
+    state = {
+        "step": progress.step,
+        "minutes": progress.minutes,
+        "modules": {name: module.state_dict() for name, module in modules.items()},
+        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+    }
     scratch = path.with_suffix(".tmp")
-    torch.save({"step": step, "modules": state, "optimizers": [o.state_dict() for o in optimizers]}, scratch)
+    torch.save(state, scratch)
     scratch.replace(path)
 
 
-def read(path: Path) -> dict[str, Any]:
-    """What `save` wrote."""
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What `save_checkpoint` wrote: step, minutes, modules and optimizers."""
     state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
     return state
 
 
-def resume(path: Path, modules: dict[str, nn.Module], optimizers: list[torch.optim.Optimizer] | None = None) -> int:
-    """Load a checkpoint if there is one; returns the number of steps done."""
+def resume(path: Path, modules: dict[str, nn.Module], optimizers: Sequence[torch.optim.Optimizer] = ()) -> Progress:
+    """Load a checkpoint if there is one.
+
+    Raises:
+        CheckpointError: it does not fit the modules.
+    """
     if not path.exists():
-        return 0
-    state = read(path)
-    for name, module in modules.items():
-        if name in state["modules"]:
-            module.load_state_dict(state["modules"][name])
-    for optimizer, saved in zip(optimizers or [], state["optimizers"], strict=False):
-        optimizer.load_state_dict(saved)
-    return int(state["step"])
+        return Progress()
+    state = read_checkpoint(path)
+    try:
+        for name, module in modules.items():
+            if name in state["modules"]:
+                module.load_state_dict(state["modules"][name])
+        for optimizer, saved in zip(optimizers, state["optimizers"], strict=False):
+            optimizer.load_state_dict(saved)
+    except (RuntimeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} was written by another version of this stage: delete it or choose another --output_dir"
+        ) from error
+    return Progress(state["step"], state.get("minutes", 0.0))

@@ -1,60 +1,51 @@
-"""VisionReasoner-Tiny's router: a small Qwen2 that names a request's category, trained from nothing on requests alone.
+"""VisionReasoner-Tiny's router: a small Qwen2 that names a request's category, trained from scratch on requests alone.
 
     python -m vision_reasoner.training.tiny.router --minutes 12                 # writes runs/tiny/router/
-    python -m vision_reasoner.training.tiny.router --evaluate runs/tiny/router  # its figures, by the public Router
+    python -m vision_reasoner.training.tiny.router --evaluate runs/tiny/router  # its accuracy, by the public Router
 
-A fifth of what it reads are the scenes' requests (`requests`, never their held-out wordings), the rest a wider grammar
-(`instructions`). Half of all texts are cut into other pieces than the tokenizer would choose, so that a word is known
-by more than one token. The constant turns of the conversation are one token each.
+The requests are in `router_requests`. Half of all texts are tokenized with BPE dropout (Provilkov et al., 2020), so
+that a word is known by more than one segmentation. The constant turns of the conversation are one token each.
 """
 
+from __future__ import annotations
+
+import argparse
 import json
-import math
 import random
 import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional as F
-
-from vision_reasoner.cli import make_parser
+from vision_reasoner.cli import make_parser, run_command
+from vision_reasoner.errors import DataError, ExitCode
 from vision_reasoner.files import whole_folder
-from vision_reasoner.geometry import Box, Point
-from vision_reasoner.models.router import COUNTING, EDITING, OBJECTS, QUESTION, Router, read_category
+from vision_reasoner.models.router import Router, read_category
 from vision_reasoner.prompts import ROUTER_PROMPT, ROUTER_SYSTEM, router_messages
 from vision_reasoner.results import Task
-from vision_reasoner.scenes import instructions, requests
-from vision_reasoner.scenes.classes import CLASSES, COLOURS, COMPANIES, PURPOSES, SIGN
-from vision_reasoner.scenes.scene import GRID, Scene, SceneObject
-from vision_reasoner.training.tiny import loop
+from vision_reasoner.training.tiny.options import add_training_options, positive_int
+from vision_reasoner.training.tiny.router_requests import CATEGORY_OF, held_out_requests, random_request
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vision_reasoner.training.tiny import loop
+
+    # ids (group, length), padded on the right; places (group, 3) whose next tokens are the reply's; reply (group, 3)
+    Group = tuple[Tensor, Tensor, Tensor]
 
 MARK = "####"
-# What the reply says after the mark, as the prompt names the categories.
+# The reply's text after the mark: the categories' names in the prompt
 ANSWERS = {i + 1: f" {name}" for i, name in enumerate(re.findall(r"\d\) [\w/]+", ROUTER_PROMPT))}
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-# The prompt's last space is left to the request, whose first word then is a token like any other.
+# The prompt's last space is left to the request, whose first word then is a token like any other
 TURNS = [f"system\n{ROUTER_SYSTEM}", f"user\n{ROUTER_PROMPT.rstrip()}", "assistant\n"]
-CHAT_TEMPLATE = (
-    "{% if messages[0]['role'] != 'system' %}<|im_start|>system\n" + ROUTER_SYSTEM + "<|im_end|>\n{% endif %}"
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-VOCABULARY, CORPUS = 4000, 40_000  # its size, and how many requests it is learnt from
-GROUP = 16  # requests that go through the model together, padded to the longest of them
-SCENE_SHARE = 0.2  # of what is read, the scenes' own requests
-SHARES = {OBJECTS: 3, COUNTING: 1, EDITING: 3, QUESTION: 3}  # of the grammar's; counting is the easiest to tell
-SPLIT_SHARE, SPLIT = 0.5, 0.12  # of the texts, and how often two pieces stay apart in them
-CATEGORY_OF = {
-    Task.SEGMENTATION: OBJECTS,
-    Task.DETECTION: OBJECTS,
-    Task.COUNTING: COUNTING,
-    Task.VQA: QUESTION,
-}
+VOCABULARY = 4000  # tokens, at most: the embedding is a third of the model's parameters
+CORPUS, MIN_FREQUENCY = 40_000, 2  # requests that the vocabulary is learned from, and how often a merge occurs in them
+GROUP = 16  # requests of similar length that are padded to the longest of them
+BPE_DROPOUT_SHARE, BPE_DROPOUT = 0.5, 0.12  # share of the texts, and the probability that a merge is skipped in them
+LABEL_SMOOTHING = 0.02  # categories of a few requests are debatable
 CONFIG: dict[str, Any] = {
     "hidden_size": 160,
     "intermediate_size": 448,
@@ -66,120 +57,63 @@ CONFIG: dict[str, Any] = {
 }
 
 
-# --- requests --------------------------------------------------------------------------------------------------------
-def random_unpainted_scene(rng: random.Random, max_objects: int = 12) -> Scene:
-    """Objects of up to five classes in cells of their own, as requests need them; the picture stays blank."""
-    side, cell = 280, 280 // GRID
-    labels = rng.sample(range(len(CLASSES)), rng.randint(1, 5))
-    if rng.random() < 0.15:
-        labels[0] = SIGN
-    n = rng.randint(len(labels), max_objects)
-    chosen = [*labels, *(rng.choice(labels) for _ in range(n - len(labels)))]
-    if SIGN in labels:
-        chosen = [SIGN, *(label for label in chosen if label != SIGN)]
-    rng.shuffle(chosen)
-    homes = sorted(rng.sample(range(GRID * GRID), len(chosen)))
-    mask = np.zeros((side, side), bool)
-    objects = []
-    for label, home in zip(chosen, homes, strict=True):
-        row, column = divmod(home, GRID)
-        x, y = column * cell + cell // 2, row * cell + cell // 2
-        w, h = rng.randint(4, 60), rng.randint(4, 60)
-        box = Box(max(0, x - w), max(0, y - h), min(side, x + w), min(side, y + h))
-        colour = rng.choice(list(COLOURS)) if CLASSES[label].paintable and rng.random() < 0.8 else None
-        text = rng.choice(COMPANIES) if label == SIGN else None
-        objects.append(SceneObject(label, colour, text, box, Point(x, y), mask, (row, column)))
-    return Scene(np.zeros((side, side, 3), np.uint8), objects)
+def main(argv: list[str] | None = None) -> int:
+    parser = make_parser("python -m vision_reasoner.training.tiny.router", __doc__)
+    add_training_options(parser, minutes=12, batch_size=64)
+    parser.add_argument("--evaluate", type=Path, metavar="FOLDER", help="do not train: print a router's accuracy")
+    parser.add_argument(
+        "--written_by_hand",
+        type=Path,
+        default=Path("tests/tables/router_requests.jsonl"),
+        help="requests to evaluate on (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--n", type=positive_int, default=5000, help="held-out requests to evaluate on (default: %(default)s)"
+    )
+    return run_command(parser, run, argv)
 
 
-def scene_requests(rng: random.Random, held_out: bool) -> list[requests.Request]:
-    """A few requests about one random scene, at least one."""
-    while True:
-        found = requests.random_requests(random_unpainted_scene(rng), rng, 4, held_out=held_out)
-        if found:
-            return found
+def run(args: argparse.Namespace) -> int:
+    """Train the router and write `output_dir/router`, or print the accuracy of one."""
+    from vision_reasoner.seeds import seeded
+    from vision_reasoner.training.tiny import loop
 
+    loop.set_up(args)
+    if args.evaluate:
+        print(json.dumps(evaluate(args.evaluate, args.written_by_hand, args.n, args.seed), indent=1))
+        return ExitCode.OK
+    tokenizer = build_tokenizer(args.seed, CORPUS)
+    model, encoder = make_model(tokenizer), ExampleEncoder(tokenizer)
 
-def _pattern(wordings: Sequence[str], **slots: str) -> str:
-    """A group that matches any of the wordings; slots that are not given match any text."""
-    escaped = [re.escape(wording).replace("a\\ \\{n", "an?\\ \\{n") for wording in wordings]
-    filled = [re.sub(r"\\\{(\w+)\\\}", lambda slot: slots.get(slot[1], ".+"), pattern) for pattern in escaped]
-    return f"(?:{'|'.join(filled)})"
+    def step_losses(step: int) -> loop.Losses:
+        return losses(model, encoder.batch(seeded("router", args.seed, step), args.batch_size))
 
-
-def held_out_pattern() -> re.Pattern[str]:
-    """Matches (in lower case, without end marks) whatever is worded as one of the held-out requests.
-
-    That is a held-out sentence whatever it is about, or an ordinary one about something in held-out words; other words
-    may stand before.
-    """
-    r = requests
-    phrases = [*r.NAMED.held_out, *r.COLOURED.held_out, *r.BETWEEN.held_out]
-    phrases += [w for table in (r.SIZES, r.PLACES, r.RELATIONS) for wording in table.values() for w in wording.held_out]
-    phrases += [ways[-1] for _, _, ways in PURPOSES]
-    noun, colour = r"\w+(?: \w+)?", f"(?:{'|'.join(COLOURS)})"
-    thing = rf"(?:{_pattern(phrases, n=noun, N=noun, c=colour)}|all the .+ and all the .+)"
-    wordings = (r.SEGMENT, r.DETECT, r.COUNT, r.ASK_NAME, r.ASK_COLOUR, r.ASK_THERE, r.ASK_WHAT, r.ASK_SIDE)
-    side = _pattern([way for ways in r.SIDES.values() for way in ways])
-    sentence = _pattern([w for wording in wordings for w in wording.held_out], r=side)
-    ordinary = _pattern([w for w in (*r.SEGMENT.train, *r.DETECT.train) if w != "{it}"], it=thing)
-    tail = _pattern([*r.TAILS.train, *r.TAILS.held_out])
-    return re.compile(rf"(?:.* )?(?:{sentence}|{ordinary}{tail})|{thing}{tail}")
-
-
-HELD_OUT = held_out_pattern()
-
-
-def is_held_out(query: str) -> bool:
-    """Whether the request is in a held-out wording, and so must not be trained on."""
-    return HELD_OUT.fullmatch(" ".join(query.lower().replace(",", "").split()).strip(" .?!")) is not None
-
-
-def random_request(rng: random.Random) -> tuple[str, int]:
-    """A request to train on and its category."""
-    while True:
-        if rng.random() < SCENE_SHARE:
-            request = rng.choice(scene_requests(rng, held_out=False))
-            category = CATEGORY_OF[request.task]
-            query = request.query if rng.random() < 0.5 else instructions.roughen(request.query, category, rng)
-        else:
-            category = rng.choices(list(SHARES), list(SHARES.values()))[0]
-            query = instructions.random_instruction(category, rng)
-        if query.strip() and not is_held_out(query):
-            return query, category
+    loop.train("router", {"router": model}, step_losses, args)
+    if loop.rank_and_world_size()[0] == 0:
+        save(model, tokenizer, args.output_dir / "router")
+    return ExitCode.OK
 
 
 # --- tokens ----------------------------------------------------------------------------------------------------------
 def corpus(seed: int, n: int) -> Iterator[str]:
-    """What the vocabulary is learnt from: requests, each after the space that the prompt ends with."""
+    """Requests that the vocabulary is learned from, each after the space that the prompt ends with."""
     rng = random.Random(seed)
     for _ in range(n):
         yield f" {random_request(rng)[0]}"
 
 
 def build_tokenizer(seed: int, n_requests: int) -> Any:
-    """A Qwen2Tokenizer of the vocabulary of so many requests, the conversation's constant parts as added tokens."""
-    from tokenizers import AddedToken, Tokenizer, models, trainers
-    from tokenizers.pre_tokenizers import ByteLevel
-    from transformers import Qwen2Tokenizer
+    """A Qwen2Tokenizer learned from so many requests, with the conversation's constant parts as added tokens."""
+    from vision_reasoner.training.tiny.tokenizer import chat_template, train_tokenizer
 
-    bare = Qwen2Tokenizer(vocab={"<|endoftext|>": 0}, merges=[])
-    words = Tokenizer(models.BPE())
-    words.normalizer, words.pre_tokenizer = bare._tokenizer.normalizer, bare._tokenizer.pre_tokenizer
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, min_frequency=2, initial_alphabet=ByteLevel.alphabet(), show_progress=False
+    tokenizer = train_tokenizer(
+        corpus(seed, n_requests),
+        vocabulary=VOCABULARY,
+        min_frequency=MIN_FREQUENCY,
+        special=SPECIAL,
+        added=[*TURNS, MARK, *ANSWERS.values()],
     )
-    words.train_from_iterator(corpus(seed, n_requests), trainer)
-    model = json.loads(words.to_str())["model"]
-    tokenizer = Qwen2Tokenizer(
-        vocab=model["vocab"], merges=[tuple(m) for m in model["merges"]],
-        eos_token="<|im_end|>", pad_token="<|endoftext|>", unk_token="<|endoftext|>",
-        model_max_length=CONFIG["max_position_embeddings"], padding_side="left",
-    )  # fmt: skip
-    tokenizer.add_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIAL])
-    ordinary = [*TURNS, MARK, *ANSWERS.values()]
-    tokenizer.add_tokens([AddedToken(t, special=False, normalized=False) for t in ordinary])
-    tokenizer.chat_template = CHAT_TEMPLATE
+    tokenizer.chat_template = chat_template(ROUTER_SYSTEM)
     return tokenizer
 
 
@@ -195,12 +129,8 @@ def make_model(tokenizer: Any) -> Any:
     return model
 
 
-# ids (group, length), padded on the right; at (group, 3), the places whose next token is the reply's; those (group, 3)
-Lesson = tuple[Tensor, Tensor, Tensor]
-
-
-class Lessons:
-    """Turns requests and their categories into tensors."""
+class ExampleEncoder:
+    """Encodes requests and their categories as tensors."""
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
@@ -208,47 +138,53 @@ class Lessons:
             category: tokenizer(f"{MARK}{answer}<|im_end|>")["input_ids"] for category, answer in ANSWERS.items()
         }
 
-    def prompt(self, query: str, split: float = 0.0) -> list[int]:
-        """The tokens of the conversation up to the reply; `split` is how often two pieces of a word stay apart."""
+    def prompt(self, query: str, dropout: float = 0.0) -> list[int]:
+        """The tokens of the conversation up to the reply; `dropout` is the probability that BPE skips a merge."""
         text = self.tokenizer.apply_chat_template(router_messages(query), tokenize=False, add_generation_prompt=True)
         bpe = self.tokenizer.backend_tokenizer.model
-        bpe.dropout = split or None
+        bpe.dropout = dropout or None
         try:
             return list(self.tokenizer(text)["input_ids"])
         finally:
             bpe.dropout = None
 
-    def batch(self, rng: random.Random, n: int) -> list[Lesson]:
-        """`n` requests to train on, in groups of similar length."""
-        lessons = []
+    def batch(self, rng: random.Random, n: int) -> list[Group]:
+        """`n` training requests in groups of similar length."""
+        examples = []
         for _ in range(n):
             query, category = random_request(rng)
-            lessons.append((self.prompt(query, SPLIT if rng.random() < SPLIT_SHARE else 0.0), self.replies[category]))
-        lessons.sort(key=lambda lesson: len(lesson[0]))
-        return [self._group(lessons[i : i + GROUP]) for i in range(0, n, GROUP)]
+            dropout = BPE_DROPOUT if rng.random() < BPE_DROPOUT_SHARE else 0.0
+            examples.append((self.prompt(query, dropout), self.replies[category]))
+        examples.sort(key=lambda example: len(example[0]))
+        return [self._group(examples[i : i + GROUP]) for i in range(0, n, GROUP)]
 
-    def _group(self, lessons: Sequence[tuple[list[int], list[int]]]) -> Lesson:
-        rows = [torch.tensor(prompt + reply[:-1]) for prompt, reply in lessons]
+    def _group(self, examples: Sequence[tuple[list[int], list[int]]]) -> Group:
+        import torch
+
+        rows = [torch.tensor(prompt + reply[:-1]) for prompt, reply in examples]
         ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.tokenizer.pad_token_id)
-        at = [[len(prompt) - 1 + i for i in range(len(reply))] for prompt, reply in lessons]
-        return ids, torch.tensor(at), torch.tensor([reply for _, reply in lessons])
+        at = [[len(prompt) - 1 + i for i in range(len(reply))] for prompt, reply in examples]
+        return ids, torch.tensor(at), torch.tensor([reply for _, reply in examples])
 
 
-def losses(model: Any, lessons: Sequence[Lesson]) -> loop.Losses:
-    """Cross-entropy of the replies' tokens; padding on the right is never looked at by what stands left of it."""
-    predicted, said = [], []
-    for ids, at, reply in lessons:
+def losses(model: Any, groups: Sequence[Group]) -> loop.Losses:
+    """Cross-entropy of the replies' tokens. Causal attention never sees the padding, which is on the right."""
+    import torch
+    from torch.nn import functional as F
+
+    predicted, replies = [], []
+    for ids, places, reply in groups:
         hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state
-        predicted.append(model.lm_head(hidden.gather(1, at[..., None].expand(-1, -1, hidden.shape[-1]))))
-        said.append(reply)
-    logits, truth = torch.cat(predicted), torch.cat(said)
-    loss = F.cross_entropy(logits.flatten(0, 1), truth.flatten(), label_smoothing=0.02)
+        predicted.append(model.lm_head(hidden.gather(1, places[..., None].expand(-1, -1, hidden.shape[-1]))))
+        replies.append(reply)
+    logits, truth = torch.cat(predicted), torch.cat(replies)
+    loss = F.cross_entropy(logits.flatten(0, 1), truth.flatten(), label_smoothing=LABEL_SMOOTHING)
     right = (logits.argmax(-1) == truth).all(1).float().mean()
     return loss, {"loss": loss.item(), "right": right.item()}
 
 
 def save(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Write the checkpoint in half precision; an earlier one there is replaced once the new one is whole."""
+    """Write the checkpoint in half precision; an earlier one there is replaced once the new one is complete."""
     half = make_model(tokenizer).half()
     half.load_state_dict(model.state_dict())
     with whole_folder(folder) as scratch:
@@ -256,89 +192,55 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
         tokenizer.save_pretrained(scratch)
 
 
-# --- figures ---------------------------------------------------------------------------------------------------------
-def interval(right: int, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share, in percent."""
-    z = 1.96
-    share, half = right / n, z * math.sqrt(right / n * (1 - right / n) / n + (z / n) ** 2 / 4)
-    centre, scale = share + z * z / (2 * n), 1 + z * z / n
-    return 100 * (centre - half) / scale, 100 * (centre + half) / scale
-
-
-def held_out_requests(n: int, seed: int) -> list[requests.Request]:
-    """`n` different requests in held-out wordings."""
-    rng = random.Random(seed)
-    found: dict[str, requests.Request] = {}
-    while len(found) < n:
-        for request in scene_requests(rng, held_out=True):
-            found.setdefault(request.query, request)
-    return list(found.values())[:n]
-
-
+# --- evaluation ------------------------------------------------------------------------------------------------------
 def evaluate(folder: Path, written_by_hand: Path, n: int, seed: int) -> dict[str, Any]:
     """The share of right categories on held-out wordings and on a list of requests, through the public Router.
 
     Args:
         folder: the router.
         written_by_hand: JSON lines with "query" and "task".
-        n: how many held-out requests.
+        n: number of held-out requests.
         seed: of these.
+
+    Raises:
+        DataError: the file of requests cannot be read.
     """
     router = Router.from_pretrained(folder, device="cpu")
     held_out = held_out_requests(n, seed)
-    lines = [json.loads(line) for line in written_by_hand.read_text(encoding="utf-8").splitlines() if line.strip()]
-    sets = {
-        "held-out wordings": [(r.query, CATEGORY_OF[r.task]) for r in held_out],
-        "written by hand": [(line["query"], CATEGORY_OF[Task(line["task"])]) for line in lines],
-    }
+    by_hand = _read_requests(written_by_hand)
     report: dict[str, Any] = {}
-    for name, rows in sets.items():
-        routes = router.route_batch([query for query, _ in rows])
-        right = [read_category(route.reply) == category for route, (_, category) in zip(routes, rows, strict=True)]
-        low, high = interval(sum(right), len(right))
-        by_category = {
-            c: f"{sum(r for r, (_, k) in zip(right, rows, strict=True) if k == c)}/{sum(k == c for _, k in rows)}"
-            for c in ANSWERS
-        }
-        report[name] = {
-            "n": len(right), "right %": round(100 * sum(right) / len(right), 2),
-            "95 % interval": [round(low, 2), round(high, 2)], "by category": by_category,
-        }  # fmt: skip
+    for name, requests in (("held-out wordings", [(r.query, r.task) for r in held_out]), ("written by hand", by_hand)):
+        routes = router.route_batch([query for query, _ in requests])
+        report[name] = _accuracy([route.reply for route in routes], [CATEGORY_OF[task] for _, task in requests])
         if name == "held-out wordings":
-            tasks = sum(route.task is request.task for route, request in zip(routes, held_out, strict=True))
-            report[name]["task right %"] = round(100 * tasks / len(right), 2)
+            tasks = sum(route.task is task for route, (_, task) in zip(routes, requests, strict=True))
+            report[name]["task right %"] = round(100 * tasks / len(routes), 2)
     return report
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = make_parser("python -m vision_reasoner.training.tiny.router", __doc__)
-    loop.add_arguments(parser, minutes=12)
-    parser.set_defaults(batch_size=64)
-    parser.add_argument("--evaluate", type=Path, metavar="FOLDER", help="do not train: print the figures of a router")
-    parser.add_argument(
-        "--written_by_hand",
-        type=Path,
-        default=Path("tests/tables/router_requests.jsonl"),
-        help="requests to evaluate on",
-    )
-    parser.add_argument("--n", type=int, default=5000, help="held-out requests to evaluate on")
-    args = parser.parse_args(argv)
-    torch.set_num_threads(args.threads)
-    if args.evaluate:
-        print(json.dumps(evaluate(args.evaluate, args.written_by_hand, args.n, args.seed), indent=1))
-        return 0
-    torch.manual_seed(args.seed)
-    tokenizer = build_tokenizer(args.seed, CORPUS)
-    model, lessons = make_model(tokenizer), Lessons(tokenizer)
+def _read_requests(path: Path) -> list[tuple[str, Task]]:
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [(line["query"], Task(line["task"])) for line in lines]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: cannot be read as JSON lines with query and task ({error})") from error
 
-    def step_losses(step: int) -> loop.Losses:
-        rng = random.Random(args.seed * 2_000_003 + step)
-        return losses(model, lessons.batch(rng, args.batch_size))
 
-    loop.train("router", {"router": model}, step_losses, args)
-    if loop.processes()[0] == 0:
-        save(model, tokenizer, args.output_dir / "router")
-    return 0
+def _accuracy(replies: Sequence[str], categories: Sequence[int]) -> dict[str, Any]:
+    """The share of replies that name the right category, in percent, with Wilson's 95 % interval; and by category."""
+    from scipy.stats import binomtest
+
+    right = [read_category(reply) == category for reply, category in zip(replies, categories, strict=True)]
+    interval = binomtest(sum(right), len(right)).proportion_ci(method="wilson")
+    return {
+        "n": len(right),
+        "right %": round(100 * sum(right) / len(right), 2),
+        "95 % interval": [round(100 * float(interval.low), 2), round(100 * float(interval.high), 2)],
+        "by category": {
+            c: f"{sum(r for r, k in zip(right, categories, strict=True) if k == c)}/{categories.count(c)}"
+            for c in ANSWERS
+        },
+    }
 
 
 if __name__ == "__main__":

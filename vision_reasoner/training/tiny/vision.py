@@ -2,235 +2,120 @@
 
     python -m vision_reasoner.training.tiny.vision --minutes 60
 
-The tokens alone teach slowly: few cells are near an object's centre. Every patch is therefore asked, by a head inside
-the tower that is dropped afterwards, what the object is that it shows, and where that lies.
+Most steps are on crops around objects, the rest on whole images. The losses are in `detection`.
 """
 
-import random
+import argparse
 import sys
-from collections import deque
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import get_vision_window_index
+from vision_reasoner.cli import make_parser, run_command
+from vision_reasoner.errors import ExitCode, UsageError
+from vision_reasoner.training.tiny.options import add_training_options, positive_int, share
 
-from vision_reasoner.cli import make_parser
-from vision_reasoner.geometry import Box, Point
-from vision_reasoner.scenes.art import load_sprites
-from vision_reasoner.scenes.classes import CLASSES
-from vision_reasoner.scenes.scene import GRID, Scene, SceneObject, random_scene
-from vision_reasoner.training.tiny.architecture import (
-    CELL,
-    NONE,
-    PATCH,
-    SIDE,
-    VISION_CONFIG,
-    CellTruth,
-    Code,
-    loop,
-    make_vision,
-    pixel_values,
-    see,
-)
-
-FRESH = 16  # new scenes per step; with fewer, the tower learns them by heart
-SIGNS = 0.4  # share of scenes with a company's sign: the names are many, and small
-PAINTED = 0.6  # share of classes painted where they can be: else what things are is told by their colour alone
-PAINTABLE = 0.25  # share of scenes with none but such classes: painted, things are the hardest to recognise
-SIGN_CELLS = 5  # a detail that holds a whole sign
-POOL = 320  # scenes to draw from, so that what a step sees is mixed
-ASKED_BLOCK = 3  # whose patches are asked
-MIN_SHOWN = 0.3  # of a patch must be an object's for it to show the object
-SHARPNESS = 8.0  # of the class logits that are read from a token's products with the code's unit vectors
-
-
-def vision_loss(tokens: Tensor, truth: CellTruth, code: Code) -> loop.Losses:
-    """How far the tokens are from the ideal ones: class, colour, company, numbers, and the plain distance.
-
-    Args:
-        tokens: (cells, WIDTH) of a batch, scene by scene.
-        truth: of the same cells.
-        code: the vectors the tokens should be made of.
-    """
-    numbers = tokens @ code.numbers.T
-    there, near = truth.label < NONE, truth.near
-    logits = tokens @ code.classes.T * SHARPNESS
-    wrong = F.cross_entropy(logits, truth.label, reduction="none")
-    off = (numbers - truth.numbers)[there, :-1]
-    claims = (numbers[:, -1] - 0.5) * SHARPNESS
-    # where it is unsure what is near, the tower is held to what it says: a claim in between could be read either way
-    claiming = torch.where(truth.unsure, claims.detach() > 0, near)
-    claimed = F.binary_cross_entropy_with_logits(claims, claiming.float())
-    # weighed so that none drowns the others: what things are is by far the slowest to learn, then where they end
-    parts = [(1.0, wrong[near]), (0.3, wrong[there & ~near]), (0.2, wrong[~there])]
-    loss = torch.stack([weight * part.mean() for weight, part in parts if len(part)]).sum() + 4.0 * claimed
-    loss = loss + 3.0 * F.smooth_l1_loss(off, torch.zeros_like(off), beta=0.1)
-    loss = loss + 0.05 * ((tokens - code.tokens(truth)) ** 2).sum(1).mean()
-    seen = {
-        "class": (logits[near][:, :NONE].argmax(1) == truth.label[near]).float().mean().item(),
-        "sides": off.abs()[near[there]].mean().item() * CELL,
-        "near": (2 * ((claims > 0) & claiming).sum() / ((claims > 0).sum() + claiming.sum())).item(),
-        "torn": (claims[truth.close].abs() < SHARPNESS / 4).float().mean().item(),
-    }
-    for name, index, vectors in (("colour", truth.colour, code.colours), ("company", truth.company, code.companies)):
-        where = (index >= 0) & near
-        if where.any():
-            guess = tokens[where] @ vectors.T * SHARPNESS
-            loss = loss + 0.3 * F.cross_entropy(guess, index[where])
-            seen[name] = (guess.argmax(1) == index[where]).float().mean().item()
-    return loss, {"loss": loss.item(), **seen}
-
-
-class PatchTruth:
-    """What each patch of a batch of square views shows, a row per patch in the order of the tower's blocks.
-
-    Attributes:
-        label: class (NONE where nothing is).
-        sides: (patches, 4), x1 y1 x2 y2 of the object's box in cells from the patch's centre.
-    """
-
-    def __init__(self, views: Sequence[Sequence[SceneObject]], cells: int) -> None:
-        """Of views of `cells` x `cells` cells."""
-        n = cells * CELL // PATCH
-        label, sides = np.full((len(views), n, n), NONE), np.zeros((len(views), n, n, 4), np.float32)
-        mid = np.arange(n) * PATCH + PATCH / 2
-        for b, objects in enumerate(views):
-            most = np.full((n, n), MIN_SHOWN)
-            for o in objects:
-                shown = o.mask.reshape(n, PATCH, n, PATCH).mean((1, 3))
-                rows, columns = np.where(shown > most)
-                most[rows, columns] = shown[rows, columns]
-                x, y = mid[columns], mid[rows]
-                label[b, rows, columns] = o.label
-                sides[b, rows, columns] = (np.array(o.box.inclusive) - np.stack([x, y] * 2, 1)) / CELL
-        grid = torch.tensor([[1, n, n]] * len(views))
-        order, _ = get_vision_window_index(grid, 2, VISION_CONFIG["window_size"], PATCH, kwargs={})
-        self.label, self.sides = (
-            torch.from_numpy(v)
-            .view(len(views), cells, 2, cells, 2, -1)
-            .transpose(2, 3)
-            .reshape(-1, 4, k)[order]
-            .reshape(-1, k)
-            for v, k in ((label, 1), (sides, 4))
-        )
-        self.label = self.label[:, 0]
-
-
-class PatchHead(nn.Module):
-    """Asks the patches inside the tower; it is not part of the checkpoint."""
-
-    def __init__(self, tower: Any) -> None:
-        super().__init__()
-        self.linear = nn.Linear(VISION_CONFIG["hidden_size"], NONE + 1 + 4)
-        self.patches = torch.empty(0)
-        tower.blocks[ASKED_BLOCK].register_forward_hook(self._keep)
-
-    def _keep(self, module: Any, inputs: Any, output: Tensor) -> None:
-        del module, inputs
-        self.patches = output.float()
-
-    def loss(self, truth: PatchTruth) -> loop.Losses:
-        """Of the views that the tower saw last."""
-        said = self.linear(F.rms_norm(self.patches, self.patches.shape[-1:]))
-        wrong = F.cross_entropy(said[:, : NONE + 1], truth.label, reduction="none")
-        there = truth.label < NONE
-        off = (said[:, NONE + 1 :] - truth.sides)[there]
-        loss = (
-            wrong[there].mean()
-            + 0.3 * wrong[~there].mean()
-            + 3.0 * F.smooth_l1_loss(off, torch.zeros_like(off), beta=0.1)
-        )
-        right = (said[there][:, :NONE].argmax(1) == truth.label[there]).float().mean()
-        return loss, {"patch class": right.item(), "patch sides": off.abs().mean().item() * CELL}
-
-
-def detail(scene: Scene, o: SceneObject, cells: int, rng: random.Random) -> tuple[np.ndarray, list[SceneObject]]:
-    """A square of `cells` x `cells` cells around an object, and what is in it: as much to learn from in less time."""
-    width, height = scene.size
-    side = cells * CELL
-    x = min(max(0, (o.box.x1 + o.box.x2 - side) // 2 + rng.randint(-CELL // 3, CELL // 3)), width - side)
-    y = min(max(0, (o.box.y1 + o.box.y2 - side) // 2 + rng.randint(-CELL // 3, CELL // 3)), height - side)
-    shifted = [
-        replace(
-            o,
-            mask=o.mask[y : y + side, x : x + side],
-            box=Box(o.box.x1 - x, o.box.y1 - y, o.box.x2 - x, o.box.y2 - y),
-            point=Point(o.point.x - x, o.point.y - y),
-        )
-        for o in scene.objects
-        if o.box.x2 > x and o.box.y2 > y and o.box.x1 < x + side and o.box.y1 < y + side
-    ]
-    return scene.picture[y : y + side, x : x + side], shifted
-
-
-@torch.no_grad()
-def whiten(tower: Any, pictures: Sequence[np.ndarray]) -> None:
-    """Begin with patches' principal components, each of unit variance: what a random projection would have to find."""
-    weight = tower.patch_embed.proj.weight
-    patches = pixel_values(pictures).view(-1, 3, 2, PATCH * PATCH)[:, :, 0].flatten(1)
-    patches = patches - patches.mean(0)
-    variance, axes = torch.linalg.eigh(patches.T @ patches / len(patches))
-    first = (axes / (variance + 0.05).sqrt()).flip(1)[:, : len(weight)].T
-    weight.copy_((first.view(-1, 3, 1, PATCH, PATCH) / 2).expand_as(weight))
+NEW_SCENES_PER_STEP = 16  # with fewer, the tower memorizes them
+POOL_SIZE = 320  # scenes that a step's images are sampled from, so that they are mixed
+SIGN_SHARE = 0.4  # of scenes with a company's sign: the names are many, and small
+PAINTED_SHARE = 0.6  # of paintable classes: without it, classes are told by their color alone
+PAINTABLE_ONLY_SHARE = 0.25  # of scenes with paintable classes only: painted objects are the hardest to recognize
+MAX_OBJECTS = 14  # and classes: more than in the scenes of later stages, for more objects per image
+SIGN_CROP = 5  # cells of a crop that contains a whole sign
+CROPS_PER_IMAGE = {2: 12, 3: 6, SIGN_CROP: 3}  # by the crop's cells: as much work as one whole image
+SHARES = (0.3, 0.15, 0.2, 0.35)  # of steps on crops of 2 and 3 cells, on signs and on whole images
+WHITENING_SCENES = 50  # from whose patches the patch embedding is initialized
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = make_parser("python -m vision_reasoner.training.tiny.vision", __doc__)
-    loop.add_arguments(parser, minutes=60)
+    add_training_options(parser, minutes=60)
     parser.add_argument(
         "--shares",
-        type=float,
+        type=share,
         nargs=4,
-        default=(0.3, 0.15, 0.2, 0.35),
-        help="of steps on details of 2 and of 3 cells, on signs, and on whole pictures",
+        default=SHARES,
+        help="of steps on crops of 2 and of 3 cells, on crops of signs, and on whole images",
     )
-    parser.add_argument("--plain_steps", type=int, default=1000, help="steps until no scene is plain (%(default)s)")
-    args = parser.parse_args(argv)
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(args.seed)
-    tower, code, sprites = make_vision(), Code(), load_sprites()
-    whiten(tower, [random_scene(sprites, random.Random(i), (SIDE, SIDE)).picture for i in range(50)])
+    parser.add_argument(
+        "--plain_steps", type=positive_int, default=1000, help="steps until no scene is plain (default: %(default)s)"
+    )
+    return run_command(parser, run, argv)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train the tower; its checkpoint is `output_dir/vision.pt`."""
+    from collections import deque
+
+    from vision_reasoner.scenes.art import load_sprites
+    from vision_reasoner.scenes.classes import CLASSES
+    from vision_reasoner.scenes.scene import GRID, Scene, random_scene
+    from vision_reasoner.seeds import seeded
+    from vision_reasoner.training.tiny import loop
+    from vision_reasoner.training.tiny.architecture import (
+        CELL,
+        SIDE,
+        CellTruth,
+        ConceptCodebook,
+        encode_images,
+        make_vision_tower,
+    )
+    from vision_reasoner.training.tiny.detection import (
+        PatchHead,
+        PatchTruth,
+        crop_around,
+        init_patch_embedding,
+        vision_loss,
+    )
+
+    sprites = load_sprites()
+    if not sum(args.shares):
+        raise UsageError("--shares: at least one has to be above 0")
+    loop.set_up(args)
+    tower, codebook = make_vision_tower(), ConceptCodebook()
+    some = [random_scene(sprites, seeded("whitening", i), (SIDE, SIDE)) for i in range(WHITENING_SCENES)]
+    init_patch_embedding(tower, [scene.image for scene in some])
     head = PatchHead(tower)
     paintable = [found if c.paintable else [] for found, c in zip(sprites, CLASSES, strict=True)]
-    pool: deque[Scene] = deque(maxlen=POOL)
+    pool: deque[Scene] = deque(maxlen=POOL_SIZE)
 
     def scene(i: int) -> Scene:
-        rng = random.Random(args.seed * 1_000_003 + i)
-        plain = rng.random() > i / FRESH / args.plain_steps
-        chosen = paintable if rng.random() < PAINTABLE else sprites
-        return random_scene(chosen, rng, (SIDE, SIDE), 14, 1, 14, plain, SIGNS, PAINTED)
+        rng = seeded("vision scene", args.seed, i)
+        return random_scene(
+            paintable if rng.random() < PAINTABLE_ONLY_SHARE else sprites,
+            rng,
+            (SIDE, SIDE),
+            max_objects=MAX_OBJECTS,
+            max_classes=MAX_OBJECTS,
+            plain=rng.random() > i / NEW_SCENES_PER_STEP / args.plain_steps,
+            sign_share=SIGN_SHARE,
+            painted_share=PAINTED_SHARE,
+        )
 
     def step_losses(step: int) -> loop.Losses:
-        first = (step + 1) * FRESH - (FRESH if pool else POOL)
-        pool.extend(scene(i) for i in range(first, (step + 1) * FRESH))
-        together = step // loop.processes()[1]  # processes wait for each other: what they do must take as long
-        cells = random.Random(args.seed * 1_000_003 - together).choices((2, 3, SIGN_CELLS, GRID), args.shares)[0]
-        rng = random.Random(args.seed * 1_000_003 - step)
+        end = (step + 1) * NEW_SCENES_PER_STEP
+        pool.extend(scene(i) for i in range(end - (NEW_SCENES_PER_STEP if pool else POOL_SIZE), end))
+        # all processes take a step of the same kind: they wait for the slowest
+        kind = seeded("vision kind", args.seed, step // loop.rank_and_world_size()[1])
+        cells = kind.choices((2, 3, SIGN_CROP, GRID), args.shares)[0]
+        rng = seeded("vision", args.seed, step)
         if cells == GRID:
-            some = rng.sample(pool, min(len(pool), args.batch_size))
-            views = [(s.picture, s.objects) for s in some]
+            crops = [(s.image, s.objects) for s in rng.sample(pool, min(len(pool), args.batch_size))]
         else:
-            every = [
+            fitting = [
                 (s, o)
                 for s in pool
                 for o in s.objects
-                if max(o.box.x2 - o.box.x1, o.box.y2 - o.box.y1) < cells * CELL and (o.text or cells != SIGN_CELLS)
+                if max(o.box.x2 - o.box.x1, o.box.y2 - o.box.y1) < cells * CELL and (o.text or cells != SIGN_CROP)
             ]
-            n = args.batch_size * {2: 12, 3: 6, SIGN_CELLS: 3}[cells]
-            views = [detail(s, o, cells, rng) for s, o in rng.sample(every, min(n, len(every)))]
-        tokens = see(tower, [picture for picture, _ in views])
-        loss, seen = vision_loss(tokens, CellTruth([objects for _, objects in views], cells), code)
-        asked, said = head.loss(PatchTruth([objects for _, objects in views], cells))
-        seen = {f"{k}{cells}" if k in ("class", "near", "sides") else k: v for k, v in seen.items()}
-        return loss + asked, {**seen, **said}
+            n = min(args.batch_size * CROPS_PER_IMAGE[cells], len(fitting))
+            crops = [crop_around(s, o, cells, rng) for s, o in rng.sample(fitting, n)]
+        objects = [visible for _, visible in crops]
+        tokens = encode_images(tower, [image for image, _ in crops])
+        loss, metrics = vision_loss(tokens, CellTruth(objects, cells), codebook)
+        patch_loss, patch_metrics = head.loss(PatchTruth(objects, cells))
+        by_size = {f"{k}{cells}" if k in ("class", "objectness", "sides") else k: v for k, v in metrics.items()}
+        return loss + patch_loss, {**by_size, **patch_metrics}
 
     loop.train("vision", {"tower": tower, "head": head}, step_losses, args)
-    return 0
+    return ExitCode.OK
 
 
 if __name__ == "__main__":

@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# Trains VisionReasoner-Tiny from nothing: drawings, all supervised stages, averaging, and a bundle that --model_path takes.
+#
+#   bash vision_reasoner/training/tiny/recipe.sh --hours 12
+#
+#   --hours H         time for all stages together, without fetching drawings and starting up (default: 12)
+#   --output_dir DIR  checkpoints, logs and the bundle (default: runs/recipe)
+#   --processes N     processes that train together, on one core each (default: 2)
+#   --seed N          of weights and scenes (default: 1)
+#
+# It can be interrupted at any time: the same command goes on where it stopped, for every stage's checkpoint holds the
+# minutes that it was trained for. Stages train on CPU cores; a GPU is not needed. DIR/recipe.log has what was printed,
+# DIR/commits.txt the git commit of each start.
+set -euo pipefail
+
+usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; }
+fail() { echo "error: $*" >&2; exit 2; }
+
+hours=12 output_dir=runs/recipe processes=2 seed=1
+while (($#)); do
+  case "$1" in
+    -h | --help) usage; exit 0 ;;
+    --hours | --output_dir | --output-dir | --processes | --seed) (($# > 1)) || fail "$1 needs a value" ;;&
+    --hours) hours=$2 ;;
+    --output_dir | --output-dir) output_dir=$2 ;;
+    --processes) processes=$2 ;;
+    --seed) seed=$2 ;;
+    *) fail "unknown option $1 (--help says which there are)" ;;
+  esac
+  shift 2
+done
+[[ $hours =~ ^[0-9]*\.?[0-9]+$ && $hours =~ [1-9] ]] || fail "--hours: '$hours' is not a number above 0"
+[[ $processes =~ ^[1-9][0-9]*$ ]] || fail "--processes: '$processes' is not an integer of at least 1"
+[[ $seed =~ ^[0-9]+$ ]] || fail "--seed: '$seed' is not an integer"
+
+tiny=vision_reasoner.training.tiny
+mkdir -p "$output_dir"
+exec > >(tee -a "$output_dir/recipe.log") 2>&1
+commit=$(git -C "$(dirname "${BASH_SOURCE[0]}")" describe --always --dirty --abbrev=40 2>/dev/null || echo unknown)
+echo "$(date -u +%FT%TZ) $commit --hours $hours --processes $processes --seed $seed" | tee -a "$output_dir/commits.txt"
+
+# The minutes that a checkpoint was trained for; 0 where there is none.
+minutes_of() {
+  [[ -e $1 ]] || { echo 0; return; }
+  python -c 'import sys, torch; print(torch.load(sys.argv[1], weights_only=True, map_location="cpu").get("minutes", 0))' "$1"
+}
+
+# stage NAME PERCENT FOLDER [FLAG...]: train until FOLDER/NAME.pt has had PERCENT of the hours.
+stage() {
+  local name=$1 percent=$2 folder=$3 budget spent left
+  shift 3
+  budget=$(awk "BEGIN { print $hours * 60 * $percent / 100 }")
+  spent=$(minutes_of "$folder/$name.pt")
+  left=$(awk "BEGIN { left = $budget - $spent; print (left > 0.01 * $budget ? left : 0) }")
+  [[ $left != 0 ]] || { echo "$name: done"; return; }
+  echo "$name: $left of $budget minutes"
+  local run=(python)
+  ((processes == 1)) || run=(python -m torch.distributed.run --standalone --nproc_per_node "$processes")
+  OMP_NUM_THREADS=1 "${run[@]}" -m "$tiny.$name" --output_dir "$folder" --minutes "$left" --seed "$seed" "$@"
+  spent=$(minutes_of "$folder/$name.pt")
+  awk "BEGIN { exit !($spent >= 0.99 * $budget) }" || fail "$name was stopped early; the same command goes on"
+}
+
+python -c 'from vision_reasoner.scenes.art import load_sprites; load_sprites()' 2>/dev/null ||
+  python -m vision_reasoner.scenes.art
+
+# Percent of the hours: the vision tower is by far the slowest to learn. A stage's percent is the sum over its lines.
+stage vision 40 "$output_dir"
+stage language 14 "$output_dir"
+stage language 24 "$output_dir" --seen
+stage joint 10 "$output_dir"
+# Two runs that go on from the same weights on other scenes: the mean of the weights is better than each.
+for branch in 1 2; do
+  mkdir -p "$output_dir/branch$branch"
+  [[ -e $output_dir/branch$branch/joint.pt ]] || cp "$output_dir/joint.pt" "$output_dir/branch$branch/joint.pt"
+  seed=$((seed + branch)) stage joint 15 "$output_dir/branch$branch"
+done
+stage segmenter 12 "$output_dir"
+stage router 4 "$output_dir"
+
+bundle="$output_dir/bundle"
+python -m "$tiny.joint" --export_only --output_dir "$output_dir/branch1" --average "$output_dir/branch2"
+rm -rf "$bundle.new"
+mkdir -p "$bundle.new"
+cp -r "$output_dir/branch1/reasoner" "$output_dir/router" "$output_dir/segmenter" "$bundle.new"
+printf '{\n "summary": "trained by recipe.sh for %s hours at commit %s, not measured"\n}\n' "$hours" "$commit" \
+  > "$bundle.new/bundle.json"
+rm -rf "$bundle"
+mv "$bundle.new" "$bundle"
+echo "written: $bundle; try it: python vision_reasoner/inference.py --model_path $bundle"
