@@ -2,12 +2,15 @@
 
 import contextlib
 import json
+import logging
+import os
 import shutil
 import socket
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 
 from tests.conftest import noise
 from vision_reasoner import Box, VisionReasoner
@@ -23,6 +26,7 @@ from vision_reasoner.models.checkpoints import (
     locate,
 )
 from vision_reasoner.models.reasoner import Reasoner
+from vision_reasoner.results import Task
 
 
 @pytest.fixture
@@ -267,6 +271,48 @@ def test_spoiled_folders_are_said_to_be_so(folder, spoil, message):
     spoil(folder)
     with pytest.raises(CheckpointError, match=message):
         check_transformers_folder(folder, "reasoner")
+
+
+def pipe(file):
+    file.unlink()
+    os.mkfifo(file)
+
+
+def change(file, **values):
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda f: (f / "config.json").write_text("[" * 100_000), "no model config"),
+        (
+            lambda f: change(f / "config.json", text_config={"num_hidden_layers": 10**9}),
+            "num_hidden_layers is 1000000000",
+        ),
+        (lambda f: change(f / "config.json", vision_config={"depth": "many"}), "depth is many"),
+        (lambda f: pipe(f / "config.json"), "no regular file"),
+        (lambda f: (f / "vocab.json").symlink_to("/dev/zero"), "no regular file"),
+        (lambda f: change(f / "generation_config.json", eos_token_id=10**6), "eos_token_id 1000000"),
+        (lambda f: change(f / "generation_config.json", eos_token_id=[[1]]), "eos_token_id"),
+        (lambda f: change(f / "generation_config.json", suppress_tokens=["x"]), "suppress_tokens"),
+    ],
+)
+def test_hostile_folders_are_one_line_and_take_no_time(folder, spoil, message):
+    spoil(folder)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        Reasoner.from_pretrained(folder, device="cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_beams_and_penalties_of_a_generation_config_are_ignored_and_said(folder, caplog):
+    change(folder / "generation_config.json", num_beams=1000, guidance_scale=3.0, max_new_tokens=5)
+    with caplog.at_level(logging.WARNING):
+        reasoner = Reasoner.from_pretrained(folder, device="cpu")
+    assert "num_beams=1000" in caplog.text
+    assert "guidance_scale=3.0" in caplog.text
+    picture = Image.new("RGB", (50, 50))
+    assert reasoner.ask([picture], ["x"], tasks=[Task.VQA], max_new_tokens=7)[0].n_tokens <= 7
 
 
 def test_a_bundle_where_a_part_belongs_is_pointed_into(bundle):

@@ -266,6 +266,7 @@ def check_transformers_folder(folder: Path, part: Part) -> dict[str, Any]:
         CheckpointError: no config.json, another kind of model, or weight files missing.
     """
     config_file = folder / "config.json"
+    _check_files(folder)
     try:
         config = json.loads(config_file.read_text(encoding="utf-8"))
         model_type = config["model_type"]
@@ -274,7 +275,7 @@ def check_transformers_folder(folder: Path, part: Part) -> dict[str, Any]:
         raise CheckpointError(
             f"{folder}: no config.json, so this is no {part} checkpoint{inside or '; download it again'}"
         ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{config_file}: no model config ({first_line(error)}); download it again") from error
     if model_type not in MODEL_TYPES[part]:
         raise CheckpointError(
@@ -285,7 +286,7 @@ def check_transformers_folder(folder: Path, part: Part) -> dict[str, Any]:
     if index.is_file():
         try:
             needed = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CheckpointError(f"{index}: not a weight index ({first_line(error)}); download it again") from error
     else:
         needed = {"model.safetensors"}
@@ -295,10 +296,39 @@ def check_transformers_folder(folder: Path, part: Part) -> dict[str, Any]:
             f"{folder}: incomplete, {len(missing)} of {len(needed)} weight files are missing (first {missing[0]}); "
             "download it again"
         )
+    _check_sizes(config, config_file)
     # Without these transformers makes up an empty tokenizer.
     if not (folder / "tokenizer.json").is_file() and not (folder / "vocab.json").is_file():
         raise CheckpointError(f"{folder}: incomplete, it has no tokenizer (tokenizer.json); download it again")
     return dict(config)
+
+
+# Larger than in any checkpoint of these kinds; a model of such sizes would take all memory before a weight is read.
+MAX_SIZES = {
+    **dict.fromkeys(("num_hidden_layers", "depth", "num_attention_heads", "num_key_value_heads", "num_heads"), 1024),
+    **dict.fromkeys(("hidden_size", "embed_dim", "out_hidden_size"), 1 << 16),
+    **dict.fromkeys(("intermediate_size", "max_position_embeddings", "vocab_size"), 1 << 22),
+}
+MAX_JSON_BYTES = 64 << 20  # a tokenizer's is 11 MB
+
+
+def _check_files(folder: Path) -> None:
+    """Raise a CheckpointError where something in a checkpoint's folder is no file that can be read to its end."""
+    for file in folder.iterdir() if folder.is_dir() else ():
+        if not file.is_file() and not file.is_dir():
+            raise CheckpointError(f"{file}: is no regular file; download the checkpoint again")
+        if file.suffix == ".json" and file.is_file() and file.stat().st_size > MAX_JSON_BYTES:
+            raise CheckpointError(f"{file}: has more than {MAX_JSON_BYTES >> 20} MB; download the checkpoint again")
+
+
+def _check_sizes(config: Any, file: Path) -> None:
+    """Raise a CheckpointError where a model config has a size that no checkpoint has."""
+    if not isinstance(config, dict):
+        return
+    for name, value in config.items():
+        if name in MAX_SIZES and not (value is None or (type(value) is int and 0 < value <= MAX_SIZES[name])):
+            raise CheckpointError(f"{file}: {name} is {str(value)[:40]}, which no model has; download it again")
+        _check_sizes(value, file)
 
 
 def digest(folder: Path, part: Part) -> str:

@@ -84,9 +84,39 @@ def load_model(
             f"{folder}: incomplete, {len(missing)} weights are missing (first {missing[0]}); download it again"
         )
     logger.debug("%s: %s on %s, %s, %s attention", folder, type(model).__name__, where, number_format, attention)
-    if model.generation_config.repetition_penalty not in (None, 1.0):
-        logger.debug("%s: repetition_penalty %s is kept", folder, model.generation_config.repetition_penalty)
+    model.generation_config = greedy_config(model.generation_config, model.config.get_text_config().vocab_size, folder)
     return model.eval()
+
+
+# What a checkpoint's generation config may say: what acts on greedy decoding too.
+KEPT = ("bos_token_id", "eos_token_id", "pad_token_id", "repetition_penalty", "no_repeat_ngram_size", "suppress_tokens")
+SAMPLING = ("do_sample", "temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+
+
+def greedy_config(config: Any, vocab_size: int, folder: Path) -> Any:
+    """The part of a checkpoint's generation config that decoding keeps to; what is left out is said.
+
+    Raises:
+        CheckpointError: a token id is none of the model's, or another value is no number.
+    """
+    from transformers import GenerationConfig
+
+    said = {name: value for name, value in config.to_diff_dict().items() if value not in (None, False, [], {})}
+    kept = {name: said[name] for name in KEPT if name in said}
+    for name, value in kept.items():
+        tokens = name.endswith("_token_id") or name == "suppress_tokens"
+        values = value if isinstance(value, list) else [value]
+        if not all(type(v) is int and 0 <= v < vocab_size if tokens else type(v) in (int, float) for v in values):
+            raise CheckpointError(f"{folder}: generation config with {name} {str(value)[:60]}; download it again")
+    if kept.get("repetition_penalty", 1.0) != 1.0:
+        logger.debug("%s: repetition_penalty %s is kept", folder, kept["repetition_penalty"])
+    ordinary = {*KEPT, "use_cache", "transformers_version", "_from_model_config"}
+    left_out = {name: value for name, value in said.items() if name not in ordinary}
+    if left_out:
+        level = logging.DEBUG if left_out.keys() <= set(SAMPLING) else logging.WARNING
+        listed = ", ".join(f"{name}={str(value)[:40]}" for name, value in left_out.items())
+        logger.log(level, "%s: decoding is greedy, so that its generation config's %s is ignored", folder, listed)
+    return GenerationConfig(**kept)
 
 
 def check_text(text: str, tokenizer: Any) -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+MAX_CONFIG_BYTES = 1 << 20  # sam2's own have 4 kB
 BOXES_AT_ONCE = 8  # of one decoder call; 60 MB of activations each in a SAM2 of 1024 pixels, and no faster with more
 UPSAMPLED_PIXELS = 1 << 24  # of float32 logits held at once while masks are brought to the picture's size
 MAX_TOKENS = 64  # more than the decoder has for a prompt, fewer than a picture has
@@ -254,9 +255,13 @@ def _files(folder: Path) -> tuple[Path, Path]:
 
 def _read_config(file: Path) -> dict[str, Any]:
     """The `model` section of a sam2 yaml, as plain data."""
+    import yaml
     from omegaconf import OmegaConf
 
-    config: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    text = file.read_text(encoding="utf-8") if file.stat().st_size <= MAX_CONFIG_BYTES else ""
+    if not text or any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+        raise CheckpointError(f"{file}: is no config of sam2 (too large, empty, or with aliases); download it again")
+    config: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
     model = config.get("model") if isinstance(config, dict) else None
     if not isinstance(model, dict) or "_target_" not in model:
         raise CheckpointError(f"{file}: no `model` section of a sam2 config in it; download it again")
