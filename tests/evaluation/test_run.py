@@ -96,7 +96,7 @@ def test_limit_takes_the_first_samples(data, folder):
     "error", [VisionReasonerError("out of memory with a single request"), RuntimeError("a kernel failed"), KeyError(3)]
 )
 def test_what_fails_is_an_error_and_costs_no_other_sample_and_no_figure(data, folder, error):
-    model = toy_model(lambda i: error if i == 4 else objects(*[(0, 0, 9, 9)] * (i % 4)))
+    model = toy_model(lambda i: error if i == 4 else objects(*[(9 * k, 0, 9 * k + 9, 9) for k in range(i % 4)]))
     metrics = toy_run(data, "counting", folder, model)
     found = records(folder)
     assert [record["index"] for record in found if record["error"]] == [4]
