@@ -68,8 +68,8 @@ def test_by_place_means_the_outermost(word: str, axis: int, sign: int) -> None:
         if f"the {word} is" in said(request):
             (best,) = request.targets
             same = [o for o in scene.objects if o.label == scene.objects[best].label]
-            centres = [sign * (o.box[axis] + o.box[axis + 2]) for o in same]
-            assert centres[same.index(scene.objects[best])] == min(centres)
+            centers = [sign * (o.box[axis] + o.box[axis + 2]) for o in same]
+            assert centers[same.index(scene.objects[best])] == min(centers)
 
 
 def test_by_purpose_means_all_that_serve_it() -> None:

@@ -26,8 +26,8 @@ def test_objects_come_in_reading_order_each_in_a_cell_of_its_own(seed: int) -> N
     cells = [o.cell for o in scene.objects]
     assert cells == sorted(set(cells))
     for o in scene.objects:
-        centre = (o.box.y1 + o.box.y2) / 2 / 280 * GRID, (o.box.x1 + o.box.x2) / 2 / 280 * GRID
-        assert o.cell == (int(centre[0]), int(centre[1]))
+        center = (o.box.y1 + o.box.y2) / 2 / 280 * GRID, (o.box.x1 + o.box.x2) / 2 / 280 * GRID
+        assert o.cell == (int(center[0]), int(center[1]))
 
 
 def test_one_seed_gives_one_image() -> None:

@@ -124,6 +124,9 @@ DROPPED_WORD, INSERTED_NONSENSE, TYPOS, ABBREVIATIONS, APOSTROPHE_CHANGED = 0.03
 MIN_WORDS_TO_CHANGE = 5  # shorter requests would lose their meaning
 CAPITAL_I = 0.6
 SENTENCE_CASE, UPPER_CASE, TITLE_CASE = 0.5, 0.03, 0.03  # the rest stays as it is
+BARE_NOUN_SHARE = 0.12  # of requests for objects are a noun with a word or two at most: what labelers type
+BARE_NONSENSE = 0.4  # of which so many are unknown, so that it is the length that decides
+BARE_NOUNS = "{thing}|{thing}|{thing}|{things}|{adj} {thing}|{person}|{part}|the {thing}|a {adj} {thing}".split("|")
 QUESTION_MARK = 0.6  # of requests that are worded as a question and are none
 
 
@@ -142,6 +145,12 @@ class InstructionSampler:
             text = f"{self._fill('context')} {text}"
         text = re.sub(r"\s+([,.;:?!])", r"\1", " ".join(text.split()))
         return re.sub(r"\ba(?= (?!one\b|uni|use|eu)[aeiou])", "an", text)
+
+    def bare_noun(self) -> str:
+        """A request for objects that only names them."""
+        if self.rng.random() < BARE_NONSENSE:
+            return pronounceable_word(self.rng)
+        return self.expand(self.rng.choice(BARE_NOUNS))
 
     def expand(self, text: str) -> str:
         """Choose among a rule's alternatives, then fill its slots."""
@@ -258,4 +267,6 @@ def _with_typo(word: str, rng: Random) -> str:
 
 def random_instruction(category: int, rng: Random) -> str:
     """One instruction of the category (one of CATEGORIES), as a person may type it."""
-    return add_typing_noise(InstructionSampler(rng, category).instruction(), category, rng)
+    sampler = InstructionSampler(rng, category)
+    bare = category == OBJECTS and rng.random() < BARE_NOUN_SHARE
+    return add_typing_noise(sampler.bare_noun() if bare else sampler.instruction(), category, rng)

@@ -22,12 +22,13 @@ class Span:
 
     Attributes:
         text: what is written.
-        look: the object (index into the scene's) that one looks at to write it; NOWHERE where one sees that there is
-            no further one, None where the image does not matter.
-        about: the class (index into CLASSES) it is about, None where that follows from `target`, or it is about none.
-        nth: number among those that are being listed of the object that is due, be there one or not; None outside
+        target: the object (index into the scene's objects) to attend to while writing it; NO_OBJECT where the text says
+            that there is no further one; None where the image does not matter.
+        class_id: the class (index into CLASSES) that it is about; None where that follows from `target`, or there is
+            none.
+        ordinal: index, among those being listed, of the object that is due, whether it exists or not; None outside of
             lists.
-        via: the object that one must find first to know where to look, None where the words say it.
+        anchor: the object to find first in order to find the target; None where the words are enough.
     """
 
     text: str

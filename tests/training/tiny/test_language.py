@@ -1,4 +1,4 @@
-"""The tokenizer, the lessons and the batches: what is taught is what the checkpoint will be asked."""
+"""The tokenizer, the examples and the batches: training sees what inference will see."""
 
 import random
 import re
@@ -62,7 +62,7 @@ def prompt_of(processor: Any, text: str) -> str:
     return rendered
 
 
-def test_a_lesson_reads_as_the_prompt_and_a_reply_that_parses_to_the_truth(
+def test_an_example_reads_as_the_prompt_and_a_reply_that_parses_to_the_truth(
     processor: Any, encoder: ExampleEncoder, scene: Scene
 ) -> None:
     for request in random_requests(scene, random.Random(0), 20):
@@ -141,14 +141,14 @@ def test_labels_are_the_replies_one_token_ahead(encoder: ExampleEncoder, scene: 
     assert set(looked[looked >= 0].tolist()) <= cells
 
 
-def test_a_slip_is_read_back_and_not_taught(encoder: ExampleEncoder, processor: Any) -> None:
+def test_prefix_noise_is_in_the_inputs_and_not_in_the_labels(encoder: ExampleEncoder, processor: Any) -> None:
     torch.manual_seed(0)
     scene = random_scene(sprites(), random.Random(3), (SIDE, SIDE), min_objects=6)
-    slipping, at = ExampleEncoder(processor.tokenizer, prefix_noise=1.0), re.compile(r"\((\d+),(\d+)\)")
+    noisy, at = ExampleEncoder(processor.tokenizer, prefix_noise=1.0), re.compile(r"\((\d+),(\d+)\)")
     listing = [r for r in random_requests(scene, random.Random(4), 12) if r.kind in ("name", "count") and r.targets]
     assert listing
     for request in listing:
-        plain, example = encoder.example(scene, request), slipping.example(scene, request)
+        plain, example = encoder.example(scene, request), noisy.example(scene, request)
         assert replace(example, inputs=plain.inputs) == plain
         written, read = (at.findall(processor.tokenizer.decode(i)) for i in (example.reply, example.inputs))
         assert len(written) == len(read) == len(request.targets)
@@ -157,13 +157,13 @@ def test_a_slip_is_read_back_and_not_taught(encoder: ExampleEncoder, processor: 
             assert right != wrong
             assert abs(int(wrong[0]) - (box.x1 + box.x2) / 2) <= CANDIDATE_RADIUS * CELL
             assert abs(int(wrong[1]) - (box.y1 + box.y2) / 2) <= CANDIDATE_RADIUS * CELL
-        batch = Batch(slipping, [[example]])
+        batch = Batch(noisy, [[example]])
         tokens = batch.ids[0, batch.start + CELLS :].tolist()
         assert tokens[len(example.prompt) :] == example.inputs[:-1]
         assert batch.labels[0][batch.labels[0] != IGNORE].tolist() == example.reply
 
 
-def test_a_strange_word_leaves_the_request_and_its_names_whole(processor: Any) -> None:
+def test_a_nonsense_word_leaves_the_request_and_its_names_whole(processor: Any) -> None:
     torch.manual_seed(0)
     nonsense_share = ExampleEncoder(processor.tokenizer, nonsense_share=1.0)
     at = set()
@@ -180,7 +180,7 @@ def test_a_strange_word_leaves_the_request_and_its_names_whole(processor: Any) -
     assert ExampleEncoder(processor.tokenizer).nonsense_share == 0
 
 
-def test_what_is_read_and_the_way_there_are_taught(encoder: ExampleEncoder, model: Any) -> None:
+def test_what_is_read_and_the_anchor_are_supervised(encoder: ExampleEncoder, model: Any) -> None:
     codebook, rng, request = ConceptCodebook(), random.Random(6), None
     while request is None:
         scene = random_scene(sprites(), rng, (SIDE, SIDE))
@@ -223,7 +223,7 @@ def test_ideal_tokens_tell_everything_back() -> None:
     assert int(truth.responsible.sum()) == sum(map(len, scenes))
 
 
-def test_blurred_tokens_leave_open_which_cell_is_home_until_the_cells_before_are_seen() -> None:
+def test_noisy_tokens_leave_open_which_cell_is_responsible_until_earlier_cells_are_seen() -> None:
     torch.manual_seed(0)
     scenes = [random_scene(sprites(), random.Random(i), (SIDE, SIDE)).objects for i in range(40)]
     truth, codebook = CellTruth(scenes), ConceptCodebook()
@@ -240,7 +240,7 @@ def test_blurred_tokens_leave_open_which_cell_is_home_until_the_cells_before_are
     assert 0.5 < (truth.responsible & exact).sum() / exact.sum() < 0.9  # a cell's own place does not tell any more
 
 
-def test_an_object_settles_in_the_first_cell_close_to_its_centre_that_claims_it() -> None:
+def test_the_first_candidate_cell_that_claims_an_object_is_responsible() -> None:
     rng = random.Random(3)
     scenes = [random_scene(sprites(), rng, (SIDE, SIDE), min_objects=8) for _ in range(12)]
     truth = CellTruth([s.objects for s in scenes])
@@ -260,8 +260,8 @@ def test_an_object_settles_in_the_first_cell_close_to_its_centre_that_claims_it(
             assert at == sorted(set(at)), "two objects in one cell, or out of order"
             assert {id(o.mask) for o in before.objects} == {id(o.mask) for o in after.objects}
             for o in after.objects:
-                centre = (o.box.y1 + o.box.y2) / 2 / CELL, (o.box.x1 + o.box.x2) / 2 / CELL
-                assert all(abs(c - (h + 0.5)) <= CANDIDATE_RADIUS for c, h in zip(centre, o.cell, strict=True))
+                center = (o.box.y1 + o.box.y2) / 2 / CELL, (o.box.x1 + o.box.x2) / 2 / CELL
+                assert all(abs(c - (h + 0.5)) <= CANDIDATE_RADIUS for c, h in zip(center, o.cell, strict=True))
 
 
 def test_every_loss_has_a_gradient(encoder: ExampleEncoder, processor: Any) -> None:

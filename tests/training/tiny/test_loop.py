@@ -8,8 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
+from vision_reasoner.errors import CheckpointError
 from vision_reasoner.training.tiny import loop
 from vision_reasoner.training.tiny.options import add_training_options
 
@@ -55,6 +57,29 @@ def test_sigterm_ends_a_run_early_and_saves_it(tmp_path: Path) -> None:
     loop.train("toy", {"module": module}, losses, arguments(tmp_path, 5))
     assert loop.resume(tmp_path / "toy.pt", {"module": module}).step == 4
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_checkpoint_counts_the_minutes_of_all_runs(tmp_path: Path) -> None:
+    module = torch.nn.Linear(2, 1)
+    loop.save_checkpoint(tmp_path / "toy.pt", {"module": module}, [], loop.Progress(10, 7.5))
+    loop.train("toy", {"module": module}, lambda _: (module(torch.ones(1, 2)).sum(), {}), arguments(tmp_path, 0.001))
+    progress = loop.resume(tmp_path / "toy.pt", {"module": module})
+    assert progress.step > 10
+    assert 7.5 < progress.minutes < 8
+
+
+def test_a_checkpoint_of_another_version_is_one_line(tmp_path: Path) -> None:
+    loop.save_checkpoint(tmp_path / "toy.pt", {"module": torch.nn.Linear(2, 1)}, [], loop.Progress(1))
+    with pytest.raises(CheckpointError, match=r"toy\.pt was written by another version") as raised:
+        loop.resume(tmp_path / "toy.pt", {"module": torch.nn.Linear(3, 1)})
+    assert "\n" not in str(raised.value)
+
+
+def test_the_learning_rate_warms_up_and_falls_in_the_last_part_of_the_time() -> None:
+    assert loop.lr_scale(0, 0.0) == pytest.approx(1 / loop.WARMUP_STEPS)
+    assert loop.lr_scale(500, 1 - loop.DECAY_SHARE) == 1.0
+    assert loop.lr_scale(500, 1 - loop.DECAY_SHARE / 4) == pytest.approx(0.25)
+    assert loop.lr_scale(500, 1.2) == loop.MIN_LR_SCALE
 
 
 def test_denormal_numbers_are_flushed_while_training_only() -> None:

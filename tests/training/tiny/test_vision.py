@@ -20,7 +20,14 @@ from vision_reasoner.training.tiny.architecture import (
     encode_images,
     make_vision_tower,
 )
-from vision_reasoner.training.tiny.detection import PatchHead, PatchTruth, crop_around, vision_loss
+from vision_reasoner.training.tiny.detection import (
+    SIGN_CROP,
+    PatchHead,
+    PatchTruth,
+    crop_around,
+    sample_crops,
+    vision_loss,
+)
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +47,8 @@ def test_patches_show_the_object_whose_mask_covers_them_in_the_order_of_the_towe
             row, column = o.point.y // PATCH, o.point.x // PATCH
             at = b, row // 2, column // 2, row % 2 * 2 + column % 2
             assert labels[at] == o.label
-            centre = np.array([column, row, column, row]) * PATCH + PATCH / 2
-            assert np.allclose(sides[at].numpy() * CELL + centre, o.box.inclusive, atol=1e-3)
+            center = np.array([column, row, column, row]) * PATCH + PATCH / 2
+            assert np.allclose(sides[at].numpy() * CELL + center, o.box.inclusive, atol=1e-3)
     covered = sum(int(o.mask.sum()) for s in scenes for o in s.objects) / (3 * SIDE**2)
     assert covered < float((truth.label < NO_CLASS).float().mean()) < 1.6 * covered
 
@@ -74,7 +81,7 @@ def test_ideal_tokens_are_worth_more_than_others(scenes: list[Scene]) -> None:
         assert worse > best
 
 
-def test_a_step_teaches_every_weight_of_the_tower(scenes: list[Scene]) -> None:
+def test_a_step_updates_every_weight_of_the_tower(scenes: list[Scene]) -> None:
     torch.manual_seed(0)
     tower, codebook = make_vision_tower(), ConceptCodebook()
     head = PatchHead(tower)
@@ -86,3 +93,15 @@ def test_a_step_teaches_every_weight_of_the_tower(scenes: list[Scene]) -> None:
     for name, p in (*tower.named_parameters(), *head.named_parameters()):
         assert p.grad is not None, name
         assert p.grad.abs().sum() > 0 or name.endswith("k.bias"), name
+
+
+def test_a_step_has_crops_in_the_place_of_images(scenes: list[Scene]) -> None:
+    rng = random.Random(1)
+    whole = sample_crops(scenes, GRID, 2, rng)
+    assert [image.shape for image, _ in whole] == [(SIDE, SIDE, 3)] * 2
+    small = sample_crops(scenes * 9, 3, 2, rng)
+    assert [image.shape for image, _ in small] == [(3 * CELL, 3 * CELL, 3)] * 12
+    with_sign = random_scene(sprites(), rng, (SIDE, SIDE), min_objects=5, sign_share=1.0)
+    for image, objects in sample_crops([with_sign], SIGN_CROP, 1, rng):
+        assert image.shape == (SIGN_CROP * CELL, SIGN_CROP * CELL, 3)
+        assert any(o.text for o in objects)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import get_vision_window_index
 
 from vision_reasoner.geometry import Box, Point
-from vision_reasoner.scenes.scene import Scene, SceneObject
+from vision_reasoner.scenes.scene import GRID, Scene, SceneObject
 from vision_reasoner.training.tiny.architecture import (
     CELL,
     NO_CLASS,
@@ -39,6 +39,8 @@ PATCH_BACKGROUND_WEIGHT = 0.3  # in the auxiliary head
 AUXILIARY_BLOCK = 3  # the block whose output the auxiliary head reads
 MIN_SHOWN = 0.3  # of a patch must be an object's pixels for the patch to show it
 JITTER = (-CELL // 3, CELL // 3)  # pixels by which a crop is shifted, so that objects are not always in its center
+SIGN_CROP = 5  # cells of a crop that contains a whole sign
+CROPS_PER_IMAGE = {2: 12, 3: 6, SIGN_CROP: 3}  # by the crop's cells: crops in the place of one whole image
 WHITENING_EPSILON = 0.05  # added to the variances of principal components: the last ones are noise
 
 
@@ -172,6 +174,29 @@ def crop_around(scene: Scene, o: SceneObject, cells: int, rng: random.Random) ->
         if o.box.x2 > x and o.box.y2 > y and o.box.x1 < x + side and o.box.y1 < y + side
     ]
     return scene.image[y : y + side, x : x + side], shifted
+
+
+def sample_crops(
+    pool: Sequence[Scene], cells: int, images: int, rng: random.Random
+) -> list[tuple[np.ndarray, list[SceneObject]]]:
+    """Crops of `cells` x `cells` cells around random objects that fit, or whole images, with the objects in them.
+
+    Args:
+        pool: scenes to sample from.
+        cells: a key of CROPS_PER_IMAGE, or GRID for whole images; with SIGN_CROP, crops are around signs.
+        images: number of whole images; CROPS_PER_IMAGE crops take the place of each.
+        rng: decides everything.
+    """
+    if cells == GRID:
+        return [(s.image, s.objects) for s in rng.sample(pool, min(len(pool), images))]
+    fitting = [
+        (s, o)
+        for s in pool
+        for o in s.objects
+        if max(o.box.x2 - o.box.x1, o.box.y2 - o.box.y1) < cells * CELL and (o.text or cells != SIGN_CROP)
+    ]
+    chosen = rng.sample(fitting, min(images * CROPS_PER_IMAGE[cells], len(fitting)))
+    return [crop_around(s, o, cells, rng) for s, o in chosen]
 
 
 @torch.no_grad()

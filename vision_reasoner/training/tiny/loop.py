@@ -114,10 +114,7 @@ def train(
             spent, terminated = all_reduce_gradients(parameters, spent, float(bool(received)))
             for optimizer, peak in zip(optimizers, peak_lrs, strict=True):
                 optimizer.param_groups[0]["lr"] = lr_scale(step - begin.step, spent) * peak
-            if torch.isfinite(clip_grad_norm_(parameters, MAX_GRAD_NORM)):
-                for optimizer in optimizers:
-                    optimizer.step()
-            else:
+            if not clip_and_step(parameters, optimizers):
                 logger.warning("%s: step %d skipped, its gradient is not finite", name, step)
             step += 1
             log.add(metrics, progress(), (time.time() - start) / (step - begin.step))
@@ -130,6 +127,15 @@ def train(
         save_checkpoint(path, modules, optimizers, progress())
     if world_size > 1:
         distributed.destroy_process_group()
+
+
+def clip_and_step(parameters: Sequence[nn.Parameter], optimizers: Sequence[torch.optim.Optimizer]) -> bool:
+    """Clip the gradient's norm and update the parameters; without an update, False where the norm is not finite."""
+    if not torch.isfinite(clip_grad_norm_(parameters, MAX_GRAD_NORM)):
+        return False
+    for optimizer in optimizers:
+        optimizer.step()
+    return True
 
 
 def lr_scale(steps: int, spent: float) -> float:

@@ -18,8 +18,6 @@ SIGN_SHARE = 0.4  # of scenes with a company's sign: the names are many, and sma
 PAINTED_SHARE = 0.6  # of paintable classes: without it, classes are told by their color alone
 PAINTABLE_ONLY_SHARE = 0.25  # of scenes with paintable classes only: painted objects are the hardest to recognize
 MAX_OBJECTS = 14  # and classes: more than in the scenes of later stages, for more objects per image
-SIGN_CROP = 5  # cells of a crop that contains a whole sign
-CROPS_PER_IMAGE = {2: 12, 3: 6, SIGN_CROP: 3}  # by the crop's cells: as much work as one whole image
 SHARES = (0.3, 0.15, 0.2, 0.35)  # of steps on crops of 2 and 3 cells, on signs and on whole images
 WHITENING_SCENES = 50  # from whose patches the patch embedding is initialized
 
@@ -50,7 +48,6 @@ def run(args: argparse.Namespace) -> int:
     from vision_reasoner.seeds import seeded
     from vision_reasoner.training.tiny import loop
     from vision_reasoner.training.tiny.architecture import (
-        CELL,
         SIDE,
         CellTruth,
         ConceptCodebook,
@@ -58,10 +55,11 @@ def run(args: argparse.Namespace) -> int:
         make_vision_tower,
     )
     from vision_reasoner.training.tiny.detection import (
+        SIGN_CROP,
         PatchHead,
         PatchTruth,
-        crop_around,
         init_patch_embedding,
+        sample_crops,
         vision_loss,
     )
 
@@ -95,18 +93,7 @@ def run(args: argparse.Namespace) -> int:
         # all processes take a step of the same kind: they wait for the slowest
         kind = seeded("vision kind", args.seed, step // loop.rank_and_world_size()[1])
         cells = kind.choices((2, 3, SIGN_CROP, GRID), args.shares)[0]
-        rng = seeded("vision", args.seed, step)
-        if cells == GRID:
-            crops = [(s.image, s.objects) for s in rng.sample(pool, min(len(pool), args.batch_size))]
-        else:
-            fitting = [
-                (s, o)
-                for s in pool
-                for o in s.objects
-                if max(o.box.x2 - o.box.x1, o.box.y2 - o.box.y1) < cells * CELL and (o.text or cells != SIGN_CROP)
-            ]
-            n = min(args.batch_size * CROPS_PER_IMAGE[cells], len(fitting))
-            crops = [crop_around(s, o, cells, rng) for s, o in rng.sample(fitting, n)]
+        crops = sample_crops(pool, cells, args.batch_size, seeded("vision", args.seed, step))
         objects = [visible for _, visible in crops]
         tokens = encode_images(tower, [image for image, _ in crops])
         loss, metrics = vision_loss(tokens, CellTruth(objects, cells), codebook)
