@@ -1,6 +1,7 @@
 """What a run is of: the checkpoint that is taken, and what makes it another run."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 
@@ -38,7 +39,8 @@ def described(home):
     def run(suite="counting", data="numbers", *flags):
         arguments = build_parser().parse_args(["--suite", suite, "--device", "cpu", *flags])
         samples = Samples(SUITES[suite], open_source(data or SUITES[suite].data or ""))
-        return describe(arguments, samples, None)
+        checkpoints, settings, manifest = describe(arguments, samples, None)
+        return {**asdict(checkpoints), **asdict(settings)}, manifest
 
     return run
 
