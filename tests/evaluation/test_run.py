@@ -186,7 +186,8 @@ def test_boxes_without_points_have_masks_that_count(tmp_path, folder):
 
 def test_one_broken_or_pointless_object_costs_no_other(data, folder):
     good, pointless = '{"bbox_2d": [0, 0, 90, 90], "point_2d": [9, 9]}', '{"bbox_2d": [90, 90, 200, 200]}'
-    reply = f'<think>if a < b</think><answer>[{good}, {pointless}, {{"bbox_2d": [1, 2]}}, {good}]</answer>'
+    last = good.replace("90", "80")
+    reply = f'<think>if a < b</think><answer>[{good}, {pointless}, {{"bbox_2d": [1, 2]}}, {last}]</answer>'
     toy_run(data, "counting", folder, toy_model(lambda _: reply), limit=1)
     (record,) = records(folder)
     assert (len(record["instances"]), record["status"], record["thinking"]) == (3, "partial", "if a < b")
