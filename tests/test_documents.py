@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from evaluation.suites import SUITES
 from tests.support.drawings import sprites
 from vision_reasoner.errors import ExitCode
 from vision_reasoner.inference import build_parser
@@ -73,6 +74,18 @@ def test_the_readmes_python_runs(tmp_path, monkeypatch, capsys):
 def test_the_readme_has_a_command_for_each_data_set():
     commands = re.findall(r"^\| `bash evaluation/eval_(.+?)` \|", README, re.M)
     assert sorted(commands) == sorted(SEED_DATA)
+
+
+def test_the_papers_figures_are_those_that_the_commands_print():
+    rows = re.findall(r"^\| `bash evaluation/eval_(\w+)\.sh (\S+)` \| (.+?) \| (.+?) \| (.+?) \|$", README, re.M)
+    assert len(rows) == len(SEED_DATA)
+    suites = {"segmentation": "segmentation", "coco": "detection", "count": "counting"}
+    for script, data, names, qwen, ours in rows:
+        for name, *figures in zip(*(cell.split(", ") for cell in (names, qwen, ours)), strict=True):
+            published = SUITES[suites[script]].published_for(data.split("/")[1], name, "upstream")
+            assert published is not None, (data, name)
+            by_qwen = published.get("Qwen2.5-VL-7B", published.get("Qwen2.5-VL-7B + SAM2"))
+            assert figures == [f"{100 * value:.1f}" for value in (by_qwen, published["VisionReasoner-7B"])], data
 
 
 @cache

@@ -12,8 +12,6 @@ PACKAGES = ("vision_reasoner", "evaluation")
 LIBRARIES = {
     "vision_reasoner.scenes.art": "opens the drawings; its command only fetches them",
     "vision_reasoner.training.prepare": "how scenes become rows; reinforcement learning makes them as it goes",
-    "vision_reasoner.training.tiny.router": "what requests the router reads; reinforcement learning asks the same ones",
-    "vision_reasoner.training.tiny.language": "the examples of a stage that joint training goes on with",
 }
 """Commands that may be imported, for what else is in them."""
 
