@@ -26,7 +26,7 @@ from evaluation.runner.ranking import find_annotations
 from evaluation.runner.records import PAGE
 from evaluation.runner.samples import Samples
 from evaluation.runner.schema import Manifest
-from evaluation.runner.workers import FOLDERS, Pool, import_ray, in_process, load_model, on_ray
+from evaluation.runner.workers import Pool, import_ray, in_process, load_model, on_ray
 from evaluation.suites import SUITES, choose_suite
 from vision_reasoner.cli import add_model_options, make_parser, run_command
 from vision_reasoner.data.sources import IMAGE_COLUMNS, open_source
@@ -128,14 +128,14 @@ def run(arguments: argparse.Namespace) -> int:
 def _everywhere(checkpoints: Checkpoints, settings: RunSettings, manifest: Manifest) -> tuple[Checkpoints, RunSettings]:
     """The same with nothing in it that another machine could take otherwise, and no part that is not used."""
     numerics = manifest["settings"]
-    names = [FOLDERS[part] for part in manifest["checkpoint"]]
-    folders = {name: str(Path(getattr(checkpoints, name)).resolve()) for name in names}
-    return Checkpoints(**folders, revision=checkpoints.revision), replace(
+    folders = {part: str(Path(getattr(checkpoints, part)).resolve()) for part in manifest["checkpoint"]}
+    chosen = replace(
         settings,
         device=numerics["device"],
         dtype=numerics["dtype"],
         attn_implementation=numerics["attn_implementation"],
     )
+    return Checkpoints(**folders), chosen
 
 
 def _columns(text: str | None) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import argparse
 import logging
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 
 from evaluation.runner.samples import Samples, digest_of
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 def describe(
     arguments: argparse.Namespace, samples: Samples, annotations: Path | None
 ) -> tuple[Checkpoints, RunSettings, Manifest]:
-    """What the model of a run is made from, and the manifest.
+    """Which checkpoints the run takes, how they run, and its manifest.
 
     Checkpoints are fetched here, and loaded from the very folders whose digest stands in the manifest.
 
@@ -58,14 +58,12 @@ def describe(
         )
         for part in parts
     }
-    given = model_settings(arguments)
-    names = {field.name for field in fields(RunSettings)}
-    settings = RunSettings(
-        **{name: value for name, value in given.items() if name in names}
-        | {"logprobs": suite.ranked, "batch_size": arguments.batch_size}
-    )
+    _, settings = model_settings(arguments, logprobs=suite.ranked)
     checkpoints = Checkpoints(
-        str(folders["reasoner"]), choice.router, str(folders.get("segmenter", choice.segmenter)), arguments.revision
+        reasoner=str(folders["reasoner"]),
+        router=choice.router,
+        segmenter=str(folders.get("segmenter", choice.segmenter)),
+        revision=arguments.revision,
     )
     places: Places = {
         "data": samples.source.path,
@@ -119,7 +117,7 @@ def _data(samples: Samples, annotations: Path | None) -> Data:
 def _numerics(settings: RunSettings, reasoner: Path) -> Settings:
     device = choose_device(settings.device)
     dtype = choose_dtype(settings.dtype, device, weight_bytes(reasoner))
-    return {
+    numerics: Settings = {
         "compat": settings.compat,
         "device": device.type,
         "dtype": str(dtype).removeprefix("torch."),
@@ -128,3 +126,6 @@ def _numerics(settings: RunSettings, reasoner: Path) -> Settings:
         "max_objects": settings.max_objects,
         "max_image_pixels": settings.max_image_pixels,
     }
+    if device.type == "cuda":  # elsewhere it changes nothing
+        numerics["compile"] = settings.compile
+    return numerics

@@ -77,6 +77,7 @@ class Settings(TypedDict):
     device: str
     dtype: str
     attn_implementation: str
+    compile: NotRequired[str]
     max_new_tokens: int
     max_objects: int
     max_image_pixels: int

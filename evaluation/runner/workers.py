@@ -31,7 +31,6 @@ logger = logging.getLogger(__name__)
 
 WARN_AFTER_SECONDS = 60.0  # without any worker
 MAX_WORKER_FAILURES = 3  # workers that may die over the same batch, or while loading, before it is taken for the cause
-FOLDERS: Mapping[Part, str] = {"reasoner": "model_path", "segmenter": "segmenter"}  # fields of `Checkpoints`
 
 Load = Callable[[], VisionReasoner]
 
@@ -58,8 +57,7 @@ def load_model(
     """The model of a run.
 
     Args:
-        checkpoints: the parts' folders.
-        settings: how they run.
+        checkpoints, settings: as `VisionReasoner.from_settings` takes them.
         digests: what the parts' folders must hold, where this may be another machine; see `checkpoints.digest`.
         silent: without what transformers has to say.
 
@@ -69,7 +67,7 @@ def load_model(
     if silent:
         silence_transformers()
     for part, wanted in (digests or {}).items():
-        folder = Path(getattr(checkpoints, FOLDERS[part]))
+        folder = Path(getattr(checkpoints, part) or "")
         if not folder.is_dir():
             raise CheckpointError(
                 f"{folder}: there is no such folder here; every machine needs the {part} in this place"

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -382,11 +381,11 @@ def command(monkeypatch, bundle, tmp_path):
     given: list[dict] = []
 
     def run(*arguments, says=various):
-        def from_settings(checkpoints, settings):
-            given.append({**asdict(checkpoints), **asdict(settings)})
+        def from_pretrained(**settings):
+            given.append(settings)
             return VisionReasoner(Knows(says), None, toy_model().segmenter)
 
-        monkeypatch.setattr(VisionReasoner, "from_settings", from_settings)
+        monkeypatch.setattr(VisionReasoner, "from_pretrained", from_pretrained)
         return main(["--model_path", str(bundle), "--device", "cpu", "-q", *map(str, arguments)]), given
 
     return run
