@@ -252,7 +252,7 @@ def test_dashes_serve_as_underscores(says, picture, tmp_path, capsys):
 
 
 def test_options_reach_the_model(picture, monkeypatch):
-    given = []
+    given: list[object] = []
 
     def from_settings(*values):
         given.extend(values)

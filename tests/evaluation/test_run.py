@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -381,11 +382,11 @@ def command(monkeypatch, bundle, tmp_path):
     given: list[dict] = []
 
     def run(*arguments, says=various):
-        def from_pretrained(**settings):
-            given.append(settings)
+        def from_settings(checkpoints, settings):
+            given.append({**asdict(checkpoints), **asdict(settings)})
             return VisionReasoner(Knows(says), None, toy_model().segmenter)
 
-        monkeypatch.setattr(VisionReasoner, "from_settings", from_pretrained)
+        monkeypatch.setattr(VisionReasoner, "from_settings", from_settings)
         return main(["--model_path", str(bundle), "--device", "cpu", "-q", *map(str, arguments)]), given
 
     return run
