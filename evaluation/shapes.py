@@ -91,19 +91,19 @@ class Row:
     Attributes:
         tokens_per_second: of decoding, all rows together, after the first token.
         first_token_seconds: of a batch, from its pictures to its first tokens.
-        pictures_per_second: each round's.
-        first_pictures_per_second: of the pass that warms up, when nothing has met these shapes before.
+        images_per_second: each round's.
+        first_images_per_second: of the pass that warms up, when nothing has met these shapes before.
         ratios: by the reference's pictures a second in the same round.
         memory_gb: the most that was allocated on the CUDA device in that pass, 10^9 bytes; None elsewhere.
     """
 
     name: str
     at_once: int
-    first_pictures_per_second: float
+    first_images_per_second: float
     memory_gb: float | None
     tokens_per_second: list[float] = field(default_factory=list)
     first_token_seconds: list[float] = field(default_factory=list)
-    pictures_per_second: list[float] = field(default_factory=list)
+    images_per_second: list[float] = field(default_factory=list)
     ratios: list[float] = field(default_factory=list)
 
 
@@ -201,8 +201,8 @@ def measure_shape(
         for _ in range(rounds):
             for row, way in zip(measured, ways.values(), strict=True):
                 seconds, replies = _ask(way, requests, at_once, n_tokens)
-                row.pictures_per_second.append(len(requests) / seconds)
-                row.ratios.append(row.pictures_per_second[-1] / measured[0].pictures_per_second[-1])
+                row.images_per_second.append(len(requests) / seconds)
+                row.ratios.append(row.images_per_second[-1] / measured[0].images_per_second[-1])
                 row.first_token_seconds.append(sum(r.prefill_seconds for r in replies) * at_once / len(requests))
                 thought = sum(r.decode_seconds for r in replies)
                 row.tokens_per_second.append(sum(r.n_tokens - 1 for r in replies) / thought)
@@ -224,8 +224,8 @@ def table(rows: Sequence[Row]) -> str:
         low, middle, high = min(row.ratios), statistics.median(row.ratios), max(row.ratios)
         lines.append(
             f"{row.at_once:>7} {row.name:<10}{statistics.median(row.tokens_per_second):>10.0f}"
-            f"{statistics.median(row.first_token_seconds):>11.3f} s{statistics.median(row.pictures_per_second):>12.2f}"
-            f"{row.first_pictures_per_second:>12.2f}{memory:>7}   {middle:.2f} ({low:.2f} to {high:.2f})"
+            f"{statistics.median(row.first_token_seconds):>11.3f} s{statistics.median(row.images_per_second):>12.2f}"
+            f"{row.first_images_per_second:>12.2f}{memory:>7}   {middle:.2f} ({low:.2f} to {high:.2f})"
         )
     return "\n".join(lines)
 

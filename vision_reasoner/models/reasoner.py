@@ -19,13 +19,13 @@ from vision_reasoner.geometry import Size
 from vision_reasoner.models import window_attention
 from vision_reasoner.models.checkpoints import load_errors, locate
 from vision_reasoner.models.generation import check_text, decode_greedily, in_batches, load_model, static_decoder
-from vision_reasoner.prompts import VISION_REASONER, Compat, Dialect, normalise_query
+from vision_reasoner.prompts import VISION_REASONER, Compat, Dialect, normalize_query
 from vision_reasoner.results import Task
 from vision_reasoner.settings import MAX_NEW_TOKENS
 
 FRAME_SIDE = 840  # of the released checkpoints: 30 x 28, on Qwen's grid, so that its own resize leaves it alone
 MAX_ASPECT_RATIO = 200  # the smart resize of Qwen's processor takes no more
-THOUSAND = (1000, 1000)  # the frame of Qwen2-VL's boxes, whatever the picture
+NORMALIZED_SIZE = (1000, 1000)  # the frame of Qwen2-VL's boxes, whatever the picture
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class ReasonerLike(Protocol):
 def query_for(query: str, task: Task, dialect: Dialect, compat: Compat = "none") -> str:
     """The query as it stands in the prompt."""
     if task is Task.VQA:
-        return normalise_query(query) if compat == "upstream" else query
+        return normalize_query(query) if compat == "upstream" else query
     return dialect.query_for(query)
 
 
@@ -92,17 +92,17 @@ def prompt_for(query: str, task: Task, dialect: Dialect, compat: Compat = "none"
     return query_for(query, task, dialect, compat) if task is Task.VQA else dialect.text_for(query)
 
 
-def frame_picture(image: Image.Image, size: Size | None) -> Image.Image:
-    """The picture squashed to the frame `size` (bilinear, aspect ratio ignored), or itself where that is None."""
+def frame_image(image: Image.Image, size: Size | None) -> Image.Image:
+    """The image resized to `size` (bilinear, without keeping its aspect ratio), or itself where that is None."""
     return image if size is None else image.resize(size, Image.Resampling.BILINEAR)
 
 
-def frame_pictures(images: Sequence[Image.Image], sizes: Sequence[Size | None]) -> list[Image.Image]:
-    """Each picture by `frame_picture`, several at a time: Pillow resizes without holding the interpreter's lock."""
+def frame_images(images: Sequence[Image.Image], sizes: Sequence[Size | None]) -> list[Image.Image]:
+    """Each picture by `frame_image`, several at a time: Pillow resizes without holding the interpreter's lock."""
     if len(images) == 1:
-        return [frame_picture(images[0], sizes[0])]
+        return [frame_image(images[0], sizes[0])]
     with ThreadPoolExecutor() as pool:
-        return list(pool.map(frame_picture, images, sizes))
+        return list(pool.map(frame_image, images, sizes))
 
 
 class Reasoner:
@@ -111,7 +111,7 @@ class Reasoner:
     It may be used from several threads; their batches take turns.
 
     Attributes:
-        frame_side: the side of the square that pictures are squashed to, where the dialect says so.
+        frame_side: the side of the square that images are resized to, where the dialect says so.
         vqa_frame_side: the same for VQA; None where the question comes with the picture at its own size.
         patches_on_device: whether a CUDA device cuts the pictures into patches itself, rather than the CPU.
     """
@@ -135,7 +135,7 @@ class Reasoner:
                 `frame_side` (840 otherwise) and `vqa_frame_side` (otherwise the picture keeps its own size for VQA).
             processor: the model's processor.
             dialect: how this model is asked and how it answers.
-            compat: "upstream" prepares VQA as the original code did: question normalised, picture squashed.
+            compat: "upstream" prepares VQA as the original code did: question normalized, image resized to the square.
             logprobs: whether replies say how likely each of their tokens was.
             compile: how tokens are decoded, one of `devices.COMPILES`; see `generation.static_decoder`.
 
@@ -200,7 +200,7 @@ class Reasoner:
         return cls(model, processor, dialect=dialect, compat=compat, logprobs=logprobs, compile=compile)
 
     def frame_for(self, task: Task) -> Size | None:
-        """(width, height) that a picture is squashed to for `task`; None where it keeps its own size."""
+        """(width, height) that an image is resized to for `task`; None where it keeps its own size."""
         if task is Task.VQA:
             side = self.frame_side if self.compat == "upstream" else self.vqa_frame_side
         else:
@@ -248,10 +248,10 @@ class Reasoner:
         order = sorted(range(len(queries)), key=lambda i: (areas[i], len(queries[i])))
 
         def run(chunk: Sequence[int]) -> list[Reply]:
-            pictures = frame_pictures([images[i] for i in chunk], [frames[i] for i in chunk])
+            framed = frame_images([images[i] for i in chunk], [frames[i] for i in chunk])
             texts = [prompt_for(queries[i], tasks[i], self.dialect, self.compat) for i in chunk]
             with self._lock:
-                return self._reply(pictures, texts, [tasks[i] for i in chunk], max_new_tokens)
+                return self._reply(framed, texts, [tasks[i] for i in chunk], max_new_tokens)
 
         # Where all pictures have one size, what was too much once is not tried again; otherwise it may well do.
         frame = frames[0] if len(set(frames)) == 1 else None
@@ -265,7 +265,7 @@ class Reasoner:
         return [replies[i] for i in range(len(queries))]
 
     def _reply(
-        self, pictures: Sequence[Image.Image], texts: Sequence[str], tasks: Sequence[Task], max_new_tokens: int
+        self, images: Sequence[Image.Image], texts: Sequence[str], tasks: Sequence[Task], max_new_tokens: int
     ) -> list[Reply]:
         from qwen_vl_utils import process_vision_info
 
@@ -276,10 +276,10 @@ class Reasoner:
             "max_pixels": image_processor.size["longest_edge"],
         }
         conversations = []
-        for picture, text, task in zip(pictures, texts, tasks, strict=True):
+        for image, text, task in zip(images, texts, tasks, strict=True):
             framed = self.frame_for(task) is not None  # then it must stay as it is
-            size = {"resized_width": picture.width, "resized_height": picture.height} if framed else limits
-            content = [{"type": "image", "image": picture, **size}, {"type": "text", "text": text}]
+            size = {"resized_width": image.width, "resized_height": image.height} if framed else limits
+            content = [{"type": "image", "image": image, **size}, {"type": "text", "text": text}]
             conversations.append([{"role": "user", "content": content}])
         on_device = self.patches_on_device and self.model.device.type == "cuda"
         resized, _ = process_vision_info(conversations, image_patch_size=image_processor.patch_size)
@@ -295,7 +295,7 @@ class Reasoner:
             return_tensors="pt",
             **({"device": self.model.device} if on_device else {}),
         )
-        prepare_seconds = (time.perf_counter() - start) / len(pictures)
+        prepare_seconds = (time.perf_counter() - start) / len(images)
         decoded = decode_greedily(
             self.model,
             self.processor.tokenizer,
@@ -304,17 +304,18 @@ class Reasoner:
             logprobs=self.logprobs,
             decoder=self._decoder,
         )
+        normalized = self.dialect.frame == "normalized_1000"
         return [
             Reply(
                 text=row.text,
-                model_size=THOUSAND if self.dialect.frame == "thousand" and task is not Task.VQA else picture.size,
+                model_size=NORMALIZED_SIZE if normalized and task is not Task.VQA else image.size,
                 finished=row.finished,
                 n_tokens=row.n_tokens,
                 prefill_seconds=prepare_seconds + row.prefill_seconds,
                 decode_seconds=row.decode_seconds,
                 logprobs=row.logprobs,
             )
-            for row, picture, task in zip(decoded, resized, tasks, strict=True)
+            for row, image, task in zip(decoded, resized, tasks, strict=True)
         ]
 
 
