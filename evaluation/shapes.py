@@ -18,6 +18,7 @@ from PIL import Image
 
 from vision_reasoner.errors import CheckpointError
 from vision_reasoner.models import window_attention
+from vision_reasoner.models.aligned_mlp import align_mlps
 from vision_reasoner.models.checkpoints import BUNDLED, in_pretrained
 from vision_reasoner.models.devices import choose_device, choose_dtype
 from vision_reasoner.models.reasoner import Reasoner, Reply
@@ -114,18 +115,24 @@ class Reference(Reasoner):
 
     def ask(self, *arguments: Any, **settings: Any) -> list[Reply]:
         """One reply for each picture, in order."""
-        with _own_vision_attention(self.model):
+        with _own_vision_tower(self.model):
             return super().ask(*arguments, **settings)
 
 
 @contextmanager
-def _own_vision_attention(model: Any) -> Iterator[None]:
-    config = model.model.visual.config
-    before, config._attn_implementation = config._attn_implementation, "sdpa"
+def _own_vision_tower(model: Any) -> Iterator[None]:
+    """transformers' own attention and MLPs, which `build_model` has replaced."""
+    tower = model.model.visual
+    before, tower.config._attn_implementation = tower.config._attn_implementation, "sdpa"
+    aligned = [block.mlp for block in tower.blocks]
+    for block, mlp in zip(tower.blocks, model.own_mlps, strict=True):
+        block.mlp = mlp
     try:
         yield
     finally:
-        config._attn_implementation = before
+        tower.config._attn_implementation = before
+        for block, mlp in zip(tower.blocks, aligned, strict=True):
+            block.mlp = mlp
 
 
 def build_model(name: str, device: str = "auto", dtype: str = "auto") -> tuple[Any, Any]:
@@ -171,6 +178,8 @@ def build_model(name: str, device: str = "auto", dtype: str = "auto") -> tuple[A
         pad_token_id=processor.tokenizer.pad_token_id,
     )
     window_attention.install(model.model.visual)
+    object.__setattr__(model, "own_mlps", [block.mlp for block in model.model.visual.blocks])  # of no module
+    align_mlps(model.model.visual)
     return model.eval(), processor
 
 
@@ -216,8 +225,8 @@ def measure_shape(
 def table(rows: Sequence[Row]) -> str:
     """The rows for people: medians of the rounds, and how far the ratios spread."""
     lines = [
-        f"{'at once':>7} {'':<10}{'tokens/s':>10}{'first token':>13}{'pictures/s':>12}{'first pass':>12}{'GB':>7}"
-        "   pictures/s by reference"
+        f"{'at once':>7} {'':<10}{'tokens/s':>10}{'first token':>13}{'images/s':>12}{'first pass':>12}{'GB':>7}"
+        "   images/s by reference"
     ]
     for row in rows:
         memory = "-" if row.memory_gb is None else f"{row.memory_gb:.1f}"

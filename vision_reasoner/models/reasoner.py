@@ -17,6 +17,7 @@ from PIL import Image
 from vision_reasoner.errors import CheckpointError, ImageError, UsageError
 from vision_reasoner.geometry import Size
 from vision_reasoner.models import window_attention
+from vision_reasoner.models.aligned_mlp import align_mlps
 from vision_reasoner.models.checkpoints import load_errors, locate
 from vision_reasoner.models.generation import check_text, decode_greedily, in_batches, load_model, static_decoder
 from vision_reasoner.prompts import VISION_REASONER, Compat, Dialect, normalize_query
@@ -195,6 +196,8 @@ class Reasoner:
         )
         if model.config.model_type == "qwen2_5_vl" and model.config._attn_implementation == "sdpa":
             window_attention.install(model.model.visual)
+        if model.config.model_type == "qwen2_5_vl" and model.device.type == "cuda":
+            align_mlps(model.model.visual)
         with load_errors(folder):
             processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         return cls(model, processor, dialect=dialect, compat=compat, logprobs=logprobs, compile=compile)
