@@ -180,9 +180,13 @@ def _default() -> tuple[Path, str]:
 
 
 def in_pretrained(folder: str) -> Path | None:
-    """`folder` in the working folder's pretrained_models/, the repository's, or the installed package's."""
+    """`folder` in the working folder's pretrained_models/, the repository's, or the installed package's.
+
+    The bundled checkpoint is the one that came with the code, whatever lies in the working folder.
+    """
     package = Path(__file__).resolve().parents[1]
-    for root in (Path(), package.parent, package):
+    own = (package.parent, package)
+    for root in (*own, Path()) if folder == BUNDLED else (Path(), *own):
         if (root / PRETRAINED / folder).is_dir():
             return root / PRETRAINED / folder
     return None
