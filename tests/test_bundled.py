@@ -13,7 +13,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from evaluation.metrics import boxes
-from vision_reasoner import Instance, VisionReasoner, load_image
+from vision_reasoner import Instance, Task, VisionReasoner, load_image
 from vision_reasoner.geometry import Box, Point
 from vision_reasoner.inference import main
 from vision_reasoner.models.checkpoints import BUNDLED, summary_of
@@ -89,6 +89,13 @@ def test_the_sign_is_read(model: VisionReasoner) -> None:
 def test_what_is_not_there_is_not_found(model: VisionReasoner) -> None:
     found = model.predict(ROOT / "assets/no_umbrella.png", TRUTH["no_umbrella.png"]["query"])
     assert (found.status, found.count) == ("none", 0)
+
+
+def test_bare_nouns_and_short_phrases_are_something_to_find(model: VisionReasoner) -> None:
+    queries = (ROOT / "tests/tables/bare_nouns.txt").read_text(encoding="utf-8").splitlines()
+    assert len(queries) >= 300
+    wrong = [q for q, route in zip(queries, model.route(queries), strict=True) if route.task is not Task.SEGMENTATION]
+    assert len(wrong) <= 0.01 * len(queries), wrong
 
 
 def test_requests_in_one_batch_are_answered_as_alone(model: VisionReasoner) -> None:

@@ -50,7 +50,7 @@ REPLIES = [
     ],
 )
 def test_without_the_mark_keywords_are_read_and_it_is_said(reply, task, taken):
-    route = route_of(reply, "it")
+    route = route_of(reply, "change it")
     assert route.task is task
     assert taken in str(route.warning)
 
@@ -124,6 +124,20 @@ def test_categories_become_tasks():
     assert task_of(2, "detect how many dogs there are") is Task.COUNTING
     assert task_of(4, "what is the name of the company") is Task.VQA
     assert task_of(3, "make the sky pink") is None
+
+
+@pytest.mark.parametrize("query", ["Zucchini", "the white horse", "lettuce", "drawer"])
+def test_a_bare_noun_that_was_taken_for_editing_is_something_to_find(query):
+    route = route_of("#### 3) Editing", query)
+    assert route.task is Task.SEGMENTATION
+    assert "editing" in str(route.warning)
+
+
+@pytest.mark.parametrize(
+    "query", ["sharpen", "brighter", "remove it", "no background", "black and white", "blur faces"]
+)
+def test_short_requests_that_say_what_to_do_stay_editing(query):
+    assert route_of("#### 3", query).task is (None if query != "black and white" else Task.SEGMENTATION)
 
 
 def test_editing_gets_a_message_and_no_task():

@@ -37,6 +37,21 @@ _NUMBER_FIRST = re.compile(r"[\s\W_]*(?:(?:category|type|task|option)[\s\W_]*)?(
 _NAME = re.compile("|".join(rf"\b(?P<c{category}>{names})\b" for category, names in CATEGORY_NAMES.items()), re.I)
 _NUMBER_LAST = re.compile(r"(?<![\d.])([1-4])[\s\W_]*$")
 
+# A noun with a word or two is something to find, unless one of them says what to do to it.
+MAX_BARE_WORDS = 3
+_SAYS_WHAT_TO_DO = re.compile(
+    r"""\b(?:add|adjust|alter|apply|balance|bend|better|bigger|blend|blur\w*|boost|bright\w*|cartoon\w*|censor|change|clean|
+    clear|clone|close|colou?ri[sz]e|convert|copy|correct|cover|crop|cut|dark(?:en|er)|decrease|delete|denoise|
+    desaturate|dim|double|draw|drop|duplicate|dye|edit\w*|eliminate|enhance|enlarge|erase|expand|extend|fade|fewer|fill|
+    filter|fix|flip|generate|gr[ae]yscale|hdr|hide|higher|improve|in|increase|inpaint|insert|into|invert|larger|lengthen|
+    less|lighten|lighter|longer|lower|make|melt|merge|mirror|modify|more|mosaic|move|multiply|no|open|outpaint|paint|paste|
+    photoshop|pixelate|polaroid|put|raise|recolou?r|reduce|remove|render|replace|rescale|resize|restore|restyle|retouch|
+    rotate|saturate|scale|sepia|sharpen|sharper|shift|shorten|shorter|shrink|sketch|smaller|smooth|smudge|soften|
+    straighten|stretch|strip|stronger|stylize|swap|take|thicken|tilt|tint|transform|turn|tweak|undo|upscale|vignette|
+    warmer|warp|wipe|with|without|zoom)\b""",
+    re.I | re.X,
+)
+
 # Words that ask for boxes; where a mask is asked for too, the mask has everything that a box has.
 _ASKS_FOR_BOXES = re.compile(
     r"""\bde?te?ct(?:s|ed|ing|ions?)?\b
@@ -93,6 +108,12 @@ def read_category(reply: str) -> int | None:
     return None
 
 
+def names_something(query: str) -> bool:
+    """Whether a query is a noun with a word or two at most, none of which says what to do to an image."""
+    words = query.split()
+    return 0 < len(words) <= MAX_BARE_WORDS and not _SAYS_WHAT_TO_DO.search(query)
+
+
 def guess_category(reply: str) -> int | None:
     """The category that a reply without a marked answer names last, by its name or else by its number.
 
@@ -128,7 +149,10 @@ def route_of(reply: str, query: str) -> Route:
         category = guess_category(reply)
         taken = "nothing is named; taken as a question" if category is None else f"taken as {CATEGORY_TITLES[category]}"
         warning = f"the router marked no category for {query!r} (it said {said!r}); {taken}"
-    if category == EDITING:
+    if category == EDITING and names_something(query):
+        category = OBJECTS
+        warning = f"the router took {query!r} for editing; it names something and is taken as a request for objects"
+    elif category == EDITING:
         warning = (
             f"{query!r} asks for editing, and no image-generation model is configured; ask for objects, a count or an "
             "answer, or say which with --task"
