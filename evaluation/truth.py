@@ -237,15 +237,23 @@ def mask_of(row: Mapping[str, Any], field: str) -> RunLengths:
         return encode_mask(_mask_image(field, stored_image(row, field)))
     if isinstance(value, np.ndarray) and value.dtype == np.bool_ and value.ndim == 2 and value.size:
         return encode_mask(value)
-    if not isinstance(value, list | tuple | np.ndarray):
+    return encode_mask(_mask_list(field, value))
+
+
+def _mask_list(field: str, value: Any) -> Mask:
+    """Where a list of rows of labels, (H, W), is not 0."""
+    lines = _listed(value)
+    if not lines or not all(isinstance(line, list | tuple | np.ndarray) for line in lines):
         refuse(field, value, A_MASK)
-    try:
-        array = np.asarray(value)
-    except (ValueError, OverflowError, RecursionError):
+    if len({len(line) for line in lines}) > 1:
         refuse(field, value, A_MASK, "its rows are of different length")
+    # Looked at one by one: numpy would give each value the room of the longest text.
+    if not all(issubclass(kind, int | float | np.number | np.bool_) for line in lines for kind in set(map(type, line))):
+        refuse(field, value, A_MASK, "a list of something else")
+    array = np.asarray(lines)
     if array.ndim != 2 or not array.size:
         refuse(field, value, A_MASK, f"a list of shape {array.shape}")
-    return encode_mask(_labels(field, array, "a list"))
+    return _labels(field, array, "a list")
 
 
 def _labels(field: str, values: NDArray[Any], name: str) -> Mask:

@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Container, Mapping, Set
 from pathlib import Path
 
 from evaluation.runner.figures import write_report
@@ -54,28 +54,25 @@ def evaluate(
     """
     with locked(folder):
         begin(folder, manifest, overwrite=overwrite)
+        n, done = manifest["n"], finished(folder)
         try:
-            problems = _check(samples, folder, manifest["n"], quiet=quiet)
+            problems = _check(samples, n, quiet=quiet) if len(done) < n else {}
             if samples.suite.ranked and not (folder / INSTANCES).is_file():
                 write_json(folder / INSTANCES, read_annotations(annotations, samples).to_json())
         except DataError:
             if not (folder / SAMPLES).exists():
                 (folder / MANIFEST).unlink()  # the same command begins anew when the data is put right
             raise
-        _work(samples, load, folder, problems, n=manifest["n"], batch_size=batch_size, pool=pool, quiet=quiet)
+        _work(samples, load, folder, done, problems, n=n, batch_size=batch_size, pool=pool, quiet=quiet)
         return write_report(folder)
 
 
-def _check(samples: Samples, folder: Path, n: int, *, quiet: bool) -> Mapping[int, str]:
-    """The problems of rows that cannot be used, by row, said before anything is asked.
-
-    None where nothing is left to do.
+def _check(samples: Samples, n: int, *, quiet: bool) -> Mapping[int, str]:
+    """The problems of those of the first `n` rows that cannot be used, said before anything is asked.
 
     Raises:
         DataError: no row can be used.
     """
-    if len(finished(folder)) == n:
-        return {}
     problems = samples.check(n, quiet=quiet)
     if not problems:
         return problems
@@ -86,7 +83,7 @@ def _check(samples: Samples, folder: Path, n: int, *, quiet: bool) -> Mapping[in
     for problem in shown:
         logger.warning("  %s", problem)
     if len(problems) > SHOWN:
-        logger.warning("  and %d more; %s will have all", len(problems) - SHOWN, folder / SAMPLES)
+        logger.warning("  and %d more; %s of the run will have all", len(problems) - SHOWN, SAMPLES)
     return problems
 
 
@@ -94,19 +91,20 @@ def _work(
     samples: Samples,
     load: Load,
     folder: Path,
-    problems: Collection[int],
+    done: Set[int],
+    problems: Container[int],
     *,
     n: int,
     batch_size: int,
     pool: Pool,
     quiet: bool,
 ) -> None:
-    """Add a record for each of the first `n` samples that has none yet; those in `problems` are not warned of again."""
+    """Add a record for each of the first `n` samples that is not `done`; of `problems` is not warned again."""
     from tqdm import tqdm
 
-    suite, done = samples.suite, finished(folder)
+    suite = samples.suite
     # A batch of which something is missing is done whole, so that every sample is asked in the same company always.
-    batches = [batch for batch in plan(samples, n, batch_size) if not done.issuperset(batch)]
+    batches = [batch for batch in plan(samples, n, batch_size) if not done >= set(batch)]
     bar = tqdm(total=n, initial=len(done), unit="sample", disable=quiet, file=sys.stderr)
     with (folder / SAMPLES).open("ab") as lines, bar:
         made = (Batch([samples[i] for i in batch], suite.task, prompted=suite.prompted) for batch in batches)

@@ -173,7 +173,7 @@ def load_annotations(file: Path) -> Annotations:
     try:
         return Annotations.from_json(read_json(file))
     except ValueError as error:
-        raise DataError(f"{file}: is no instances file as COCO has it ({error}); give another") from error
+        raise DataError(f"{file}: cannot be scored against ({error}); put it right, or give another") from error
 
 
 def _check_categories(file: Path, annotations: Annotations, samples: Samples) -> None:
