@@ -32,9 +32,9 @@ def _score(record: Record) -> Scores:
 
 
 def f1_headline(_record: Record, scores: Scores) -> Headline:
-    """F1 of the sample's boxes; 1 where there are none and none were found."""
+    """F1 of the sample's boxes; where there are none, 1 if the reply says so and 0 if it cannot be read."""
     n = scores["predicted"] + scores["true"]
-    f1 = 2 * scores["matched"] / n if n else 1.0
+    f1 = 2 * scores["matched"] / n if n else scores["readable"]
     return Headline("F1", f1, f"{f1:.2f}")
 
 
