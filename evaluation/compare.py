@@ -19,11 +19,11 @@ from typing import TypedDict
 from evaluation.metrics import coco
 from evaluation.metrics.bootstrap import difference
 from evaluation.runner.figures import aligned
-from evaluation.runner.ranking import NAMES, Annotations, rank
-from evaluation.runner.records import INSTANCES, read_json, read_manifest, read_records
+from evaluation.runner.ranking import NAMES, Annotations, load_annotations, rank, ranked_protocols
+from evaluation.runner.records import INSTANCES, read_manifest, read_records
 from evaluation.runner.schema import Data, Record
-from evaluation.suite import PROTOCOLS, Scores, Suite, scores_of, table_of
-from evaluation.suites import SUITES
+from evaluation.suite import Protocol, Scores, Suite, scores_of, table_of
+from evaluation.suites import suite_of
 from vision_reasoner.cli import make_parser, run_command
 from vision_reasoner.errors import UsageError
 
@@ -94,7 +94,7 @@ def compare(first: Path, second: Path) -> Comparison:
         raise UsageError(
             f"{first} and {second} are runs on different data, {names[0]} and {names[1]}; give two on the same"
         )
-    suite = SUITES[suites[0]]
+    suite = suite_of(manifests[0])
     runs = [_results(suite, folder) for folder in (first, second)]
     pairs = [(runs[0][index], runs[1][index]) for index in sorted(runs[0].keys() & runs[1].keys())]
     both = [(one, two) for one, two in pairs if one[1] is not None and two[1] is not None]
@@ -105,7 +105,8 @@ def compare(first: Path, second: Path) -> Comparison:
             )
     figures = _figures(suite, both)
     if suite.ranked and both:
-        figures += _ranked(Annotations.from_json(read_json(first / INSTANCES)), both)
+        protocols = [one for one in ranked_protocols(manifests[0]) if one in ranked_protocols(manifests[1])]
+        figures += _ranked(load_annotations(first / INSTANCES), both, protocols)
     return {
         "suite": suite.name,
         "data": manifests[0]["data"],
@@ -139,10 +140,12 @@ def _figures(suite: Suite, pairs: Sequence[tuple[Result, Result]]) -> list[Diffe
     return found
 
 
-def _ranked(annotations: Annotations, pairs: Sequence[tuple[Result, Result]]) -> list[Difference]:
+def _ranked(
+    annotations: Annotations, pairs: Sequence[tuple[Result, Result]], protocols: Sequence[Protocol]
+) -> list[Difference]:
     """Average precision; without an interval where `metrics.coco` has none."""
     found = []
-    for protocol in PROTOCOLS:
+    for protocol in protocols:
         one, two = (rank(annotations, [pair[k][0] for pair in pairs], protocol) for k in (0, 1))
         if one is None or two is None:
             continue

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +16,8 @@ from numpy.typing import NDArray
 from evaluation.metrics.bootstrap import Combine, Estimate, Values, interval, ratio
 from evaluation.runner.schema import Metric, Record, Truth
 from vision_reasoner.data.sources import Row
-from vision_reasoner.errors import DataError, UsageError
-from vision_reasoner.images import load_image
-from vision_reasoner.masks import RunLengths, check_run_lengths, encode_mask
-from vision_reasoner.results import Task
+from vision_reasoner.errors import DataError, UsageError, one_line
+from vision_reasoner.results import Status, Task
 
 Protocol = Literal["official", "upstream"]
 PROTOCOLS: tuple[Protocol, ...] = ("official", "upstream")
@@ -175,12 +173,12 @@ def scores_of(suite: Suite, record: Record) -> Scores:
     """The scores of a record without an error.
 
     Raises:
-        DataError: its masks are damaged.
+        DataError: its masks are damaged, or something is missing.
     """
     try:
         return suite.score(record)
-    except DataError as error:
-        raise DataError(f"sample {record['id']}: {error}") from error
+    except (DataError, KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
+        raise DataError(f"sample {record['id']}: {one_line(error)}") from error
 
 
 def measure(suite: Suite, scores: Sequence[Scores], image_ids: Sequence[str]) -> list[Metric]:
@@ -224,25 +222,10 @@ def figure_json(
     }
 
 
-# --- values of rows and records ---------------------------------------------------------------------------------------
-def mask_of(value: Any) -> RunLengths:
-    """A mask, however it is stored, as run lengths: (H, W), COCO's run lengths, or an image that is not 0 inside."""
-    if isinstance(value, Mapping) and "counts" in value:
-        return check_run_lengths(value)
-    if isinstance(value, Mapping):
-        return encode_mask(np.asarray(load_image(value["bytes"] or value["path"]).convert("L")) > 0)
-    mask = np.asarray(value, dtype=np.bool_)
-    if mask.ndim != 2:
-        raise ValueError(f"its mask has the shape {mask.shape} and not (H, W)")
-    return encode_mask(mask)
-
-
-def boxes_of(value: Any) -> list[list[float]]:
-    """One box or a list of them as a list, xyxy in pixels."""
-    array = np.asarray(value, dtype=np.float64).reshape(-1, 4)
-    if not np.isfinite(array).all():
-        raise ValueError("its box is not of numbers")
-    return [[int(v) if v == int(v) else v for v in box] for box in array.tolist()]
+# --- values of records ------------------------------------------------------------------------------------------------
+def is_readable(record: Record) -> bool:
+    """Whether a reply says which objects there are, even if that is none. What cannot be read is never right."""
+    return bool(record["instances"]) or record["status"] in (Status.OK, Status.NONE)
 
 
 def found_boxes(record: Record) -> list[list[int]]:

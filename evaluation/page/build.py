@@ -24,7 +24,7 @@ from evaluation.runner.records import METRICS, PAGE, PLACES, read_json, read_man
 from evaluation.runner.samples import Samples
 from evaluation.runner.schema import Manifest, Metrics, Record
 from evaluation.suite import Scores, Suite, scores_of
-from evaluation.suites import SUITES
+from evaluation.suites import suite_of
 from vision_reasoner.data.sources import IMAGE_COLUMNS, open_source
 from vision_reasoner.errors import DataError, ImageError
 from vision_reasoner.files import atomic_write
@@ -63,7 +63,7 @@ def write_page(folder: Path, out: Path | None = None, *, most: int = IN_GALLERY)
     """
     manifest, metrics = read_manifest(folder), cast("Metrics", read_json(folder / METRICS))
     records = sorted(read_records(folder), key=lambda record: record["index"])
-    suite = SUITES[manifest["suite"]]
+    suite = suite_of(manifest)
     scores = [None if record["error"] is not None else scores_of(suite, record) for record in records]
     remarks = []
     try:
@@ -86,7 +86,7 @@ def _open_images(manifest: Manifest) -> ImageOf:
         DataError: it is not there, or not the same any more.
     """
     data, places = manifest["data"], manifest[PLACES]
-    suite = SUITES[manifest["suite"]].with_columns(data["columns"])
+    suite = suite_of(manifest).with_columns(data["columns"])
     names = [suite.column(name) for name in IMAGE_COLUMNS]
     source = open_source(
         places["data"], split=data["split"], config=places["config"], image_columns=names, offline=True
@@ -148,7 +148,7 @@ def page_data(
         remarks: what the reader should know about the page.
         most: how many samples the gallery holds.
     """
-    suite = SUITES[manifest["suite"]]
+    suite = suite_of(manifest)
     samples = [_sample(suite, record, found) for record, found in zip(records, scores, strict=True)]
     kept = _choose(samples, most)
     remarks = list(remarks)

@@ -2,18 +2,22 @@
 
 import logging
 import sys
+from collections.abc import Container, Mapping, Set
 from pathlib import Path
 
 from evaluation.runner.figures import write_report
 from evaluation.runner.ranking import read_annotations
-from evaluation.runner.records import INSTANCES, SAMPLES, begin, finished, write_json
+from evaluation.runner.records import INSTANCES, MANIFEST, SAMPLES, begin, finished, write_json
 from evaluation.runner.samples import Samples
 from evaluation.runner.schema import Manifest, Metrics
 from evaluation.runner.workers import Batch, Load, Pool, in_process
+from vision_reasoner.errors import DataError
 from vision_reasoner.files import append_jsonl, locked
 from vision_reasoner.results import Task
 
 logger = logging.getLogger(__name__)
+
+SHOWN = 5  # rows that cannot be used, before the run begins
 
 
 def evaluate(
@@ -46,22 +50,61 @@ def evaluate(
 
     Raises:
         UsageError: the folder holds a run of something else, or another process writes there.
+        DataError: no row can be used, or the instances file is not this set's.
     """
     with locked(folder):
         begin(folder, manifest, overwrite=overwrite)
-        if samples.suite.ranked and not (folder / INSTANCES).is_file():
-            write_json(folder / INSTANCES, read_annotations(annotations, samples).to_json())
-        _work(samples, load, folder, n=manifest["n"], batch_size=batch_size, pool=pool, quiet=quiet)
+        n, done = manifest["n"], finished(folder)
+        try:
+            problems = _check(samples, n, quiet=quiet) if len(done) < n else {}
+            if samples.suite.ranked and not (folder / INSTANCES).is_file():
+                write_json(folder / INSTANCES, read_annotations(annotations, samples).to_json())
+        except DataError:
+            if not (folder / SAMPLES).exists():
+                (folder / MANIFEST).unlink()  # the same command begins anew when the data is put right
+            raise
+        _work(samples, load, folder, done, problems, n=n, batch_size=batch_size, pool=pool, quiet=quiet)
         return write_report(folder)
 
 
-def _work(samples: Samples, load: Load, folder: Path, *, n: int, batch_size: int, pool: Pool, quiet: bool) -> None:
-    """Add a record for each of the first `n` samples that has none yet."""
+def _check(samples: Samples, n: int, *, quiet: bool) -> Mapping[int, str]:
+    """The problems of those of the first `n` rows that cannot be used, said before anything is asked.
+
+    Raises:
+        DataError: no row can be used.
+    """
+    problems = samples.check(n, quiet=quiet)
+    if not problems:
+        return problems
+    shown = list(problems.values())[:SHOWN]
+    if len(problems) == n:
+        raise DataError(f"none of the {n} rows can be used; the first: {shown[0]}")
+    logger.warning("%d of %d rows cannot be used; they count as failed and are in no figure:", len(problems), n)
+    for problem in shown:
+        logger.warning("  %s", problem)
+    if len(problems) > SHOWN:
+        logger.warning("  and %d more; %s of the run will have all", len(problems) - SHOWN, SAMPLES)
+    return problems
+
+
+def _work(
+    samples: Samples,
+    load: Load,
+    folder: Path,
+    done: Set[int],
+    problems: Container[int],
+    *,
+    n: int,
+    batch_size: int,
+    pool: Pool,
+    quiet: bool,
+) -> None:
+    """Add a record for each of the first `n` samples that is not `done`; of `problems` is not warned again."""
     from tqdm import tqdm
 
-    suite, done = samples.suite, finished(folder)
+    suite = samples.suite
     # A batch of which something is missing is done whole, so that every sample is asked in the same company always.
-    batches = [batch for batch in plan(samples, n, batch_size) if not done.issuperset(batch)]
+    batches = [batch for batch in plan(samples, n, batch_size) if not done >= set(batch)]
     bar = tqdm(total=n, initial=len(done), unit="sample", disable=quiet, file=sys.stderr)
     with (folder / SAMPLES).open("ab") as lines, bar:
         made = (Batch([samples[i] for i in batch], suite.task, prompted=suite.prompted) for batch in batches)
@@ -70,7 +113,7 @@ def _work(samples: Samples, load: Load, folder: Path, *, n: int, batch_size: int
             append_jsonl(lines, new)
             bar.update(len(new))
             for record in new:
-                if record["error"]:
+                if record["error"] and record["index"] not in problems:
                     with tqdm.external_write_mode(file=sys.stderr):
                         logger.warning("sample %s failed: %s", record["id"], record["error"])
 

@@ -8,11 +8,11 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from evaluation.page.build import write_page
-from evaluation.runner.ranking import Annotations, measure_ranking
-from evaluation.runner.records import INSTANCES, METRICS, PAGE, read_json, read_manifest, read_records, write_json
+from evaluation.runner.ranking import load_annotations, measure_ranking, ranked_protocols
+from evaluation.runner.records import INSTANCES, METRICS, PAGE, read_manifest, read_records, write_json
 from evaluation.runner.schema import Metric, Metrics, Record
 from evaluation.suite import PROTOCOLS, Scores, measure, scores_of
-from evaluation.suites import SUITES
+from evaluation.suites import suite_of
 from vision_reasoner.results import Status
 
 
@@ -23,7 +23,7 @@ def compute_metrics(folder: Path) -> Metrics:
         DataError: the run is not finished, a sample is there twice or has damaged masks, or the folder holds no run.
     """
     manifest = read_manifest(folder)
-    suite = SUITES[manifest["suite"]]
+    suite = suite_of(manifest)
     scored: list[tuple[int, str, Scores]] = []
     ranked: list[Record] = []
     statuses: Counter[str] = Counter()
@@ -40,7 +40,7 @@ def compute_metrics(folder: Path) -> Metrics:
     figures = measure(suite, [scores for _, _, scores in scored], [image_id for _, image_id, _ in scored])
     if ranked:
         ranked.sort(key=lambda record: record["index"])
-        figures += measure_ranking(Annotations.from_json(read_json(folder / INSTANCES)), ranked)
+        figures += measure_ranking(load_annotations(folder / INSTANCES), ranked, ranked_protocols(manifest))
     data = manifest["data"]
     for figure in figures:
         figure["published"] = suite.published_for(data["name"], figure["name"], figure["protocol"])
@@ -80,8 +80,10 @@ def table(metrics: Metrics, protocol: str = "both") -> str:
         f"{metrics['n']} of {data['rows']} samples, {metrics['errors']} errors; replies: {statuses or 'none'}",
         f"checkpoint {checkpoint['name']} ({checkpoint['digest'][:12]}), --model {metrics['model']}, "
         f"--compat {metrics['compat']}; intervals are {metrics['interval']}",
-        "",
     ]
+    if metrics["n"] < data["rows"] and any(figure["name"].startswith("COCO") for figure in metrics["figures"]):
+        lines.append("COCO's upstream figures are left out: they divide by the true boxes of all samples")
+    lines.append("")
     shown = [name for name in PROTOCOLS if protocol in ("both", name)]
     rows: dict[str, dict[str, Metric]] = {}
     for figure in metrics["figures"]:
@@ -94,7 +96,7 @@ def table(metrics: Metrics, protocol: str = "both") -> str:
             [
                 f"{name} ({label})" if label else name,
                 *(_number(figures[column]) if column in figures else "" for column in shown),
-                str(next(iter(figures.values()))["n"]),
+                " / ".join(dict.fromkeys(str(figure["n"]) for figure in figures.values())),
                 _published(list(figures.values())),
             ]
         )

@@ -5,18 +5,21 @@ Other figures are sums over samples (`suite.measure`); this one ranks the boxes 
 
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from evaluation.metrics import coco
 from evaluation.metrics.bootstrap import Estimate
-from evaluation.runner.records import INSTANCES, read_json
+from evaluation.runner.records import INSTANCES
 from evaluation.runner.samples import Samples
-from evaluation.runner.schema import Metric, Record
-from evaluation.suite import PROTOCOLS, Protocol, figure_json
-from vision_reasoner.errors import DataError, one_line
+from evaluation.runner.schema import Manifest, Metric, Record
+from evaluation.suite import PROTOCOLS, Protocol, figure_json, plain_name
+from evaluation.truth import FieldError, id_of, id_text
+from vision_reasoner.data.annotations import read_json
+from vision_reasoner.data.sources import Row, check_json_size
+from vision_reasoner.errors import DataError
 
 logger = logging.getLogger(__name__)
 
@@ -42,14 +45,80 @@ class Annotations:
         return {**self.instances, "images": images}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Annotations":
-        """What `to_json` gave; or an instances file of COCO's, whose numbers are the image ids."""
-        images = [{"id": int(image["id"])} for image in data["images"]]
-        numbers = {str(image.get("image_id", image["id"])): int(image["id"]) for image in data["images"]}
-        kept = ("image_id", "category_id", "bbox", "area", "iscrowd")
-        annotations = [{key: one[key] for key in kept if key in one} for one in data["annotations"]]
-        categories = [{"id": int(category["id"]), "name": str(category["name"])} for category in data["categories"]]
+    def from_json(cls, data: Any) -> "Annotations":
+        """What `to_json` gave; or an instances file of COCO's, whose numbers are the image ids.
+
+        Ids may be numbers or text, but every image and category has one of its own, and every annotation is of a listed
+        image and category and has a box.
+
+        Raises:
+            ValueError: it is not so.
+        """
+        images: list[dict[str, Any]] = []
+        numbers: dict[str, int] = {}
+        for place, entry in _entries(data, "images"):
+            number = _id(entry, "id", f"image {place}")
+            name = id_text(entry.get("image_id", number))
+            if name is None or name in numbers:
+                raise ValueError(f"image {place}: its id {name} is no id, or is that of another image")
+            numbers[name] = number
+            images.append({"id": number})
+        if len({image["id"] for image in images}) < len(images):
+            raise ValueError("several images have the same id")
+        categories: list[dict[str, Any]] = [
+            {"id": _id(entry, "id", f"category {place}"), "name": str(entry.get("name"))}
+            for place, entry in _entries(data, "categories")
+        ]
+        known = {category["id"] for category in categories}
+        if len(known) < len(categories):
+            raise ValueError("several categories have the same id")
+        listed = set(numbers.values())
+        annotations = [_annotation(entry, place, listed, known) for place, entry in _entries(data, "annotations")]
         return cls({"images": images, "annotations": annotations, "categories": categories}, numbers)
+
+
+def _entries(data: Any, key: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """The objects of one of an instances file's lists, numbered from 1."""
+    entries = data.get(key) if isinstance(data, Mapping) else None
+    if not isinstance(entries, list):
+        raise ValueError(f'it has no list "{key}"')
+    for place, entry in enumerate(entries, start=1):
+        if not isinstance(entry, Mapping):
+            raise ValueError(f"{key}: entry {place} is no object")
+        yield place, entry
+
+
+def _id(entry: Mapping[str, Any], key: str, name: str) -> int:
+    try:
+        return id_of(entry, key)
+    except KeyError:
+        raise ValueError(f'{name}: has no "{key}"') from None
+    except FieldError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def _annotation(entry: Mapping[str, Any], place: int, images: Container[int], categories: Container[int]) -> Row:
+    """What of an annotation is scored against, its ids as numbers."""
+    name = f"annotation {place}" + (f" (id {entry['id']!s:.40})" if "id" in entry else "")
+    image, category = _id(entry, "image_id", name), _id(entry, "category_id", name)
+    if image not in images:
+        raise ValueError(f"{name}: it is of image {image}, which is not listed")
+    if category not in categories:
+        raise ValueError(f"{name}: it has category {category}, which is not listed")
+    box = entry.get("bbox")
+    if not (isinstance(box, list) and len(box) == 4 and all(map(_is_finite, box)) and min(box[2:]) >= 0):
+        raise ValueError(f'{name}: its "bbox" is {box!s:.60}; expected [x, y, width, height]')
+    found: Row = {"image_id": image, "category_id": category, "bbox": box}
+    for key in ("area", "iscrowd"):
+        if key in entry:
+            if not _is_finite(entry[key]) or entry[key] < 0:
+                raise ValueError(f'{name}: its "{key}" is {entry[key]!s:.60}; expected a number')
+            found[key] = entry[key]
+    return found
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12
 
 
 def annotations_of(samples: Samples) -> Annotations:
@@ -84,16 +153,53 @@ def read_annotations(file: Path | None, samples: Samples) -> Annotations:
     """
     if file is None:
         return annotations_of(samples)
-    try:
-        annotations = Annotations.from_json(read_json(file))
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{file}: is no instances file as COCO has it ({one_line(error)}); give another") from error
-    if strange := sorted(set(samples.image_ids or ()) - annotations.numbers.keys()):
+    annotations = load_annotations(file)
+    if strange := sorted({*(samples.image_ids or ()), ""} - {""} - annotations.numbers.keys()):
         raise DataError(
             f"{file}: has not {len(strange)} of the images of {samples.source.path} (first: {strange[0]}); give the "
             "instances file of this set"
         )
+    _check_categories(file, annotations, samples)
     return annotations
+
+
+def load_annotations(file: Path) -> Annotations:
+    """An instances file.
+
+    Raises:
+        DataError: it cannot be read, or is none.
+    """
+    check_json_size(file)
+    try:
+        return Annotations.from_json(read_json(file))
+    except ValueError as error:
+        raise DataError(f"{file}: cannot be scored against ({error}); put it right, or give another") from error
+
+
+def _check_categories(file: Path, annotations: Annotations, samples: Samples) -> None:
+    """Refuse rows whose category id is no category of the file, or that of another name in the file.
+
+    Sets number the same categories differently (1 to 90, 0 to 79); a name that is a category's must have its number.
+
+    Raises:
+        DataError: there is such a row.
+    """
+    names = {category["id"]: plain_name(category["name"]) for category in annotations.instances["categories"]}
+    numbers = {name: number for number, name in names.items()}
+    column = samples.columns["cat_id"]
+    for index, (value, query) in enumerate(zip(samples.source.column(column), samples.queries, strict=True)):
+        try:
+            category = id_of({"cat_id": value}, "cat_id")
+        except FieldError:
+            continue  # an error of the row
+        where, asked = f"{file}: row {index} of {samples.source.path} has {column} {category}", plain_name(query)
+        if category not in names:
+            raise DataError(f"{where}, which is no category there; give the instances file of this set")
+        if asked and asked != names[category] and asked in numbers:
+            raise DataError(
+                f"{where} for {query[:60]!r}, which is category {numbers[asked]} there: the numbering is another; give "
+                "the instances file of this set"
+            )
 
 
 def find_annotations(given: str | None, data: str) -> Path | None:
@@ -124,29 +230,41 @@ def rank(annotations: Annotations, records: Iterable[Record], protocol: Protocol
             every box of the set.
 
     Raises:
-        DataError: a record is about an image that the annotations do not have.
+        DataError: a record is about an image that the annotations do not have, or about no category.
     """
     asked, detections = [], []
     for record in records:
         if record["image_id"] not in annotations.numbers:
             raise DataError(f"image {record['image_id']} is not in the annotations; give those of this set")
-        number, category = annotations.numbers[record["image_id"]], record["truth"]["category_id"]
+        number, category = annotations.numbers[record["image_id"]], record["truth"].get("category_id")
+        if not isinstance(category, int):
+            raise DataError(f"sample {record['id']}: has no category; run with --overwrite")
         asked.append((number, category))
         for instance in record["instances"]:
             if protocol == "upstream":
                 score = coco.area_ratio(instance["box"], record["size"])
-            elif instance["likelihood"] is None:
+            elif (likelihood := instance.get("likelihood")) is None:
                 return None
             else:
-                score = math.exp(instance["likelihood"])
+                score = math.exp(likelihood)
             detections.append(coco.detection(number, category, instance["box"], score))
     return coco.coco_scores(annotations.instances, detections, asked=asked if protocol == "official" else None)
 
 
-def measure_ranking(annotations: Annotations, records: Sequence[Record]) -> list[Metric]:
-    """Average precision in both protocols, with intervals where there are any."""
+def ranked_protocols(manifest: Manifest) -> tuple[Protocol, ...]:
+    """Those in which a run's average precision means something.
+
+    Upstream divides by all true boxes of the set, so that in a run on a part of it there is no such figure.
+    """
+    return PROTOCOLS if manifest["n"] >= manifest["data"]["rows"] else ("official",)
+
+
+def measure_ranking(
+    annotations: Annotations, records: Sequence[Record], protocols: Sequence[Protocol] = PROTOCOLS
+) -> list[Metric]:
+    """Average precision, with intervals where there are any."""
     found = []
-    for protocol in PROTOCOLS:
+    for protocol in protocols:
         ranked = rank(annotations, records, protocol)
         for name in NAMES:
             if ranked is None:

@@ -12,6 +12,8 @@ from typing import Any, Final, cast
 from evaluation.runner.schema import Manifest, Record
 from vision_reasoner.errors import DataError, UsageError
 from vision_reasoner.files import atomic_write, filter_jsonl, parse_jsonl_line
+from vision_reasoner.images import MAX_PIXELS
+from vision_reasoner.results import Status
 
 MANIFEST = "manifest.json"
 SAMPLES = "samples.jsonl"
@@ -38,7 +40,7 @@ def begin(folder: Path, manifest: Mapping[str, object], *, overwrite: bool = Fal
             (folder / name).unlink(missing_ok=True)
     if (folder / MANIFEST).is_file():
         earlier, now = (
-            _flat({k: v for k, v in one.items() if k != PLACES}) for one in (read_manifest(folder), manifest)
+            _flat({k: v for k, v in one.items() if k != PLACES}) for one in (read_json(folder / MANIFEST), manifest)
         )
         differing = [
             f"{key} was {earlier.get(key)} and is {now.get(key)}"
@@ -77,9 +79,10 @@ def read_records(folder: Path) -> Iterator[Record]:
     """The records of a finished run, one after the other as they were written.
 
     Raises:
-        DataError: a sample is missing, there twice, or there is no run at all.
+        DataError: a sample is missing, damaged, there twice, or there is no run at all.
     """
     manifest = read_manifest(folder)
+    most_pixels = max(MAX_PIXELS, int(manifest["settings"].get("max_image_pixels", 0)))
     seen: set[int] = set()
     if (folder / SAMPLES).is_file():
         with (folder / SAMPLES).open("rb") as lines:
@@ -92,23 +95,78 @@ def read_records(folder: Path) -> Iterator[Record]:
                         f"{folder / SAMPLES}: sample {record['index']} is there twice; run with --overwrite"
                     )
                 seen.add(record["index"])
+                try:
+                    _check_record(record, most_pixels)
+                except ValueError as error:
+                    raise DataError(
+                        f"{folder / SAMPLES}: sample {record['index']} is damaged ({error}); run with --overwrite"
+                    ) from error
                 yield cast("Record", record)
-    if missing := sorted(set(range(manifest["n"])) - seen):
+    n = manifest["n"]
+    if stray := sorted(index for index in seen if not 0 <= index < n):
+        raise DataError(f"{folder / SAMPLES}: sample {stray[0]} is none of this run's {n}; --overwrite")
+    if len(seen) < n:
+        missing = next(index for index in range(n) if index not in seen)
         raise DataError(
-            f"{folder}: {len(missing)} of {manifest['n']} samples are missing (first: {missing[0]}); give the command "
-            "of the run again, it does the rest"
+            f"{folder}: {n - len(seen)} of {n} samples are missing (first: {missing}); give the command of the run "
+            "again, it does the rest"
         )
-    if stray := sorted(seen - set(range(manifest["n"]))):
-        raise DataError(f"{folder / SAMPLES}: sample {stray[0]} is none of this run's {manifest['n']}; --overwrite")
+
+
+def _check_record(record: Mapping[str, Any], most_pixels: int) -> None:
+    """Refuse a record that lacks what every record has, or is of an image that is larger than any.
+
+    Raises:
+        ValueError: it is one of these.
+    """
+    _check_kinds(record, {"id": str, "image_id": str, "query": str, "size": list})
+    if "error" not in record or not isinstance(record["error"], str | None):
+        raise ValueError('its "error" is missing or of another kind')
+    size = record["size"]
+    if len(size) != 2 or not all(type(side) is int and side >= 0 for side in size) or size[0] * size[1] > most_pixels:
+        raise ValueError(f'its "size" is {str(size)[:60]}')
+    if record["error"] is not None:
+        return
+    if not all(size):
+        raise ValueError('its "size" is 0')
+    _check_kinds(record, {"status": str, "truth": dict, "instances": list, "truth_digest": str})
+    if record["status"] not in tuple(Status):
+        raise ValueError(f"its status is {record['status'][:60]!r}")
+    masks = [record["truth"].get(name) for name in ("mask", "ignore")]
+    for instance in record["instances"]:
+        if not isinstance(instance, dict) or not isinstance(instance.get("box"), list):
+            raise ValueError("one of its objects has no box")
+        masks.append(instance.get("mask"))
+    for mask in masks:
+        if mask is not None and (not isinstance(mask, dict) or mask.get("size") != size[::-1]):
+            raise ValueError(f"one of its masks is not of the image's size, {size[0]}x{size[1]}")
+
+
+def _check_kinds(values: Mapping[str, Any], kinds: Mapping[str, type]) -> None:
+    for key, kind in kinds.items():
+        if not isinstance(values.get(key), kind) or isinstance(values[key], bool):
+            raise ValueError(f'its "{key}" is missing or of another kind')
 
 
 def read_manifest(folder: Path) -> Manifest:
     """What a folder's run is of.
 
     Raises:
-        DataError: there is none.
+        DataError: there is none, or it is damaged.
     """
-    return cast("Manifest", read_json(folder / MANIFEST))
+    file = folder / MANIFEST
+    manifest = read_json(file)
+    try:
+        _check_kinds(
+            manifest, {"suite": str, "n": int, "data": dict, "checkpoint": dict, "settings": dict, PLACES: dict}
+        )
+        _check_kinds(manifest["data"], {"name": str, "split": str, "fingerprint": str, "rows": int, "columns": dict})
+        _check_kinds(manifest["checkpoint"], {"reasoner": dict})
+        _check_kinds(manifest["checkpoint"]["reasoner"], {"name": str, "digest": str})
+        _check_kinds(manifest["settings"], {"compat": str})
+    except ValueError as error:
+        raise DataError(f"{file}: is damaged ({error}); run with --overwrite") from error
+    return cast("Manifest", manifest)
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -118,10 +176,12 @@ def read_json(file: Path) -> dict[str, Any]:
         DataError: it is missing or damaged.
     """
     try:
+        if file.exists() and not file.is_file():
+            raise DataError(f"{file}: is no regular file; give the folder of a run")
         data = json.loads(file.read_bytes())
     except FileNotFoundError as error:
         raise DataError(f"{file}: there is no such file; give the folder of a run") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{file}: cannot be read; run with --overwrite") from error
     if not isinstance(data, dict):
         raise DataError(f"{file}: cannot be read; run with --overwrite")

@@ -2,16 +2,21 @@
 
 import hashlib
 import json
+import sys
 from collections import Counter
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from evaluation.runner.schema import Truth
 from evaluation.suite import Suite
-from vision_reasoner.data.sources import Source, stored_size
+from evaluation.truth import FieldError, check_fits, id_text, stored_image, text_of
+from vision_reasoner.data.sources import Row, Source, upright_sizes
 from vision_reasoner.errors import DataError, one_line
 from vision_reasoner.geometry import Size
+from vision_reasoner.prompts import normalize_query
+from vision_reasoner.results import Task
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,7 @@ class Sample:
         image: the image as it is stored.
         query: the request.
         truth: what scoring needs, as plain values.
-        size: (width, height) of the image as far as it is known before it is decoded, else (0, 0).
+        size: (width, height) of the upright image as far as it is known before it is decoded, else (0, 0).
         problem: why the row cannot be used, one line; None where it can.
     """
 
@@ -44,8 +49,9 @@ class Samples:
 
     Attributes:
         columns: field to column, for those that are there.
-        queries: every row's request.
-        image_ids: every row's image; None where the data set does not say.
+        queries: every row's request; empty for those without one.
+        image_ids: every row's image; None where the data set does not say. Empty for rows that do not say in a set
+            that must.
     """
 
     def __init__(self, suite: Suite, source: Source) -> None:
@@ -64,19 +70,22 @@ class Samples:
         self.suite = suite
         self.source = source
         self.columns = {name: suite.column(name) for name in suite.fields if suite.column(name) in source.columns}
-        self.queries = ["" if query is None else str(query) for query in source.column(suite.column(suite.query))]
-        self.image_ids = self._column("image_id")
+        queries = source.column(suite.column(suite.query))
+        self.queries = [query if isinstance(query, str) else "" for query in queries]
+        self.image_ids = self._ids_of("image_id")
         self._ids = self._unique_ids()
+        self._conflicts: dict[int, FieldError] = {}
 
-    def _column(self, name: str) -> list[str] | None:
-        if name not in self.columns:
+    def _ids_of(self, field: str) -> list[str] | None:
+        if field not in self.columns:
             return None
-        values = self.source.column(self.columns[name])
-        return None if any(value is None for value in values) else [str(value) for value in values]
+        ids = [id_text(value) for value in self.source.column(self.columns[field])]
+        needed = field in self.suite.needs
+        return None if None in ids and not needed else [one or "" for one in ids]
 
     def _unique_ids(self) -> list[str]:
         """The image's and the annotation's id where there are any, numbered where several rows share them."""
-        annotations = self._column("ann_id")
+        annotations = self._ids_of("ann_id")
         if self.image_ids is None or annotations is None:
             return [str(i) for i in range(self.source.n)]
         ids, seen = [], Counter[str]()
@@ -94,21 +103,81 @@ class Samples:
         try:
             stored = self.source.row(index)
             row = {name: stored[column] for name, column in self.columns.items()}
-            stored_image = row["image"]
-            data = stored_image["bytes"] or Path(stored_image["path"])
+            data = stored_image(row, "image")
             if self.image_ids is None:
                 sample = replace(sample, image_id=digest_of(data if isinstance(data, bytes) else str(data))[:16])
-            sample = replace(sample, image=data, size=stored_size(stored_image) or (0, 0))
-            if not self.queries[index].strip():
-                raise ValueError(f"its {self.columns[self.suite.query]} is empty")
-            return replace(sample, query=sample.query + self.suite.instruction, truth=self.suite.truth(row))
+            sizes = upright_sizes(row["image"])
+            sample = replace(sample, image=data, size=sizes[0] if sizes else (0, 0))
+            return replace(sample, query=self._query(row), truth=self._truth(index, row, sizes))
+        except FieldError as error:
+            column = self.columns.get(error.field, error.field)
+            problem = f"column {column!r}: {error.what}"
         except Exception as error:  # noqa: BLE001 - rows of others may hold anything; recorded, never scored
-            return replace(sample, problem=f"row {index} of {self.source.path} cannot be used ({one_line(error)})")
+            problem = one_line(error)
+        return replace(sample, problem=f"row {index} of {self.source.path} cannot be used ({problem})")
+
+    def _query(self, row: Row) -> str:
+        query = text_of(row, self.suite.query)
+        if self.suite.task is not Task.VQA and not normalize_query(query).strip():
+            raise FieldError(
+                self.suite.query, f"found {query[:60]!r}; expected text: its text is empty without the marks"
+            )
+        return query + self.suite.instruction
+
+    def _truth(self, index: int, row: Row, sizes: tuple[Size, ...]) -> Truth:
+        if "image_id" in self.suite.needs and not id_text(row["image_id"]):
+            raise FieldError("image_id", f"found {row['image_id']!r:.60}; expected a number or text")
+        truth = self.suite.truth(row)
+        check_fits(truth, sizes)
+        if index in self._conflicts:
+            raise self._conflicts[index]
+        return truth
+
+    def check(self, n: int, *, quiet: bool = False) -> dict[int, str]:
+        """Read the first `n` rows, so that every row that cannot be used is known before anything is asked.
+
+        Of images the headers alone are read. Where boxes are ranked, rows are also compared with each other: an image
+        id must be of one image, and a category asked for once in it. Samples made afterwards have these problems, too.
+
+        Args:
+            n: how many rows.
+            quiet: no progress bar.
+
+        Returns:
+            The problems by row.
+        """
+        from tqdm import tqdm
+
+        problems: dict[int, str] = {}
+        first: dict[Hashable, tuple[int, str]] = {}
+        self._conflicts = {}
+        for index in tqdm(range(n), "reading truth", disable=quiet, file=sys.stderr, unit="row", delay=2, leave=False):
+            sample = self[index]
+            if sample.problem is None and self.suite.ranked and (conflict := self._conflict(sample, first)):
+                self._conflicts[index] = conflict
+                sample = self[index]
+            if sample.problem is not None:
+                problems[index] = sample.problem
+        return problems
+
+    @staticmethod
+    def _conflict(sample: Sample, first: dict[Hashable, tuple[int, str]]) -> FieldError | None:
+        """What is wrong with a sample beside those before it, of which `first` has the row of each id."""
+        image = sample.image if isinstance(sample.image, bytes) else str(sample.image)
+        digest = digest_of(image)
+        row, other = first.setdefault(sample.image_id, (sample.index, digest))
+        if other != digest:
+            return FieldError("image_id", f"found {sample.image_id[:60]!r}, which row {row} has for another image")
+        asked = sample.image_id, sample.truth["category_id"]
+        row, _ = first.setdefault(asked, (sample.index, ""))
+        if row != sample.index:
+            return FieldError("cat_id", f"found {asked[1]}, which row {row} asks for in the same image")
+        return None
 
     def pixels(self, index: int) -> int:
         """How many pixels the image has, by its header; 0 where that does not say."""
-        width, height = stored_size(self.source.row(index)[self.columns["image"]]) or (0, 0)
-        return width * height
+        sizes = upright_sizes(self.source.row(index)[self.columns["image"]])
+        return sizes[0][0] * sizes[0][1] if sizes else 0
 
 
 def digest_of(value: Any) -> str:

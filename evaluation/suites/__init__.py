@@ -11,7 +11,9 @@ import importlib
 import pkgutil
 from pathlib import Path
 
+from evaluation.runner.schema import Manifest
 from evaluation.suite import Suite, plain_name
+from vision_reasoner.errors import DataError
 
 SUITES: dict[str, Suite] = {
     suite.name: suite
@@ -25,3 +27,16 @@ def choose_suite(name: str, data: str | None) -> Suite:
     """The suite called `name`; for "vqa" that of the data set, where its name is one of the published ones."""
     last = plain_name(Path(data).name) if data else ""
     return SUITES[last if name == "vqa" and last in SUITES else name]
+
+
+def suite_of(manifest: Manifest) -> Suite:
+    """The suite of a run.
+
+    Raises:
+        DataError: there is none of that name.
+    """
+    if manifest["suite"] not in SUITES:
+        raise DataError(
+            f"the run is of a suite {manifest['suite']!r:.60} that does not exist; there are {', '.join(SUITES)}"
+        )
+    return SUITES[manifest["suite"]]

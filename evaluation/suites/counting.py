@@ -2,15 +2,21 @@
 
 from evaluation.metrics import counting
 from evaluation.runner.schema import Record
-from evaluation.suite import BUNDLED, Figure, Headline, Published, Scores, Suite, percent
+from evaluation.suite import BUNDLED, Figure, Headline, Published, Scores, Suite, is_readable, percent
+from evaluation.suites.detection import N_ACC
+from evaluation.truth import count_of
 from vision_reasoner.results import Task
 
 
 def _score(record: Record) -> Scores:
-    truth = record["truth"]["count"]
+    truth = count_of(record["truth"], "count")
     count = len(record["instances"])
-    readable = count > 0 or record["status"] in ("ok", "none")
-    return counting.score(count if readable else None, truth) | {"true_count": truth}
+    scores = counting.score(count if is_readable(record) else None, truth)
+    return scores | {
+        "true_count": truth,
+        "no_target": float(truth == 0),
+        "no_target_right": float(truth == 0 and scores["exact"]),
+    }
 
 
 def _headline(record: Record, scores: Scores) -> Headline:
@@ -29,7 +35,7 @@ SUITE = Suite(
     name="counting",
     task=Task.COUNTING,
     query="text",
-    truth=lambda row: {"count": int(row["count"])},
+    truth=lambda row: {"count": count_of(row, "count")},
     score=_score,
     headline=_headline,
     figures=(
@@ -47,6 +53,7 @@ SUITE = Suite(
         Figure("MAE", "upstream", ("upstream_absolute_error", "1"), unit="objects"),
         Figure("RMSE", "official", ("squared_error", "counted"), counting.rmse, unit="objects", counts="counted"),
         Figure("RMSE", "upstream", ("upstream_squared_error", "1"), counting.rmse, unit="objects"),
+        N_ACC,
         Figure("replies with a count", "official", ("counted", "1")),
     ),
     needs=("count",),

@@ -2,7 +2,8 @@
 
 from evaluation.metrics import boxes
 from evaluation.runner.schema import Record, Truth
-from evaluation.suite import BUNDLED, Figure, Headline, Scores, Suite, boxes_of, found_boxes, percent
+from evaluation.suite import BUNDLED, Figure, Headline, Scores, Suite, found_boxes, is_readable, percent
+from evaluation.truth import boxes_of, id_of
 from vision_reasoner.data.sources import Row
 from vision_reasoner.results import Task
 
@@ -12,20 +13,28 @@ MATCHING = (
     Figure("F1 at IoU 0.5", "official", ("matched", "predicted", "true"), boxes.f1, counts="true"),
 )
 """Of all boxes together."""
+N_ACC = Figure("N-acc", "official", ("no_target_right", "no_target"), counts="no_target")
+"""Of the samples that ask for what is not there: for how many nothing was found. It shows false alarms."""
+READABLE = Figure("replies that could be read", "official", ("readable", "1"))
 
 
 def _truth(row: Row) -> Truth:
-    return {"boxes": boxes_of(row["bbox"]), "category_id": int(row["cat_id"])}
+    return {"boxes": boxes_of(row, "bbox"), "category_id": id_of(row, "cat_id")}
 
 
 def _score(record: Record) -> Scores:
-    return boxes.score(found_boxes(record), record["truth"]["boxes"])
+    true, readable = record["truth"]["boxes"], is_readable(record)
+    return boxes.score(found_boxes(record), true) | {
+        "no_target": float(not true),
+        "no_target_right": float(not true and readable and not record["instances"]),
+        "readable": float(readable),
+    }
 
 
 def f1_headline(_record: Record, scores: Scores) -> Headline:
-    """F1 of the sample's boxes; 1 where there are none and none were found."""
+    """F1 of the sample's boxes; where there are none, 1 if the reply says so and 0 if it cannot be read."""
     n = scores["predicted"] + scores["true"]
-    f1 = 2 * scores["matched"] / n if n else 1.0
+    f1 = 2 * scores["matched"] / n if n else scores["readable"]
     return Headline("F1", f1, f"{f1:.2f}")
 
 
@@ -36,7 +45,7 @@ SUITE = Suite(
     truth=_truth,
     score=_score,
     headline=f1_headline,
-    figures=MATCHING,
+    figures=(*MATCHING, N_ACC, READABLE),
     needs=("bbox", "cat_id", "image_id"),
     optional=("ann_id",),
     data=str(BUNDLED / "detection"),

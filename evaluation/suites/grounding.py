@@ -6,14 +6,15 @@ boxes together that `detection` and `segmentation` have.
 
 from evaluation.metrics import boxes
 from evaluation.runner.schema import Record, Truth
-from evaluation.suite import Figure, Scores, Suite, boxes_of, found_boxes
-from evaluation.suites.detection import f1_headline
+from evaluation.suite import Figure, Scores, Suite, found_boxes, is_readable
+from evaluation.suites.detection import N_ACC, READABLE, f1_headline
+from evaluation.truth import boxes_of
 from vision_reasoner.data.sources import Row
 from vision_reasoner.results import Task
 
 
 def _truth(row: Row) -> Truth:
-    return {"boxes": boxes_of([] if row["bbox"] is None else row["bbox"])}
+    return {"boxes": [] if row["bbox"] is None else boxes_of(row, "bbox")}
 
 
 def _score(record: Record) -> Scores:
@@ -29,6 +30,7 @@ def _score(record: Record) -> Scores:
         "no_target": float(not true),
         # a reply without a list of objects does not say that there are none
         "no_target_right": float(not true and record["status"] == "none"),
+        "readable": float(is_readable(record)),
     }
 
 
@@ -42,7 +44,8 @@ SUITE = Suite(
     figures=(
         Figure("first box accuracy", "official", ("first_box", "target"), counts="target"),
         Figure("mean F1 at IoU 0.5", "official", ("f1", "target"), counts="target"),
-        Figure("N-acc", "official", ("no_target_right", "no_target"), counts="no_target"),
+        N_ACC,
+        READABLE,
     ),
     needs=("bbox",),
 )

@@ -9,12 +9,12 @@ from evaluation.suite import (
     Published,
     Scores,
     Suite,
-    boxes_of,
     found_boxes,
-    mask_of,
+    is_readable,
     percent,
 )
-from evaluation.suites.detection import MATCHING
+from evaluation.suites.detection import MATCHING, READABLE
+from evaluation.truth import boxes_of, check_box_of_mask, mask_of
 from vision_reasoner.data.sources import Row
 from vision_reasoner.results import Task
 
@@ -28,20 +28,27 @@ MASKS = (
 
 def truth(row: Row) -> Truth:
     """The target's mask, what is to be ignored, and its box where the row has one."""
-    found: Truth = {"mask": mask_of(row["mask"])}
+    found: Truth = {"mask": mask_of(row, "mask")}
     if row.get("ignore") is not None:
-        found["ignore"] = mask_of(row["ignore"])
+        found["ignore"] = mask_of(row, "ignore")
     if row.get("bbox") is not None:
-        found["boxes"] = boxes_of(row["bbox"])
+        found["boxes"] = boxes_of(row, "bbox")
+        check_box_of_mask(row, found)
     return found
 
 
 def score(record: Record) -> Scores:
-    """The masks' union against the target, and the boxes where the truth has some."""
+    """The masks' union against the target, and the boxes where the truth has some.
+
+    A reply that cannot be read does not say that there is no target, and is not right where there is none.
+    """
     truth = record["truth"]
     masks = [instance["mask"] for instance in record["instances"] if instance["mask"]]
     ignore = [truth["ignore"]] if "ignore" in truth else []
     scores = segmentation.score(masks, [truth["mask"]], ignore=ignore)
+    scores["readable"] = float(is_readable(record))
+    if not scores["readable"] and scores["no_target"]:
+        scores["iou"] = scores["no_target_right"] = 0.0
     return scores | boxes.score(found_boxes(record), truth["boxes"]) if "boxes" in truth else scores
 
 
@@ -72,6 +79,7 @@ SUITE = Suite(
         Figure("box accuracy", "official", ("first_box", "one_box"), counts="one_box"),
         Figure("box accuracy", "upstream", ("any_box", "one_box"), counts="one_box", label="bbox_AP"),
         *MATCHING,
+        READABLE,
     ),
     needs=("mask",),
     optional=("ignore", "bbox", "image_id", "ann_id"),

@@ -4,15 +4,16 @@ from dataclasses import replace
 
 from evaluation.runner.schema import Truth
 from evaluation.suites import segmentation
+from evaluation.truth import point_of, refuse
 from vision_reasoner.data.sources import Row
 
 
 def _truth(row: Row) -> Truth:
     truth = segmentation.truth(row)
     if len(truth.get("boxes", ())) != 1:
-        raise ValueError("it has not exactly one box; the segmenter is told one object")
+        refuse("bbox", row["bbox"], "exactly one box", "not exactly one box; the segmenter is told one object")
     if row.get("point") is not None:
-        truth["point"] = [int(v) for v in row["point"]]
+        truth["point"] = point_of(row, "point")
     return truth
 
 

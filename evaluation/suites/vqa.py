@@ -6,6 +6,7 @@ from typing import Any
 from evaluation.metrics import text
 from evaluation.runner.schema import Record, Truth
 from evaluation.suite import BUNDLED, Figure, Scores, Suite
+from evaluation.truth import answers_of
 from vision_reasoner.data.sources import Row
 from vision_reasoner.results import Task
 
@@ -43,10 +44,7 @@ def questions(name: str, *metrics: str, **options: Any) -> Suite:
 
 
 def _truth(row: Row) -> Truth:
-    value = row["answers"]
-    answers = [str(answer) for answer in ([value] if isinstance(value, str | int | float) else value or ())]
-    if not answers:
-        raise ValueError("it has no answers; is this a split whose answers are not published?")
+    answers = answers_of(row, "answers")
     # OCRBench compares formulas of its handwritten mathematics in another way than text.
     return {"answers": answers, **({"formula": True} if row.get("dataset") == "HME100k" else {})}
 

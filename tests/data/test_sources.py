@@ -10,8 +10,9 @@ from PIL import Image
 
 from tests.conftest import noise
 from tests.support.runs import make_data
-from vision_reasoner.data.sources import open_source, stored_size
+from vision_reasoner.data.sources import open_source, upright_sizes
 from vision_reasoner.errors import DataError
+from vision_reasoner.images import load_image
 
 MASKS = np.random.default_rng(0).random((4, 40, 60)) > 0.5
 
@@ -97,10 +98,31 @@ def test_masks_of_tables_are_arrays_at_once(places):
     assert (mask.shape, mask.dtype) == ((40, 60), np.bool_)
 
 
-def test_the_size_comes_from_the_header():
-    assert stored_size({"bytes": jpeg(0), "path": None}) == (60, 40)
-    assert stored_size({"bytes": b"nothing", "path": None}) is None
-    assert stored_size({"bytes": None, "path": "x.png"}) is None
+def test_the_upright_size_comes_from_the_header():
+    assert upright_sizes({"bytes": jpeg(0), "path": None}) == ((40, 60),), "turned by a quarter"
+    assert upright_sizes({"bytes": b"nothing", "path": None}) == ()
+    assert upright_sizes({"bytes": None, "path": "x.png"}) == ()
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_upright_size_is_that_of_the_loaded_image_in_every_orientation(format, orientation):
+    out, exif = io.BytesIO(), Image.Exif()
+    exif[274] = orientation
+    noise(60, 40).save(out, format, exif=exif)
+    assert load_image(out.getvalue()).size == upright_sizes({"bytes": out.getvalue(), "path": None})[0]
+
+
+def test_a_png_that_says_behind_its_pixels_that_it_is_turned_has_two_sizes():
+    out, exif = io.BytesIO(), Image.Exif()
+    exif[274] = 6
+    noise(60, 40).save(out, "PNG", exif=exif)
+    data = out.getvalue()
+    start = data.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+    last = data.index(b"IEND") - 4
+    moved = data[:start] + data[end:last] + data[start:end] + data[last:]
+    assert load_image(moved).size in upright_sizes({"bytes": moved, "path": None})
 
 
 def test_fingerprints_tell_contents_apart_and_places_not(tmp_path):

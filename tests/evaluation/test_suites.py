@@ -118,6 +118,14 @@ def test_detection_matches_one_to_one():
     assert DETECTION.ranked
 
 
+@pytest.mark.parametrize("suite", [DETECTION, GROUNDING, SEGMENTATION])
+def test_a_reply_that_cannot_be_read_is_never_the_best_of_a_run(suite):
+    row = {"bbox": [], "cat_id": 3, "mask": block(0, 0, 0, 0)}
+    for status, quality in (("none", 1), ("no_answer", 0), ("truncated", 0)):
+        one = record(suite, row, status=status)
+        assert suite.headline(one, suite.score(one)).quality == quality
+
+
 def test_counting_counts_boxes():
     records = [
         record(COUNTING, {"count": 2}, (0, 0, 1, 1), (0, 0, 2, 2)),

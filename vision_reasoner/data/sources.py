@@ -8,23 +8,27 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from vision_reasoner.errors import DataError, VisionReasonerError, one_line
 from vision_reasoner.files import sha256
 from vision_reasoner.geometry import Size
+from vision_reasoner.images import FORMATS, MAX_BYTES
 
 Row = dict[str, Any]
 """A row's values by column; a list of lists of bool is an (H, W) array, an image `{"bytes": …, "path": …}`."""
 
-IMAGE_COLUMNS = ("image", "mask", "ignore")  # columns that may hold paths in JSON lines
+IMAGE_COLUMNS = ("image", "mask", "ignore")  # fields whose columns hold images
+MAX_JSON_BYTES = 2 << 30  # of a file that is read whole; LVIS has 1.2 GB
+_PNG_TURNS = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")  # chunks that may say that a PNG is turned
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 _SPLIT_NAME = re.compile(r"(train|training|validation|valid|val|test[abc]?|testing|dev|eval)(?![a-z])", re.I)
 
@@ -68,26 +72,29 @@ def open_source(
         path: what is there locally, or else a Hub id ("owner/name").
         split: which part of it; a folder or file of a single part is taken as it is.
         config: for a Hub id whose repository holds several data sets.
-        image_columns: columns of JSON lines in which a text is the path of an image, relative to the file.
+        image_columns: columns that hold images: in them a text is a path, relative to the file, and a list of one image
+            is that image.
         offline: make no network attempt; a Hub id must then be in the local cache.
 
     Raises:
         DataError: there is no such data set or split, or it cannot be read.
     """
     local = Path(path).expanduser()
-    if not local.exists():
+    if not _exists(local):
         if not _HUB_ID.fullmatch(str(path)) or local.parent.is_dir():
             raise DataError(f"{path}: there is no such data set; give a folder, a file, or a Hub id (owner/name)")
-        return _open_hub(str(path), split, config, offline)
+        return _open_hub(str(path), split, config, image_columns, offline=offline)
     local = local.resolve()
+    if not (local.is_file() or local.is_dir()):
+        raise DataError(f"{local}: is neither a file nor a folder (a pipe or a device?); give the data set's file")
     if local.suffix == ".jsonl":
         return _open_lines(local, split, image_columns)
     if (local / "dataset_dict.json").is_file() or (local / "state.json").is_file():
-        return _open_saved(local, split)
-    files = [local] if local.suffix == ".parquet" else sorted(local.rglob("*.parquet"))
+        return _open_saved(local, split, image_columns)
+    files = [local] if local.suffix == ".parquet" else _files(local.rglob("*.parquet"))
     if files:
-        return _open_parquet(local, _of_split(files, split, local), split)
-    files = sorted(local.glob("*.jsonl"))
+        return _open_parquet(local, _of_split(files, split, local), split, image_columns)
+    files = _files(local.glob("*.jsonl"))
     if files:
         chosen = _of_split(files, split, local)
         if len(chosen) > 1:
@@ -99,20 +106,60 @@ def open_source(
     )
 
 
-def stored_size(image: Any) -> Size | None:
-    """(width, height) that a stored image's header says; None where it does not."""
+def upright_sizes(image: Any) -> tuple[Size, ...]:
+    """What (width, height) a stored image has when it is upright, by its header; no pixel is decoded.
+
+    Both ways where the header does not tell whether it is turned (PNG may say so behind its pixels); none where it
+    cannot be read.
+    """
     data = image.get("bytes") if isinstance(image, dict) else None
-    if not data:
-        return None
+    if not data or not isinstance(data, bytes):
+        return ()
     try:
-        with Image.open(io.BytesIO(data)) as opened:
-            return opened.size
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata
+            with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+                size = opened.size
+                if opened.format == "TIFF":  # Pillow turns it by itself
+                    return (size,)
+                if opened.format == "PNG" and "exif" not in opened.info:  # asking Pillow would decode it
+                    return (size, size[::-1]) if any(chunk in data for chunk in _PNG_TURNS) else (size,)
+                turned = opened.getexif().get(ExifTags.Base.Orientation, 1) in range(5, 9)
+                return (size[::-1],) if turned else (size,)
     except Exception:  # noqa: BLE001 - `load_image` says what is wrong with it when it is asked about
-        return None
+        return ()
+
+
+def check_json_size(file: Path) -> None:
+    """Refuse what is too large to be read whole, or no file at all, before it is read.
+
+    Raises:
+        DataError: it is one of these.
+    """
+    try:
+        size = file.stat().st_size
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror}); check the path") from error
+    if not file.is_file():
+        raise DataError(f"{file}: is no regular file; give another")
+    if size > MAX_JSON_BYTES:
+        raise DataError(f"{file}: has {size:,} bytes, more than {MAX_JSON_BYTES:,}, too many for JSON; give parquet")
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name that is too long, or a null character in it
+        return False
+
+
+def _files(found: Iterable[Path]) -> list[Path]:
+    return sorted(path for path in found if path.is_file())
 
 
 # --- JSON lines -------------------------------------------------------------------------------------------------------
 def _open_lines(file: Path, split: str, image_columns: Collection[str]) -> Source:
+    check_json_size(file)
     rows: list[Row] = []
     for number, line in enumerate(file.read_bytes().splitlines(), start=1):
         if not line.strip():
@@ -121,41 +168,71 @@ def _open_lines(file: Path, split: str, image_columns: Collection[str]) -> Sourc
             row = json.loads(line)
             if not isinstance(row, dict):
                 raise ValueError("no object")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{file}: line {number} is no JSON object; put it right") from error
         rows.append(row)
     if not rows:
         raise DataError(f"{file}: is empty; give another")
 
     def get(i: int) -> Row:
-        paths = {key: file.parent / rows[i][key] for key in image_columns if isinstance(rows[i].get(key), str)}
-        return rows[i] | {key: _read_image(None, path) for key, path in paths.items()}
+        images = {key: _image_of(rows[i][key], file.parent) for key in image_columns if key in rows[i]}
+        return dict.fromkeys(columns) | rows[i] | images
 
-    named = {row[key] for row in rows for key in image_columns if isinstance(row.get(key), str)}
+    named = {path for row in rows for key in image_columns if (path := _named(row.get(key)))}
     fingerprint = _digest([file, *(file.parent / name for name in sorted(named))])
     columns = tuple(dict.fromkeys(key for row in rows for key in row))
     name = file.parent.name if file.stem == split else file.stem
     return Source(name, str(file), split, fingerprint, len(rows), columns, get, lambda key: [r.get(key) for r in rows])
 
 
-def _read_image(data: bytes | None, path: Path | None) -> dict[str, Any]:
-    """An image as `datasets.Image` keeps it; a file that is not there keeps its path alone."""
-    if not data and path is not None and path.is_file():
+def _image_of(value: Any, folder: Path) -> Any:
+    """An image as `datasets.Image` keeps it, `{"bytes", "path"}`, of whatever a column of images holds.
+
+    Bytes, a path relative to `folder`, such a dict, or a list of one of these; all else is left as it is.
+    """
+    one = value[0] if isinstance(value, list | tuple) and len(value) == 1 else value
+    if isinstance(one, bytes):
+        return {"bytes": one, "path": None}
+    if isinstance(one, str):
+        return _read_image(None, folder / one)
+    if isinstance(one, dict) and one.keys() == {"bytes", "path"}:
+        path = folder / one["path"] if isinstance(one["path"], str) and one["path"] else None
+        return _read_image(one["bytes"], path)
+    return value
+
+
+def _named(value: Any) -> str | None:
+    """The path that a column of images holds; None for others."""
+    one = value[0] if isinstance(value, list) and len(value) == 1 else value
+    return one if isinstance(one, str) else None
+
+
+def _read_image(data: Any, path: Path | None) -> dict[str, Any]:
+    """An image as `datasets.Image` keeps it; a file that is not there, or is none, keeps its path alone."""
+    if not data and path is not None and _is_readable(path):
         data = path.read_bytes()
     return {"bytes": data or None, "path": None if path is None else str(path)}
 
 
+def _is_readable(path: Path) -> bool:
+    """Whether it is a file that is not larger than any image."""
+    try:
+        return path.is_file() and path.stat().st_size <= MAX_BYTES
+    except (OSError, ValueError):
+        return False
+
+
 # --- what the datasets library reads ----------------------------------------------------------------------------------
-def _open_parquet(path: Path, files: Sequence[Path], split: str) -> Source:
+def _open_parquet(path: Path, files: Sequence[Path], split: str, image_columns: Collection[str]) -> Source:
     import datasets
 
     with _without_progress_bars(), _read_errors(path):
         data = datasets.load_dataset("parquet", data_files=[str(file) for file in files], split="train")
     name = path.parent.name if path.stem == split else path.name.removesuffix(".parquet")
-    return _source(data, name, str(path), split, _digest(files))
+    return _source(data, name, str(path), split, _digest(files), image_columns)
 
 
-def _open_saved(folder: Path, split: str) -> Source:
+def _open_saved(folder: Path, split: str, image_columns: Collection[str]) -> Source:
     import datasets
 
     with _without_progress_bars(), _read_errors(folder):
@@ -164,17 +241,17 @@ def _open_saved(folder: Path, split: str) -> Source:
             if split not in data:
                 raise DataError(f"{folder}: has no split {split!r}; give --split {' or '.join(data)}")
             data = data[split]
-    return _source(data, folder.name, str(folder), split, _digest_cached(data))
+    return _source(data, folder.name, str(folder), split, _digest_cached(data), image_columns)
 
 
-def _open_hub(hub_id: str, split: str, config: str | None, offline: bool) -> Source:
+def _open_hub(hub_id: str, split: str, config: str | None, image_columns: Collection[str], *, offline: bool) -> Source:
     import datasets
 
     if offline:
         datasets.config.HF_HUB_OFFLINE = True
     with _read_errors(hub_id):
         data = datasets.load_dataset(hub_id, config, split=split)
-    return _source(data, hub_id.rpartition("/")[2], hub_id, split, _digest_cached(data))
+    return _source(data, hub_id.rpartition("/")[2], hub_id, split, _digest_cached(data), image_columns)
 
 
 def _digest_cached(data: Any) -> str:
@@ -182,23 +259,23 @@ def _digest_cached(data: Any) -> str:
     return _digest([Path(file["filename"]) for file in data.cache_files])
 
 
-def _source(data: Any, name: str, path: str, split: str, fingerprint: str) -> Source:
+def _source(data: Any, name: str, path: str, split: str, fingerprint: str, image_columns: Collection[str]) -> Source:
     """A source of a `datasets.Dataset`, whose own decoding of images and lists is passed by."""
     arrow = data.with_format("arrow")
     base = Path(path) if Path(path).is_dir() else Path(path).parent
 
     def get(i: int) -> Row:
         table = arrow[i]
-        row = {key: _plain(table[key].combine_chunks()) for key in table.column_names}
+        row = {key: _plain(table[key].combine_chunks(), key) for key in table.column_names}
         for key, value in row.items():
-            if isinstance(value, dict) and value.keys() == {"bytes", "path"}:
-                row[key] = _read_image(value["bytes"], base / value["path"] if value["path"] else None)
+            if key in image_columns or (isinstance(value, dict) and value.keys() == {"bytes", "path"}):
+                row[key] = _image_of(value, base)
         return row
 
     return Source(name, path, split, fingerprint, len(data), tuple(data.column_names), get, lambda key: data[key][:])
 
 
-def _plain(array: Any) -> Any:
+def _plain(array: Any, column: str) -> Any:
     """The one value of an Arrow array of length 1; a list of lists of bool as (H, W) array, all else as Python has it.
 
     Raises:
@@ -217,7 +294,7 @@ def _plain(array: Any) -> Any:
     lines = array.flatten()
     widths = set(lines.value_lengths().to_pylist())
     if len(widths) > 1:
-        raise ValueError(f"rows of {min(widths)} to {max(widths)} values are no mask")
+        raise ValueError(f"column {column!r}: rows of {min(widths)} to {max(widths)} values are no mask")
     cells = lines.flatten().to_numpy(zero_copy_only=False)
     return np.asarray(cells, dtype=np.bool_).reshape(len(lines), -1)
 
@@ -239,8 +316,15 @@ def _of_split(files: Sequence[Path], split: str, path: Path) -> list[Path]:
 
 def _digest(files: Sequence[Path]) -> str:
     """Of the files' contents, in their order; one that is missing counts as such."""
-    digests = (sha256(file) if file.is_file() else "missing" for file in files)
+    digests = (sha256(file) if _is_file(file) else "missing" for file in files)
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 @contextmanager

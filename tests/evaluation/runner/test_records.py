@@ -10,12 +10,23 @@ from vision_reasoner.files import locked
 
 
 def write(folder, *records, n=3):
-    write_json(folder / MANIFEST, {"n": n})
+    manifest = {
+        "suite": "vqa",
+        "n": n,
+        "data": {"name": "toys", "split": "test", "fingerprint": "0", "rows": n, "columns": {}},
+        "checkpoint": {"reasoner": {"name": "toy", "digest": "0"}},
+        "model": "qwen",
+        "settings": {"compat": "none"},
+        "places": {},
+    }
+    write_json(folder / MANIFEST, manifest)
     (folder / SAMPLES).write_text("".join(json.dumps(record) + "\n" for record in records))
 
 
-def done(i, error=None):
-    return {"index": i, "error": error}
+def done(i, error=None, **changes):
+    record = {"index": i, "id": str(i), "image_id": str(i), "query": "what", "size": [4, 3], "error": error}
+    answer = {"status": "ok", "instances": [], "truth": {}, "truth_digest": "0"}
+    return record | ({} if error else answer) | changes
 
 
 def test_finished_are_whole_lines_without_an_error_each_once(tmp_path):
@@ -44,6 +55,43 @@ def test_all_records_are_read_as_they_were_written(tmp_path):
 def test_missing_double_and_stray_samples_are_refused(tmp_path, records, message):
     write(tmp_path, *records)
     with pytest.raises(DataError, match=message):
+        list(read_records(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"id": 5},
+        {"error": ["odd"]},
+        {"size": [100_000, 100_000]},
+        {"size": [4]},
+        {"size": [0, 3]},
+        {"size": ["4", "3"]},
+        {"status": "fine"},
+        {"instances": None},
+        {"instances": [[1, 2, 3, 4]]},
+        {"truth": {"mask": {"size": [100_000, 100_000], "counts": "0"}}},
+        {"instances": [{"box": [0, 0, 1, 1], "mask": {"size": [4, 3], "counts": "0"}}]},
+    ],
+)
+def test_a_damaged_record_is_refused(tmp_path, changes):
+    write(tmp_path, done(0), done(1, **changes), done(2))
+    with pytest.raises(DataError, match=r"sample 1 is damaged \(.*\); run with --overwrite"):
+        list(read_records(tmp_path))
+
+
+@pytest.mark.parametrize(("key", "value"), [("n", "3"), ("n", None), ("suite", 5), ("data", []), ("settings", 1)])
+def test_a_damaged_manifest_is_refused(tmp_path, key, value):
+    write(tmp_path, done(0), done(1), done(2))
+    manifest = json.loads((tmp_path / MANIFEST).read_text())
+    (tmp_path / MANIFEST).write_text(json.dumps({**manifest, key: value}))
+    with pytest.raises(DataError, match=f'is damaged \\(its "{key}" is missing'):
+        list(read_records(tmp_path))
+
+
+def test_a_billion_samples_that_are_not_there_take_no_memory(tmp_path):
+    write(tmp_path, done(0), done(1), n=10**9)
+    with pytest.raises(DataError, match=r"999999998 of 1000000000 samples are missing \(first: 2\)"):
         list(read_records(tmp_path))
 
 

@@ -50,10 +50,17 @@ def test_columns_with_other_names(samples_of):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"count": None}, "TypeError"),
-        ({"text": ""}, "text is empty"),
-        ({"text": None}, "text is empty"),
-        ({"image": None}, "TypeError"),
+        ({"count": None}, "column 'count': found None; expected a whole number from 0 to 1,000,000"),
+        ({"text": ""}, "column 'text': found '' (it is empty); expected text"),
+        ({"text": "..."}, "column 'text': found"),
+        ({"text": None}, "column 'text': found None; expected text"),
+        ({"text": ["dogs"]}, "column 'text': found ['dogs']; expected text"),
+        ({"text": "\ud800"}, "it is not valid Unicode"),
+        ({"image": None}, "column 'image': found None; expected an image"),
+        ({"image": "lost.png"}, "there is no such file"),
+        ({"image": "x" * 5000}, "there is no such file"),
+        ({"image": "a\0b"}, "there is no such file"),
+        ({"image": ["0.png", "1.png"]}, "column 'image': found ['0.png', '1.png']; expected an image"),
     ],
 )
 def test_a_row_that_cannot_be_used_says_why(samples_of, row, message):
