@@ -486,7 +486,7 @@ def test_the_shell_scripts_pass_everything_on(tmp_path, script, suite):
     )
     path, *arguments = result.stdout.splitlines()
     assert path == str(ROOT)
-    assert arguments == ["-m", "evaluation.run", "--suite", suite, *flags]
+    assert arguments == ["-P", "-m", "evaluation.run", "--suite", suite, *flags]
 
 
 def test_nothing_is_left_in_the_folder_but_what_is_named(data, folder):
