@@ -15,6 +15,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -24,12 +25,13 @@ from evaluation.runner.manifest import describe
 from evaluation.runner.ranking import find_annotations
 from evaluation.runner.records import PAGE
 from evaluation.runner.samples import Samples
-from evaluation.runner.schema import Manifest, ModelArguments
-from evaluation.runner.workers import FOLDERS, Pool, import_ray, in_process, load_model, on_ray
+from evaluation.runner.schema import Manifest
+from evaluation.runner.workers import Pool, import_ray, in_process, load_model, on_ray
 from evaluation.suites import SUITES, choose_suite
 from vision_reasoner.cli import add_model_options, make_parser, run_command
 from vision_reasoner.data.sources import IMAGE_COLUMNS, open_source
 from vision_reasoner.errors import ExitCode, UsageError
+from vision_reasoner.settings import Checkpoints, RunSettings
 
 logger = logging.getLogger(__name__)
 
@@ -86,13 +88,13 @@ def run(arguments: argparse.Namespace) -> int:
     )
     samples = Samples(suite, source)
     annotations = find_annotations(arguments.annotations, source.path) if suite.ranked else None
-    settings, manifest = describe(arguments, samples, annotations)
+    checkpoints, settings, manifest = describe(arguments, samples, annotations)
     folder = Path(arguments.output_path or _default_folder(arguments, manifest))
-    load = partial(load_model, settings, silent=not arguments.verbose)
+    load = partial(load_model, checkpoints, settings, silent=not arguments.verbose)
     pool: Pool = in_process
     if spread:
         digests = {part: checkpoint["digest"] for part, checkpoint in manifest["checkpoint"].items()}
-        load = partial(load_model, _everywhere(settings, manifest), digests, silent=not arguments.verbose)
+        load = partial(load_model, *_everywhere(checkpoints, settings, manifest), digests, silent=not arguments.verbose)
         pool = partial(
             on_ray,
             num_workers=arguments.num_workers,
@@ -123,20 +125,17 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _everywhere(settings: ModelArguments, manifest: Manifest) -> ModelArguments:
-    """The settings with nothing in them that another machine could take otherwise, and no part that is not used."""
+def _everywhere(checkpoints: Checkpoints, settings: RunSettings, manifest: Manifest) -> tuple[Checkpoints, RunSettings]:
+    """The same with nothing in it that another machine could take otherwise, and no part that is not used."""
     numerics = manifest["settings"]
-    everywhere: ModelArguments = {
-        **settings,
-        "router": None,
-        "segmenter": None,
-        "device": numerics["device"],
-        "dtype": numerics["dtype"],
-        "attn_implementation": numerics["attn_implementation"],
-    }
-    for name in (FOLDERS[part] for part in manifest["checkpoint"]):
-        everywhere[name] = str(Path(settings[name] or "").resolve())
-    return everywhere
+    folders = {part: str(Path(getattr(checkpoints, part)).resolve()) for part in manifest["checkpoint"]}
+    chosen = replace(
+        settings,
+        device=numerics["device"],
+        dtype=numerics["dtype"],
+        attn_implementation=numerics["attn_implementation"],
+    )
+    return Checkpoints(**folders), chosen
 
 
 def _columns(text: str | None) -> dict[str, str]:

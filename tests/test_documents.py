@@ -84,7 +84,7 @@ def test_the_papers_figures_are_those_that_the_commands_print():
         for name, *figures in zip(*(cell.split(", ") for cell in (names, qwen, ours)), strict=True):
             published = SUITES[suites[script]].published_for(data.split("/")[1], name, "upstream")
             assert published is not None, (data, name)
-            by_qwen = published.get("Qwen2.5-VL-7B", published.get("Qwen2.5-VL-7B + SAM2"))
+            by_qwen = published.get("Qwen2.5-VL-7B", published.get("Qwen2.5-VL-7B + SAM2", 0.0))
             assert figures == [f"{100 * value:.1f}" for value in (by_qwen, published["VisionReasoner-7B"])], data
 
 

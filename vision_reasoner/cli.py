@@ -12,12 +12,16 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
 from vision_reasoner import __version__
 from vision_reasoner.errors import ExitCode, VisionReasonerError, one_line, printable
 from vision_reasoner.models.devices import ATTENTIONS, COMPILES, DTYPES
 from vision_reasoner.prompts import DIALECTS
+
+if TYPE_CHECKING:
+    from vision_reasoner.settings import Checkpoints, RunSettings
 
 
 def make_parser(prog: str, description: str | None, *, epilog: str | None = None) -> argparse.ArgumentParser:
@@ -86,17 +90,19 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     add("--version", action="version", version=f"%(prog)s {__version__}")
 
 
-def model_settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The arguments for `VisionReasoner.from_pretrained`; limits that were not given are left out."""
-    names = ("model", "device", "dtype", "attn_implementation", "compile", "revision", "offline", "compat")
-    limits = ("max_new_tokens", "max_objects", "max_image_pixels")
-    return {
-        "model_path": arguments.model_path,
-        "router": arguments.task_router_model_path,
-        "segmenter": arguments.segmentation_model_path,
-        **{name: getattr(arguments, name) for name in names},
-        **{name: getattr(arguments, name) for name in limits if getattr(arguments, name) is not None},
-    }
+def model_settings(arguments: argparse.Namespace, **changes: Any) -> "tuple[Checkpoints, RunSettings]":
+    """What the options of `add_model_options` say, with other values for what is named."""
+    from vision_reasoner.settings import Checkpoints, RunSettings
+
+    checkpoints = Checkpoints(
+        reasoner=arguments.model_path,
+        router=arguments.task_router_model_path,
+        segmenter=arguments.segmentation_model_path,
+        revision=arguments.revision,
+    )
+    names = [field.name for field in fields(RunSettings) if hasattr(arguments, field.name)]
+    given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    return checkpoints, RunSettings(**(given | changes))
 
 
 def run_command(

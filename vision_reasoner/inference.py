@@ -84,12 +84,9 @@ def run(arguments: argparse.Namespace) -> int:
     many = many or bool(arguments.output_dir)
     if many and arguments.output_path != DEFAULT_OUTPUT:
         raise UsageError("--output_path is for the result of one image; give --output_dir for many")
-    settings = model_settings(arguments)
-    if arguments.batch_size is not None:
-        settings["batch_size"] = arguments.batch_size
     from vision_reasoner.model import VisionReasoner
 
-    model = VisionReasoner.from_pretrained(**settings)
+    model = VisionReasoner.from_settings(*model_settings(arguments))
     if not arguments.verbose:
         silence_transformers()
     task = None if arguments.task == "auto" else arguments.task

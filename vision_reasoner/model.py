@@ -157,7 +157,7 @@ class VisionReasoner:
     def from_settings(cls, checkpoints: Checkpoints, settings: RunSettings) -> Self:
         """Like `from_pretrained`, from the two values that hold all of its arguments."""
         choice = choose(
-            checkpoints.model_path,
+            checkpoints.reasoner,
             checkpoints.router,
             checkpoints.segmenter,
             baseline=settings.model if settings.model in BASELINES else None,

@@ -21,14 +21,14 @@ class Checkpoints:
     """Where the parts come from, as the user names them.
 
     Attributes:
-        model_path: the reasoner, or a bundle of all three parts, as a folder or a Hub id. None is
+        reasoner: the reasoner, or a bundle of all three parts, as a folder or a Hub id. None is
             pretrained_models/VisionReasoner-7B if it is there, otherwise the bundled VisionReasoner-Tiny.
         router: the router; None is the bundle's, or the released one.
         segmenter: the segmenter; None likewise.
         revision: branch, tag or commit of the reasoner on the Hub.
     """
 
-    model_path: str | Path | None = None
+    reasoner: str | Path | None = None
     router: str | Path | None = None
     segmenter: str | Path | None = None
     revision: str | None = None

@@ -4,14 +4,12 @@ import argparse
 import logging
 from dataclasses import asdict
 from pathlib import Path
-from typing import cast
 
 from evaluation.runner.samples import Samples, digest_of
-from evaluation.runner.schema import Data, Manifest, ModelArguments, Places, Settings
+from evaluation.runner.schema import Data, Manifest, Places, Settings
 from evaluation.suite import BUNDLED
 from vision_reasoner.cli import model_settings
 from vision_reasoner.files import sha256
-from vision_reasoner.images import MAX_PIXELS
 from vision_reasoner.models.checkpoints import (
     BASELINES,
     Choice,
@@ -25,18 +23,17 @@ from vision_reasoner.models.checkpoints import (
 )
 from vision_reasoner.models.checkpoints import BUNDLED as BUNDLED_CHECKPOINT
 from vision_reasoner.models.devices import choose_attention, choose_device, choose_dtype
-from vision_reasoner.models.reasoner import MAX_NEW_TOKENS
-from vision_reasoner.parsing import MAX_OBJECTS
 from vision_reasoner.prompts import DIALECTS
 from vision_reasoner.results import Task, versions
+from vision_reasoner.settings import Checkpoints, RunSettings
 
 logger = logging.getLogger(__name__)
 
 
 def describe(
     arguments: argparse.Namespace, samples: Samples, annotations: Path | None
-) -> tuple[ModelArguments, Manifest]:
-    """The arguments for `VisionReasoner.from_pretrained`, and the run's manifest.
+) -> tuple[Checkpoints, RunSettings, Manifest]:
+    """Which checkpoints the run takes, how they run, and its manifest.
 
     Checkpoints are fetched here, and loaded from the very folders whose digest stands in the manifest.
 
@@ -61,14 +58,13 @@ def describe(
         )
         for part in parts
     }
-    settings = cast("ModelArguments", model_settings(arguments))
-    settings |= {
-        "model_path": str(folders["reasoner"]),
-        "router": choice.router,
-        "segmenter": str(folders.get("segmenter", choice.segmenter)),
-        "logprobs": suite.ranked,
-        "batch_size": arguments.batch_size,
-    }
+    _, settings = model_settings(arguments, logprobs=suite.ranked)
+    checkpoints = Checkpoints(
+        reasoner=str(folders["reasoner"]),
+        router=choice.router,
+        segmenter=str(folders.get("segmenter", choice.segmenter)),
+        revision=arguments.revision,
+    )
     places: Places = {
         "data": samples.source.path,
         "config": arguments.config or suite.config,
@@ -87,11 +83,11 @@ def describe(
         },
         "model": arguments.model,
         "prompt": digest_of([asdict(DIALECTS[arguments.model]), suite.instruction]),
-        "settings": _numerics(arguments, settings),
+        "settings": _numerics(settings, folders["reasoner"]),
         "versions": versions(),
         "places": places,
     }
-    return settings, manifest
+    return checkpoints, settings, manifest
 
 
 def _choose(arguments: argparse.Namespace, samples: Samples) -> Choice:
@@ -118,15 +114,18 @@ def _data(samples: Samples, annotations: Path | None) -> Data:
     }
 
 
-def _numerics(arguments: argparse.Namespace, settings: ModelArguments) -> Settings:
-    device = choose_device(arguments.device)
-    dtype = choose_dtype(arguments.dtype, device, weight_bytes(Path(settings["model_path"] or "")))
-    return {
-        "compat": arguments.compat,
+def _numerics(settings: RunSettings, reasoner: Path) -> Settings:
+    device = choose_device(settings.device)
+    dtype = choose_dtype(settings.dtype, device, weight_bytes(reasoner))
+    numerics: Settings = {
+        "compat": settings.compat,
         "device": device.type,
         "dtype": str(dtype).removeprefix("torch."),
-        "attn_implementation": choose_attention(arguments.attn_implementation, device, dtype),
-        "max_new_tokens": settings.get("max_new_tokens", MAX_NEW_TOKENS),
-        "max_objects": settings.get("max_objects", MAX_OBJECTS),
-        "max_image_pixels": settings.get("max_image_pixels", MAX_PIXELS),
+        "attn_implementation": choose_attention(settings.attn_implementation, device, dtype),
+        "max_new_tokens": settings.max_new_tokens,
+        "max_objects": settings.max_objects,
+        "max_image_pixels": settings.max_image_pixels,
     }
+    if device.type == "cuda":  # elsewhere it changes nothing
+        numerics["compile"] = settings.compile
+    return numerics

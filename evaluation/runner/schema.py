@@ -7,31 +7,9 @@ from typing import Any, NotRequired, Required, TypedDict
 
 from vision_reasoner.masks import RunLengths
 from vision_reasoner.models.checkpoints import Part
-from vision_reasoner.models.reasoner import Compat
 
 Truth = dict[str, Any]
 """What scoring needs of a row; its keys are the suite's."""
-
-
-class ModelArguments(TypedDict, total=False):
-    """The arguments of `VisionReasoner.from_pretrained` that a run gives; in no file."""
-
-    model_path: str | None
-    router: str | None
-    segmenter: str | None
-    revision: str | None
-    model: str
-    device: str
-    dtype: str
-    attn_implementation: str
-    compile: str
-    offline: bool
-    compat: Compat
-    logprobs: bool
-    max_new_tokens: int
-    max_objects: int
-    max_image_pixels: int
-    batch_size: int
 
 
 # --- samples.jsonl ----------------------------------------------------------------------------------------------------
@@ -99,6 +77,7 @@ class Settings(TypedDict):
     device: str
     dtype: str
     attn_implementation: str
+    compile: NotRequired[str]
     max_new_tokens: int
     max_objects: int
     max_image_pixels: int

@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from evaluation.runner.samples import Sample, digest_of
-from evaluation.runner.schema import ModelArguments, Record, Truth
+from evaluation.runner.schema import Record, Truth
 from vision_reasoner.cli import silence_transformers
 from vision_reasoner.errors import CheckpointError, UsageError, VisionReasonerError, one_line
 from vision_reasoner.geometry import Box, Point
@@ -25,15 +25,12 @@ from vision_reasoner.images import load_image
 from vision_reasoner.model import VisionReasoner
 from vision_reasoner.models.checkpoints import Part, digest
 from vision_reasoner.results import Instance, Prediction, Status, Task
+from vision_reasoner.settings import Checkpoints, RunSettings
 
 logger = logging.getLogger(__name__)
 
 WARN_AFTER_SECONDS = 60.0  # without any worker
 MAX_WORKER_FAILURES = 3  # workers that may die over the same batch, or while loading, before it is taken for the cause
-FOLDERS: Mapping[Part, Literal["model_path", "segmenter"]] = {
-    "reasoner": "model_path",
-    "segmenter": "segmenter",
-}  # what `load_model` calls them
 
 Load = Callable[[], VisionReasoner]
 
@@ -51,12 +48,16 @@ Pool = Callable[[Load, Iterable[Batch]], Iterator[list[Record]]]
 
 
 def load_model(
-    settings: ModelArguments, digests: Mapping[Part, str] | None = None, *, silent: bool = True
+    checkpoints: Checkpoints,
+    settings: RunSettings,
+    digests: Mapping[Part, str] | None = None,
+    *,
+    silent: bool = True,
 ) -> VisionReasoner:
     """The model of a run.
 
     Args:
-        settings: the arguments of `VisionReasoner.from_pretrained`.
+        checkpoints, settings: as `VisionReasoner.from_settings` takes them.
         digests: what the parts' folders must hold, where this may be another machine; see `checkpoints.digest`.
         silent: without what transformers has to say.
 
@@ -66,7 +67,7 @@ def load_model(
     if silent:
         silence_transformers()
     for part, wanted in (digests or {}).items():
-        folder = Path(settings[FOLDERS[part]] or "")
+        folder = Path(getattr(checkpoints, part) or "")
         if not folder.is_dir():
             raise CheckpointError(
                 f"{folder}: there is no such folder here; every machine needs the {part} in this place"
@@ -75,7 +76,7 @@ def load_model(
             raise CheckpointError(
                 f"{folder}: is another {part} here ({found[:12]}) than the run's ({wanted[:12]}); copy that one here"
             )
-    return VisionReasoner.from_pretrained(**settings)
+    return VisionReasoner.from_settings(checkpoints, settings)
 
 
 def in_process(load: Load, batches: Iterable[Batch]) -> Iterator[list[Record]]:

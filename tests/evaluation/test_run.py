@@ -96,7 +96,7 @@ def test_limit_takes_the_first_samples(data, folder):
     "error", [VisionReasonerError("out of memory with a single request"), RuntimeError("a kernel failed"), KeyError(3)]
 )
 def test_what_fails_is_an_error_and_costs_no_other_sample_and_no_figure(data, folder, error):
-    model = toy_model(lambda i: error if i == 4 else objects(*[(0, 0, 9, 9)] * (i % 4)))
+    model = toy_model(lambda i: error if i == 4 else objects(*[(0, k, 9, k + 9) for k in range(i % 4)]))
     metrics = toy_run(data, "counting", folder, model)
     found = records(folder)
     assert [record["index"] for record in found if record["error"]] == [4]
@@ -185,8 +185,9 @@ def test_boxes_without_points_have_masks_that_count(tmp_path, folder):
 
 
 def test_one_broken_or_pointless_object_costs_no_other(data, folder):
+    other = '{"bbox_2d": [5, 5, 99, 99], "point_2d": [9, 9]}'
     good, pointless = '{"bbox_2d": [0, 0, 90, 90], "point_2d": [9, 9]}', '{"bbox_2d": [90, 90, 200, 200]}'
-    reply = f'<think>if a < b</think><answer>[{good}, {pointless}, {{"bbox_2d": [1, 2]}}, {good}]</answer>'
+    reply = f'<think>if a < b</think><answer>[{good}, {pointless}, {{"bbox_2d": [1, 2]}}, {other}]</answer>'
     toy_run(data, "counting", folder, toy_model(lambda _: reply), limit=1)
     (record,) = records(folder)
     assert (len(record["instances"]), record["status"], record["thinking"]) == (3, "partial", "if a < b")

@@ -1,6 +1,7 @@
 """What a run is of: the checkpoint that is taken, and what makes it another run."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -31,46 +32,45 @@ def home(tmp_path, monkeypatch):
 
 @pytest.fixture
 def described(home):
-    """Describes a run: settings and manifest."""
+    """Describes a run: checkpoints with settings, and manifest."""
     make_data(home / "data", "segmentation", 3)
     make_data(home / "numbers", "counting", 3)
 
     def run(suite="counting", data="numbers", *flags):
         arguments = build_parser().parse_args(["--suite", suite, "--device", "cpu", *flags])
         samples = Samples(SUITES[suite], open_source(data or SUITES[suite].data or ""))
-        return describe(arguments, samples, None)
+        chosen, settings, manifest = describe(arguments, samples, None)
+        return SimpleNamespace(**vars(chosen), **vars(settings)), manifest
 
     return run
 
 
 def test_a_bundled_set_is_run_with_the_bundled_checkpoint_and_others_with_the_released_one(described):
-    settings, manifest = described("counting", None)
-    assert settings["model_path"].endswith("VisionReasoner-Tiny/reasoner")
+    chosen, manifest = described("counting", None)
+    assert chosen.reasoner.endswith("VisionReasoner-Tiny/reasoner")
     assert manifest["checkpoint"]["reasoner"]["name"] == "VisionReasoner-Tiny"
-    settings, manifest = described("counting", "numbers")
-    assert settings["model_path"].endswith("VisionReasoner-7B")
+    chosen, manifest = described("counting", "numbers")
+    assert chosen.reasoner.endswith("VisionReasoner-7B")
     _, manifest = described("counting", None, "--model_path", "pretrained_models/VisionReasoner-7B")
     assert manifest["checkpoint"]["reasoner"]["name"] == "VisionReasoner-7B"
 
 
 def test_parts_that_are_used_are_digested_and_no_others(described):
     assert set(described("counting")[1]["checkpoint"]) == {"reasoner"}
-    settings, manifest = described("segmentation", "data")
+    chosen, manifest = described("segmentation", "data")
     assert set(manifest["checkpoint"]) == {"reasoner", "segmenter"}
-    assert settings["segmenter"].endswith("sam2-hiera-large")
-    settings, _ = described(
-        "segmentation", "data", "--segmentation_model_path", "pretrained_models/VisionReasoner-Tiny"
-    )
-    assert settings["segmenter"].endswith("VisionReasoner-Tiny/segmenter")
+    assert chosen.segmenter.endswith("sam2-hiera-large")
+    chosen, _ = described("segmentation", "data", "--segmentation_model_path", "pretrained_models/VisionReasoner-Tiny")
+    assert chosen.segmenter.endswith("VisionReasoner-Tiny/segmenter")
 
 
 def test_options_reach_the_model(described):
     flags = "--compat upstream --max_new_tokens 7 --max_objects 5 --batch_size 3 --dtype float32 --offline"
-    settings, _ = described("counting", "numbers", *flags.split())
+    chosen, _ = described("counting", "numbers", *flags.split())
     expected = {"compat": "upstream", "max_new_tokens": 7, "max_objects": 5, "batch_size": 3, "dtype": "float32"}
-    assert {name: settings[name] for name in expected} == expected
-    assert settings["offline"]
-    assert not settings["logprobs"]
+    assert {name: getattr(chosen, name) for name in expected} == expected
+    assert chosen.offline
+    assert not chosen.logprobs
 
 
 @pytest.mark.parametrize(

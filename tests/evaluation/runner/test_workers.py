@@ -16,12 +16,12 @@ import pytest
 from evaluation.run import main
 from evaluation.runner import workers
 from evaluation.runner.records import METRICS, SAMPLES
-from evaluation.runner.schema import ModelArguments
 from evaluation.runner.workers import cores_each, load_model, on_ray
 from tests.support.runs import make_data
 from tests.support.toys import toy_model, toy_run, various
 from vision_reasoner.errors import CheckpointError, UsageError, VisionReasonerError
 from vision_reasoner.models.checkpoints import Part, digest
+from vision_reasoner.settings import Checkpoints, RunSettings
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -216,13 +216,13 @@ def test_cores_are_shared_out_as_far_as_machines_have_them(machines, workers, gp
 
 def test_a_worker_refuses_another_checkpoint_than_the_run_s(bundle, tmp_path):
     folder = bundle / "reasoner"
-    settings: ModelArguments = {"model_path": str(folder), "device": "cpu"}
+    checkpoints, settings = Checkpoints(str(folder)), RunSettings(device="cpu")
     right: dict[Part, str] = {"reasoner": digest(folder, "reasoner")}
-    assert load_model(settings, right).sources["reasoner"] == str(folder)
+    assert load_model(checkpoints, settings, right).sources["reasoner"] == str(folder)
     with pytest.raises(CheckpointError, match=r"is another reasoner here \(.*than the run's \(000000000000\)"):
-        load_model(settings, {"reasoner": "0" * 64})
+        load_model(checkpoints, settings, {"reasoner": "0" * 64})
     with pytest.raises(CheckpointError, match="no such folder here"):
-        load_model({**settings, "model_path": str(tmp_path / "none")}, right)
+        load_model(Checkpoints(str(tmp_path / "none")), settings, right)
 
 
 # --- the command line -------------------------------------------------------------------------------------------------
@@ -276,10 +276,10 @@ def test_workers_get_what_means_the_same_on_every_machine(data, bundle, folder, 
     arguments = [*COMMAND, str(data), "--model_path", bundle.name, "--limit", "2", "--output_path", str(folder)]
     assert main([*arguments, "--num_workers", "2"]) == 0
     ((load, options),) = given
-    settings, digests = load.args
-    assert settings["model_path"] == str(bundle / "reasoner")
-    assert settings["segmenter"] == str(bundle / "segmenter")
-    assert (settings["device"], settings["dtype"], settings["attn_implementation"]) == ("cpu", "float32", "sdpa")
+    checkpoints, settings, digests = load.args
+    assert checkpoints.reasoner == str(bundle / "reasoner")
+    assert checkpoints.segmenter == str(bundle / "segmenter")
+    assert (settings.device, settings.dtype, settings.attn_implementation) == ("cpu", "float32", "sdpa")
     assert digests["segmenter"] == digest(bundle / "segmenter", "segmenter")
     assert options == {"num_workers": 2, "address": None, "gpu": False, "silent": True}
     manifest = json.loads((folder / "manifest.json").read_text())
