@@ -108,7 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
         folder,
         manifest,
         annotations=annotations,
-        batch_size=arguments.batch_size,
+        batch_size=settings.at_once,
         overwrite=arguments.overwrite,
         pool=pool,
         quiet=arguments.quiet,

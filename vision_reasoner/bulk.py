@@ -45,7 +45,7 @@ def run_many(
     A picture that cannot be worked on gets a line with its `error`, and the others go on.
 
     Args:
-        model: answers, `model.settings.batch_size` pictures at a time.
+        model: answers, `model.settings.at_once` pictures at a time.
         files: the pictures.
         query: what to find, count or answer.
         task: None lets the router decide, once for all.
@@ -79,8 +79,8 @@ def run_many(
 
     bar = tqdm(total=len(files), initial=len(files) - len(todo), unit="picture", disable=quiet, file=sys.stderr)
     with (output_dir / RESULTS).open("ab") as lines, bar:
-        for start in range(0, len(todo), model.settings.batch_size):
-            batch = todo[start : start + model.settings.batch_size]
+        for start in range(0, len(todo), model.settings.at_once):
+            batch = todo[start : start + model.settings.at_once]
             for file, outcome in zip(batch, model.predict_each([(file, query) for file in batch], task), strict=True):
                 record: dict[str, Any] = {"sha256": digests[file], "settings": settings}
                 if isinstance(outcome, Exception):

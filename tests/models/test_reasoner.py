@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from tests.conftest import noise
 from tests.support.tiny import FRAME_SIDE, SPECIAL_TOKENS, save_qwen2_vl, save_reasoner
 from vision_reasoner.errors import CheckpointError, ImageError, QueryError, UsageError
 from vision_reasoner.models import window_attention
-from vision_reasoner.models.engine import frame_picture
+from vision_reasoner.models.engine import Watch, frame_picture
 from vision_reasoner.models.local import TransformersEngine
 from vision_reasoner.models.reasoner import Reasoner, Reply, ScriptedReasoner, prompt_for
 from vision_reasoner.prompts import QWEN2_5_VL, QWEN2_VL, VISION_REASONER
@@ -330,3 +331,66 @@ def test_the_likelihood_of_a_part_is_the_mean_over_the_tokens_that_reach_into_it
     assert reply.likelihood(0, 1) == -9.0
     assert reply.likelihood(4, 8) == -2.0
     assert Reply("[]", (1, 1)).likelihood(0, 2) is None
+
+
+# --- following and stopping -------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module", params=["off", "on"])
+def followed(request: pytest.FixtureRequest, bundle: Path) -> Reasoner:
+    """By transformers' own loop, and by the cache of fixed size."""
+    return Reasoner.from_pretrained(bundle / "reasoner", device="cpu", dtype="float32", compile=request.param)
+
+
+@pytest.mark.parametrize("batch_size", [2, 5])
+def test_text_comes_as_it_is_written_and_watching_changes_nothing(followed, pictures, batch_size):
+    seen: dict[int, list[str]] = {}
+    watch = Watch(lambda i, text: seen.setdefault(i, []).append(text))
+    given = ask(followed, pictures, QUERIES, MIXED, batch_size=batch_size, watch=watch)
+    assert given_texts(given) == given_texts(ask(followed, pictures, QUERIES, MIXED, batch_size=batch_size))
+    assert [seen[i][-1] for i in range(5)] == given_texts(given)
+    for i, reply in enumerate(given):
+        assert len(seen[i]) > 3
+        assert all(reply.text.startswith(text) for text in seen[i])
+        assert [len(text) for text in seen[i]] == sorted(len(text) for text in seen[i])
+
+
+def given_texts(replies):
+    return [reply.text for reply in replies]
+
+
+def test_text_after_a_row_has_ended_is_not_its_own(followed, pictures, monkeypatch):
+    first = ask(followed, pictures[:2], QUERIES[:2], MIXED[:2])
+    ends = followed.engine.tokenizer(first[0].text[4])["input_ids"][:1]
+    monkeypatch.setattr(followed.engine.model.generation_config, "eos_token_id", ends)
+    seen: dict[int, str] = {}
+    replies = ask(followed, pictures[:2], QUERIES[:2], MIXED[:2], watch=Watch(seen.__setitem__))
+    assert [seen.get(i) for i in range(2)] == given_texts(replies)
+    assert len({reply.n_tokens for reply in replies}) == 2
+
+
+def test_what_is_stopped_ends_where_it_is_and_nothing_further_is_asked(followed, pictures):
+    stop = threading.Event()
+    whole = ask(followed, pictures, QUERIES, MIXED, batch_size=2)
+    seen: set[int] = set()
+
+    def see(i, text):
+        seen.add(i)
+        if len(text) >= 4:
+            stop.set()
+
+    replies = ask(followed, pictures, QUERIES, MIXED, batch_size=2, watch=Watch(see, stop))
+    assert not any(reply.finished for reply in replies)
+    assert len(seen) == 2, "those of the first batch"
+    for i, (reply, uncut) in enumerate(zip(replies, whole, strict=True)):
+        assert uncut.text.startswith(reply.text)
+        assert (3 <= reply.n_tokens <= 8) if i in seen else (reply.n_tokens == 0 and not reply.text)
+
+
+def test_what_a_watch_raises_is_passed_on_and_the_reasoner_is_as_before(followed, pictures):
+    before = given_texts(ask(followed, pictures[:1], QUERIES[:1], MIXED[:1]))
+
+    def see(*_):
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        ask(followed, pictures[:1], QUERIES[:1], MIXED[:1], watch=Watch(see))
+    assert given_texts(ask(followed, pictures[:1], QUERIES[:1], MIXED[:1])) == before

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from vision_reasoner.errors import QueryError
+from vision_reasoner.errors import CheckpointError, QueryError
 from vision_reasoner.geometry import Size
 
 FRAME_SIDE = 840  # of the released checkpoints: 30 x 28, on Qwen's grid, so that its own resize leaves it alone
@@ -149,3 +149,9 @@ def check_text(text: str, engine: Engine) -> None:
         raise QueryError("the query is not valid Unicode text; check its encoding") from error
     if token := engine.control_token(text):
         raise QueryError(f"the query contains the model's control token {token!r}; leave it out")
+
+
+def check_frame(side: object, grid: int, where: object) -> None:
+    """Raise a CheckpointError unless a config's frame side is a multiple of the grid of merged patches."""
+    if not isinstance(side, int) or side <= 0 or side % grid:
+        raise CheckpointError(f"{where}: its config says a frame side of {side!r}, which is no multiple of {grid}")

@@ -10,11 +10,10 @@ from typing import Any, Literal, Self
 
 from PIL import Image
 
-from vision_reasoner.errors import CheckpointError
 from vision_reasoner.geometry import Size
 from vision_reasoner.models import window_attention
 from vision_reasoner.models.checkpoints import load_errors, locate
-from vision_reasoner.models.engine import FRAME_SIDE, Prompt, Watch, Written
+from vision_reasoner.models.engine import FRAME_SIDE, Prompt, Watch, Written, check_frame
 from vision_reasoner.models.generation import decode_greedily, in_batches, load_model, static_decoder
 
 
@@ -192,12 +191,6 @@ class TransformersEngine:
 
     def _in_template(self, messages: Sequence[Mapping[str, Any]]) -> str:
         return str(self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-
-
-def check_frame(side: object, grid: int, where: object) -> None:
-    """Raise a CheckpointError unless a config's frame side is a multiple of the grid of merged patches."""
-    if not isinstance(side, int) or side <= 0 or side % grid:
-        raise CheckpointError(f"{where}: its config says a frame side of {side!r}, which is no multiple of {grid}")
 
 
 def _framed_images(prompts: Sequence[Prompt]) -> list[Image.Image]:
