@@ -49,6 +49,7 @@ setup(
     packages=[*find_packages(include=["vision_reasoner*"]), "vision_reasoner.pretrained_models"],
     package_dir={"vision_reasoner.pretrained_models": "pretrained_models"},
     package_data={
+        "vision_reasoner": ["py.typed"],
         "vision_reasoner.pretrained_models": ["VisionReasoner-Tiny/*", "VisionReasoner-Tiny/*/*"],
         "vision_reasoner.training.clusters": ["*.sh", "*.txt", "*.yaml"],
     },

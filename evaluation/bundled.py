@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from evaluation.scene_sets import bundled_sets
 from evaluation.suite import BUNDLED
 from vision_reasoner.cli import make_parser, run_command
 from vision_reasoner.data.sources import Row
@@ -40,8 +41,6 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Make and write the sets."""
-    from evaluation.scene_sets import bundled_sets  # scipy, which the `train` extra brings
-
     folder = arguments.output
     sets, instances = bundled_sets()
     for name, rows in sets.items():

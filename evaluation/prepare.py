@@ -43,6 +43,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from evaluation.scene_sets import KINDS, SEED, SceneOptions, rows_of
 from vision_reasoner.data.annotations import (
     AnnotatedImage,
     CountedImage,
@@ -261,8 +262,8 @@ def add_scene_flags(parser: argparse.ArgumentParser) -> None:
         "styles, or another style; default: %(default)s",
     )
     add("--n", type=int, default=500, help="scenes of each kind; default: %(default)s")
-    add("--seed", type=int, help="of the scenes; default: the model card's")
-    add("--kinds", nargs="+", metavar="KIND", help="only these of scene_sets.KINDS; default: all")
+    add("--seed", type=int, default=SEED, help="of the scenes; default: %(default)s, the model card's")
+    add("--kinds", nargs="+", choices=tuple(KINDS), default=tuple(KINDS), help="only these; default: all")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -301,16 +302,11 @@ def prepare(arguments: argparse.Namespace) -> int:
 
 def prepare_scenes(arguments: argparse.Namespace) -> int:
     """Write a table for each kind of request; returns the number of all rows."""
-    from evaluation.scene_sets import KINDS, SEED, SceneOptions, rows_of  # scipy, which the `train` extra brings
-
     if arguments.n < 1:
         raise UsageError("--n must be at least 1")
-    kinds = arguments.kinds or tuple(KINDS)
-    if unknown := set(kinds) - KINDS.keys():
-        raise UsageError(f"--kinds: there is no {', '.join(sorted(unknown))}; there are {', '.join(KINDS)}")
-    options = SceneOptions(arguments.split, SEED if arguments.seed is None else arguments.seed)
+    options = SceneOptions(arguments.split, arguments.seed)
     total = 0
-    for name in kinds:
+    for name in arguments.kinds:
         folder = Path(arguments.output_dir) / f"{name}_{arguments.split}"
         rows = tqdm(rows_of(name, arguments.n, options), desc=folder.name, unit="row")
         total += write_table(

@@ -18,6 +18,7 @@ from PIL import Image
 
 from vision_reasoner.errors import CheckpointError
 from vision_reasoner.models import window_attention
+from vision_reasoner.models.aligned_mlp import align_mlps
 from vision_reasoner.models.checkpoints import BUNDLED, in_pretrained
 from vision_reasoner.models.devices import choose_device, choose_dtype
 from vision_reasoner.models.engine import Prompt, Watch, Written
@@ -93,19 +94,19 @@ class Row:
     Attributes:
         tokens_per_second: of decoding, all rows together, after the first token.
         first_token_seconds: of a batch, from its pictures to its first tokens.
-        pictures_per_second: each round's.
-        first_pictures_per_second: of the pass that warms up, when nothing has met these shapes before.
+        images_per_second: each round's.
+        first_images_per_second: of the pass that warms up, when nothing has met these shapes before.
         ratios: by the reference's pictures a second in the same round.
         memory_gb: the most that was allocated on the CUDA device in that pass, 10^9 bytes; None elsewhere.
     """
 
     name: str
     at_once: int
-    first_pictures_per_second: float
+    first_images_per_second: float
     memory_gb: float | None
     tokens_per_second: list[float] = field(default_factory=list)
     first_token_seconds: list[float] = field(default_factory=list)
-    pictures_per_second: list[float] = field(default_factory=list)
+    images_per_second: list[float] = field(default_factory=list)
     ratios: list[float] = field(default_factory=list)
 
 
@@ -118,18 +119,24 @@ class Reference(TransformersEngine):
         self, prompts: Sequence[Prompt], *, max_new_tokens: int, batch_size: int, watch: Watch | None = None
     ) -> list[Written]:
         """What the model writes to each prompt, in order."""
-        with _own_vision_attention(self.model):
+        with _own_vision_tower(self.model):
             return super().generate(prompts, max_new_tokens=max_new_tokens, batch_size=batch_size, watch=watch)
 
 
 @contextmanager
-def _own_vision_attention(model: Any) -> Iterator[None]:
-    config = model.model.visual.config
-    before, config._attn_implementation = config._attn_implementation, "sdpa"
+def _own_vision_tower(model: Any) -> Iterator[None]:
+    """transformers' own attention and MLPs, which `build_model` has replaced."""
+    tower = model.model.visual
+    before, tower.config._attn_implementation = tower.config._attn_implementation, "sdpa"
+    aligned = [block.mlp for block in tower.blocks]
+    for block, mlp in zip(tower.blocks, model.own_mlps, strict=True):
+        block.mlp = mlp
     try:
         yield
     finally:
-        config._attn_implementation = before
+        tower.config._attn_implementation = before
+        for block, mlp in zip(tower.blocks, aligned, strict=True):
+            block.mlp = mlp
 
 
 def build_model(name: str, device: str = "auto", dtype: str = "auto") -> tuple[Any, Any]:
@@ -175,6 +182,8 @@ def build_model(name: str, device: str = "auto", dtype: str = "auto") -> tuple[A
         pad_token_id=processor.tokenizer.pad_token_id,
     )
     window_attention.install(model.model.visual)
+    object.__setattr__(model, "own_mlps", [block.mlp for block in model.model.visual.blocks])  # of no module
+    align_mlps(model.model.visual)
     return model.eval(), processor
 
 
@@ -205,8 +214,8 @@ def measure_shape(
         for _ in range(rounds):
             for row, way in zip(measured, ways.values(), strict=True):
                 seconds, replies = _ask(way, requests, at_once, n_tokens)
-                row.pictures_per_second.append(len(requests) / seconds)
-                row.ratios.append(row.pictures_per_second[-1] / measured[0].pictures_per_second[-1])
+                row.images_per_second.append(len(requests) / seconds)
+                row.ratios.append(row.images_per_second[-1] / measured[0].images_per_second[-1])
                 row.first_token_seconds.append(sum(r.prefill_seconds for r in replies) * at_once / len(requests))
                 thought = sum(r.decode_seconds for r in replies)
                 row.tokens_per_second.append(sum(r.n_tokens - 1 for r in replies) / thought)
@@ -220,16 +229,16 @@ def measure_shape(
 def table(rows: Sequence[Row]) -> str:
     """The rows for people: medians of the rounds, and how far the ratios spread."""
     lines = [
-        f"{'at once':>7} {'':<10}{'tokens/s':>10}{'first token':>13}{'pictures/s':>12}{'first pass':>12}{'GB':>7}"
-        "   pictures/s by reference"
+        f"{'at once':>7} {'':<10}{'tokens/s':>10}{'first token':>13}{'images/s':>12}{'first pass':>12}{'GB':>7}"
+        "   images/s by reference"
     ]
     for row in rows:
         memory = "-" if row.memory_gb is None else f"{row.memory_gb:.1f}"
         low, middle, high = min(row.ratios), statistics.median(row.ratios), max(row.ratios)
         lines.append(
             f"{row.at_once:>7} {row.name:<10}{statistics.median(row.tokens_per_second):>10.0f}"
-            f"{statistics.median(row.first_token_seconds):>11.3f} s{statistics.median(row.pictures_per_second):>12.2f}"
-            f"{row.first_pictures_per_second:>12.2f}{memory:>7}   {middle:.2f} ({low:.2f} to {high:.2f})"
+            f"{statistics.median(row.first_token_seconds):>11.3f} s{statistics.median(row.images_per_second):>12.2f}"
+            f"{row.first_images_per_second:>12.2f}{memory:>7}   {middle:.2f} ({low:.2f} to {high:.2f})"
         )
     return "\n".join(lines)
 

@@ -12,6 +12,7 @@ from tests.test_model import NONE, ONE, TWO, Fills, Routes
 from vision_reasoner import Prediction, QueryError, ScriptedReasoner, Task, UsageError, VisionReasoner
 from vision_reasoner.bulk import run_many
 from vision_reasoner.errors import CheckpointError, VisionReasonerError
+from vision_reasoner.files import locked
 from vision_reasoner.inference import main
 from vision_reasoner.models.reasoner import Reply
 from vision_reasoner.models.router import Route
@@ -241,3 +242,8 @@ def test_from_the_command_line_with_weights(bundle, files, out, capsys):
     assert main([*arguments, "-q"]) == 0
     assert capsys.readouterr().err == ""
     assert main([*arguments[:-2], "--max_new_tokens", "5", "-q"]) == 2
+
+
+def test_a_second_run_into_the_same_folder_is_refused(files, out):
+    with locked(out), pytest.raises(UsageError, match="another process is writing here"):
+        run(model(), files, out)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from vision_reasoner.errors import UsageError
-from vision_reasoner.files import add_lines, keep_lines, sha256, whole_folder, write_whole
+from vision_reasoner.files import append_jsonl, atomic_folder, atomic_write, filter_jsonl, sha256
 
 
 def everything(record):
@@ -14,14 +14,14 @@ def everything(record):
 
 def test_a_file_that_is_written_half_is_not_there_and_leaves_the_old_one(tmp_path):
     file = tmp_path / "new" / "file.json"
-    write_whole(file, lambda part: part.write_text("one"))
+    atomic_write(file, lambda part: part.write_text("one"))
 
     def fails(part):
         part.write_text("tw")
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_whole(file, fails)
+        atomic_write(file, fails)
     assert file.read_text() == "one"
     assert list(file.parent.iterdir()) == [file]
 
@@ -29,20 +29,20 @@ def test_a_file_that_is_written_half_is_not_there_and_leaves_the_old_one(tmp_pat
 def test_a_file_that_cannot_be_written_is_a_usage_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="cannot be written"):
-        write_whole(tmp_path / "file" / "below", lambda part: part.write_text("x"))
+        atomic_write(tmp_path / "file" / "below", lambda part: part.write_text("x"))
 
 
 def test_a_folder_is_replaced_when_the_new_one_is_filled_and_stays_otherwise(tmp_path):
     folder = tmp_path / "new" / "folder"
-    with whole_folder(folder) as part:
+    with atomic_folder(folder) as part:
         (part / "one").touch()
     (folder.parent / ".folder.part").mkdir()  # left by a kill
-    with whole_folder(folder) as part:
+    with atomic_folder(folder) as part:
         (part / "two").touch()
         assert (folder / "one").exists()
 
     def fails():
-        with whole_folder(folder) as part:
+        with atomic_folder(folder) as part:
             (part / "three").touch()
             raise KeyboardInterrupt
 
@@ -59,13 +59,13 @@ def test_a_folder_is_replaced_when_the_new_one_is_filled_and_stays_otherwise(tmp
 
 def test_lines_are_added_as_ascii_json(tmp_path):
     with (tmp_path / "lines").open("ab") as stream:
-        add_lines(stream, [{"text": "two\nlines\u2028 狗"}, {"n": 1}])
+        append_jsonl(stream, [{"text": "two\nlines\u2028 狗"}, {"n": 1}])
         assert [json.loads(line) for line in (tmp_path / "lines").read_bytes().splitlines()] == [
             {"text": "two\nlines\u2028 狗"},
             {"n": 1},
         ]
         with pytest.raises(ValueError, match="JSON compliant"):
-            add_lines(stream, [{"n": float("nan")}])
+            append_jsonl(stream, [{"n": float("nan")}])
 
 
 WHOLE = b'{"n": 1}\n{"n": 2}\n{"n": 3}\n'
@@ -81,10 +81,10 @@ def test_wherever_a_file_is_cut_its_whole_lines_stay_and_can_be_added_to(tmp_pat
         seen.append(record["n"])
         return True
 
-    keep_lines(file, see)
+    filter_jsonl(file, see)
     assert seen == [1, 2, 3][: (cut + 1) // 9], "a line that lacks its end of line alone is whole"
     with file.open("ab") as stream:
-        add_lines(stream, [{"n": 9}])
+        append_jsonl(stream, [{"n": 9}])
     assert [json.loads(line)["n"] for line in file.read_bytes().splitlines()] == [*seen, 9]
     assert list(tmp_path.iterdir()) == [file]
 
@@ -93,17 +93,17 @@ def test_a_whole_file_is_not_written_again(tmp_path):
     file = tmp_path / "lines.jsonl"
     file.write_bytes(WHOLE)
     before = file.stat()
-    keep_lines(file, everything)
+    filter_jsonl(file, everything)
     assert file.stat().st_ino == before.st_ino
 
 
 def test_lines_that_are_not_wanted_or_no_objects_are_taken_out(tmp_path, caplog):
     file = tmp_path / "lines.jsonl"
     file.write_bytes(b'{"n": 1}\n{"n": 2}{"n"\n\0\0\0\n[3]\n{"n": 4}\n')
-    keep_lines(file, lambda record: record["n"] != 1)
+    filter_jsonl(file, lambda record: record["n"] != 1)
     assert file.read_bytes() == b'{"n": 4}\n'
-    assert "line 2 is torn" in caplog.text
-    keep_lines(tmp_path / "missing", everything)
+    assert "line 2 is truncated" in caplog.text
+    filter_jsonl(tmp_path / "missing", everything)
     assert not (tmp_path / "missing").exists()
 
 
@@ -115,7 +115,7 @@ def test_an_error_while_looking_leaves_the_file_as_it_was(tmp_path):
         raise UsageError(f"not {record}")
 
     with pytest.raises(UsageError):
-        keep_lines(file, refuse)
+        filter_jsonl(file, refuse)
     assert file.read_bytes() == WHOLE[:-4]
     assert list(tmp_path.iterdir()) == [file]
 

@@ -163,8 +163,8 @@ def test_colour_modes_keep_their_colours(mode):
 
 @pytest.mark.parametrize("mode", ["L", "LA", "I", "F"])
 def test_grey_modes_keep_their_brightness(mode):
-    grey = np.asarray(PICTURE.convert("L").convert("RGB"))
-    assert difference(load_image(PICTURE.convert("L").convert(mode)), grey) == 0
+    gray = np.asarray(PICTURE.convert("L").convert("RGB"))
+    assert difference(load_image(PICTURE.convert("L").convert(mode)), gray) == 0
 
 
 def test_black_and_white_stays_so():

@@ -22,6 +22,7 @@ from vision_reasoner.models.reasoner import MAX_NEW_TOKENS, Reply
 from vision_reasoner.parsing import MAX_OBJECTS
 from vision_reasoner.prompts import VISION_REASONER
 from vision_reasoner.results import Prediction, Task
+from vision_reasoner.settings import Checkpoints, RunSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 ONE = '<think>It is on the left.</think><answer>[{"bbox_2d": [84, 84, 420, 420], "point_2d": [210, 168]}]</answer>'
@@ -40,7 +41,7 @@ def says(monkeypatch):
 
     def prepare(*replies, segmenter=None):
         model = VisionReasoner(ScriptedReasoner(replies), segmenter=segmenter)
-        monkeypatch.setattr(VisionReasoner, "from_pretrained", lambda *_, **__: model)
+        monkeypatch.setattr(VisionReasoner, "from_settings", lambda *_, **__: model)
         return model
 
     return prepare
@@ -117,7 +118,7 @@ def test_photos_from_phones_are_turned_once(tmp_path, capsys, monkeypatch, orien
     stored = upright if turn is None else upright.transpose(turn)
     stored.save(tmp_path / "phone.jpg", quality=100, subsampling=0, **metadata(orientation, kind))
     model = VisionReasoner(FindsRed())
-    monkeypatch.setattr(VisionReasoner, "from_pretrained", lambda *_, **__: model)
+    monkeypatch.setattr(VisionReasoner, "from_settings", lambda *_, **__: model)
     where = ["--output_dir", str(tmp_path / "results")] if many else []
     assert run(str(tmp_path / "phone.jpg"), tmp_path, "--task", "detection", "--json", *where) == 0
     found = json.loads(capsys.readouterr().out)
@@ -251,36 +252,35 @@ def test_dashes_serve_as_underscores(says, picture, tmp_path, capsys):
 
 
 def test_options_reach_the_model(picture, monkeypatch):
-    given: dict[str, object] = {}
+    given: list[object] = []
 
-    def from_pretrained(**kwargs):
-        given.update(kwargs)
+    def from_settings(*values):
+        given.extend(values)
         raise ImageError("stop")
 
-    monkeypatch.setattr(VisionReasoner, "from_pretrained", from_pretrained)
+    monkeypatch.setattr(VisionReasoner, "from_settings", from_settings)
     line = (
         "--model_path m --task_router_model_path r --segmentation_model_path s --model qwen --device cpu "
         "--dtype float16 --attn_implementation eager --compile off --max_new_tokens 7 --batch_size 3 --max_objects 5 "
         "--max_image_pixels 9 --offline --revision v1 --compat upstream"
     )
     assert main(["--image_path", picture, *line.split()]) == 3
-    assert given == {
-        "model_path": "m",
-        "router": "r",
-        "segmenter": "s",
-        "model": "qwen",
-        "device": "cpu",
-        "dtype": "float16",
-        "attn_implementation": "eager",
-        "compile": "off",
-        "max_new_tokens": 7,
-        "batch_size": 3,
-        "max_objects": 5,
-        "max_image_pixels": 9,
-        "offline": True,
-        "revision": "v1",
-        "compat": "upstream",
-    }
+    assert given == [
+        Checkpoints("m", "r", "s", revision="v1"),
+        RunSettings(
+            model="qwen",
+            device="cpu",
+            dtype="float16",
+            attn_implementation="eager",
+            compile="off",
+            max_new_tokens=7,
+            batch_size=3,
+            max_objects=5,
+            max_image_pixels=9,
+            offline=True,
+            compat="upstream",
+        ),
+    ]
 
 
 def test_help_says_the_limits_that_the_library_has():

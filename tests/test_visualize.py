@@ -8,7 +8,7 @@ from PIL import Image
 
 from vision_reasoner.geometry import Box, Point
 from vision_reasoner.results import Instance, Prediction, Task
-from vision_reasoner.visualize import MARGIN, PANEL_SIDE, draw_prediction, object_colours
+from vision_reasoner.visualize import MARGIN, PANEL_SIDE, draw_prediction, object_colors
 
 GREY = (90, 90, 90)
 
@@ -41,9 +41,9 @@ def panels(sheet, size):
     ]
 
 
-def near(pixels, colour, tolerance=40):
+def near(pixels, color, tolerance=40):
     """Where an (H, W, 3) array has about a colour."""
-    return (np.abs(pixels.astype(int) - colour) <= tolerance).all(axis=2)
+    return (np.abs(pixels.astype(int) - color) <= tolerance).all(axis=2)
 
 
 @pytest.mark.parametrize("count", [1, 10, 50])
@@ -55,21 +55,21 @@ def test_every_object_has_its_colour_in_both_panels(count):
     plain, boxes, masks = panels(sheet, size)
     assert near(plain, GREY, 2).all()
     scale = PANEL_SIDE / 800
-    for instance, colour in zip(instances, object_colours(count), strict=True):
+    for instance, color in zip(instances, object_colors(count), strict=True):
         x1, y1, x2, y2 = (round(value * scale) for value in instance.box)
-        assert near(boxes[y1 : y2 + 1, x1 : x2 + 1], colour).any(), "no line of its colour around the object"
+        assert near(boxes[y1 : y2 + 1, x1 : x2 + 1], color).any(), "no line of its colour around the object"
         veiled = masks[y1 + 4 : y2 - 4, x1 + 4 : x2 - 4].reshape(-1, 3).astype(int)
-        blend = (2 * np.array(colour) + 131) / 3  # two thirds of the colour over the greyed picture
+        blend = (2 * np.array(color) + 131) / 3  # two thirds of the colour over the greyed picture
         assert (np.abs(veiled - blend) < 12).all(axis=1).mean() > 0.2, "no veil of its colour over the object"
         outside = masks[max(y1 - 6, 0), max(x1 - 6, 0)]
         assert np.ptp(outside.astype(int)) < 4, "the veil leaves the mask"
 
 
 def test_colours_of_fifty_objects_are_all_different_and_do_not_depend_on_their_number():
-    colours = object_colours(50)
-    assert len(set(colours)) == 50
-    assert object_colours(7) == colours[:7]
-    for first, second in itertools.pairwise(colours):
+    colors = object_colors(50)
+    assert len(set(colors)) == 50
+    assert object_colors(7) == colors[:7]
+    for first, second in itertools.pairwise(colors):
         assert sum(abs(a - b) for a, b in zip(first, second, strict=True)) > 100
 
 
@@ -104,7 +104,7 @@ def test_a_small_mask_lies_above_a_large_one():
     sheet = draw_prediction(
         Image.new("RGB", size, GREY), Prediction(size, "both", Task.SEGMENTATION, instances=instances)
     )
-    red, blue = object_colours(2)
+    red, blue = object_colors(2)
     pixel = panels(sheet, size)[2][60, 60].astype(int)
     assert np.abs(pixel - red).sum() < np.abs(pixel - blue).sum()
 

@@ -10,18 +10,21 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from PIL import Image
 
-from vision_reasoner.errors import ExitCode, UsageError, one_line
-from vision_reasoner.files import add_lines, check_writable, keep_lines, sha256
+from vision_reasoner.errors import ExitCode, UsageError, one_line, printable
+from vision_reasoner.files import append_jsonl, check_writable, filter_jsonl, locked, sha256
 from vision_reasoner.images import load_image
 from vision_reasoner.model import VisionReasoner
-from vision_reasoner.results import Prediction, record_of, report
+from vision_reasoner.results import Prediction, Task, record_of, report
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
 
@@ -62,54 +65,76 @@ def run_many(
         QueryError: the query cannot be used, or asks for editing.
         CheckpointError: a part does not load.
     """
+    settings = {"query": query, "task": task or "auto", **settings}
+    with locked(output_dir):
+        check_writable(output_dir / RESULTS)
+        digests = {file: _digest(file) for file in files}
+        done = resume(output_dir / RESULTS, settings, {str(file): digest for file, digest in digests.items()})
+        todo = {file: digests[file] for file in files if str(file) not in done}
+        failed = sum(not done[str(file)]["usable"] for file in files if str(file) in done)
+        if todo and task is None:
+            task = _task(model, query)  # once for all images
+        names = _names(files, done)
+        records = _answer(model, todo, query, task, settings, names, output_dir)
+        with _progress(len(files), len(files) - len(todo), quiet=quiet) as bar:
+            for record, text in records:
+                failed += not record["usable"]
+                with bar.external_write_mode(file=sys.stdout):
+                    if as_json or text is not None:
+                        print(json.dumps(record) if as_json else text, flush=True)
+                    else:
+                        logger.error("error: %s", record["error"])
+                bar.update()
+    logger.info("%d images, %d of them earlier, %d failed: %s", len(files), len(files) - len(todo), failed, output_dir)
+    return ExitCode.SOME_FAILED if failed else ExitCode.OK
+
+
+def _task(model: VisionReasoner, query: str) -> Task:
+    route = model.route([query])[0]
+    task = route.require_task()
+    if route.warning:
+        logger.warning("warning: %s", route.warning)
+    return task
+
+
+def _progress(total: int, done: int, *, quiet: bool) -> "tqdm[NoReturn]":
     from tqdm import tqdm
 
-    check_writable(output_dir / RESULTS)
-    settings = {"query": query, "task": task or "auto", **settings}
-    digests = {file: _digest(file) for file in files}
-    done = resume(output_dir / RESULTS, settings, {str(file): digest for file, digest in digests.items()})
-    todo = [file for file in files if str(file) not in done]
-    failed = sum(not done[str(file)]["usable"] for file in files if str(file) in done)
-    names = _names(files, done)
-    if todo and task is None:
-        route = model.route([query])[0]  # once for all pictures
-        task = route.require_task()
-        if route.warning:
-            logger.warning("warning: %s", route.warning)
+    return tqdm(total=total, initial=done, unit="image", disable=quiet, file=sys.stderr)
 
-    bar = tqdm(total=len(files), initial=len(files) - len(todo), unit="picture", disable=quiet, file=sys.stderr)
-    with (output_dir / RESULTS).open("ab") as lines, bar:
-        for start in range(0, len(todo), model.settings.at_once):
-            batch = todo[start : start + model.settings.at_once]
+
+def _answer(
+    model: VisionReasoner,
+    todo: Mapping[Path, str],
+    query: str,
+    task: str | None,
+    settings: Mapping[str, Any],
+    names: Mapping[Path, str],
+    output_dir: Path,
+) -> Iterator[tuple[dict[str, Any], str | None]]:
+    """Each file's record once it is on disk, and what is printed for people; None where the image failed."""
+    files = list(todo)
+    with (output_dir / RESULTS).open("ab") as lines:
+        for start in range(0, len(files), model.settings.at_once):
+            batch = files[start : start + model.settings.at_once]
             for file, outcome in zip(batch, model.predict_each([(file, query) for file in batch], task), strict=True):
-                record: dict[str, Any] = {"sha256": digests[file], "settings": settings}
+                record: dict[str, Any] = {"sha256": todo[file], "settings": settings}
+                text = None
                 if isinstance(outcome, Exception):
                     record |= {"image": str(file), "query": query, "usable": False, "error": one_line(outcome)}
                 else:
                     record |= record_of(file, outcome) | {"usable": outcome.usable}
-                    record |= _save(
-                        output_dir, names[file], outcome, load_image(file, max_pixels=model.settings.max_image_pixels)
-                    )
-                add_lines(lines, [record])
-                failed += not record["usable"]
-                with tqdm.external_write_mode(file=sys.stdout):
-                    if as_json:
-                        print(json.dumps(record), flush=True)
-                    elif isinstance(outcome, Prediction):
-                        print(f"Image: {file}\n{report(outcome)}\n", flush=True)
-                    else:
-                        logger.error("error: %s", record["error"])
-                bar.update()
-    logger.info(
-        "%d pictures, %d of them earlier, %d failed: %s", len(files), len(files) - len(todo), failed, output_dir
-    )
-    return ExitCode.SOME_FAILED if failed else 0
+                    image = load_image(file, max_pixels=model.settings.max_image_pixels)
+                    record |= _save(output_dir, names[file], outcome, image)
+                    text = f"Image: {printable(str(file), one_line=True)}\n{report(outcome)}\n"
+                append_jsonl(lines, [record])
+                yield record, text
 
 
 def resume(results: Path, settings: Mapping[str, Any], digests: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """The finished records of an earlier run by picture; the file is left with these alone, whole and ready to grow.
+    """The finished records of an earlier run by image; the file is left with these alone, whole and ready to grow.
 
-    Lines that a crash tore, and pictures that failed or whose digest is another now, are taken out, to be done again.
+    Truncated lines, and images that failed or whose digest is another now, are taken out, to be done again.
 
     Raises:
         UsageError: a record was made with other settings.
@@ -131,7 +156,7 @@ def resume(results: Path, settings: Mapping[str, Any], digests: Mapping[str, str
         kept[image] = record
         return True
 
-    keep_lines(results, keep)
+    filter_jsonl(results, keep)
     return kept
 
 

@@ -79,13 +79,14 @@ class ReplyError(VisionReasonerError):
     exit_code = ExitCode.REPLY
 
 
-def printable(text: str) -> str:
+def printable(text: str, *, one_line: bool = False) -> str:
     """`text` with control characters as escapes, so that a terminal shows them instead of acting on them.
 
-    Line breaks and tabs stay.
+    Line breaks and tabs stay, but for `one_line`.
     """
+    kept = "" if one_line else "\n\t"
     return "".join(
-        character if character in "\n\t" or unicodedata.category(character) != "Cc" else repr(character)[1:-1]
+        character if character in kept or unicodedata.category(character) != "Cc" else repr(character)[1:-1]
         for character in text
     )
 

@@ -10,12 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from vision_reasoner.errors import UsageError
+from vision_reasoner.errors import UsageError, one_line
 
 logger = logging.getLogger(__name__)
 
+LOCK = ".lock"
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+
+def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a file beside `path`, then move it into place. Missing folders are made.
 
     A symbolic link stays one: the file that it points to is replaced. What a killed process left is removed.
@@ -76,7 +78,30 @@ def _is_alive(process: str) -> bool:
 
 
 @contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other writers out of a folder, which is made if need be. The system lets go when the process ends.
+
+    Raises:
+        UsageError: another process writes there, or the folder cannot be made.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / LOCK)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise UsageError(f"{folder}: another process is writing here; wait for it, or give another folder") from error
+    except (OSError, NotImplementedError) as error:
+        raise UsageError(f"{folder}: cannot be written to ({one_line(error)}); give another folder") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
     """A new folder to fill, which takes the place of `folder` when it is filled; until then the old one stays."""
     scratch, old = (folder.with_name(f".{folder.name}.{ending}") for ending in ("part", "old"))
     if old.is_dir() and not folder.is_dir():  # a kill came between the two renames below
@@ -94,7 +119,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def add_lines(stream: BinaryIO, records: Iterable[Mapping[str, Any]]) -> None:
+def append_jsonl(stream: BinaryIO, records: Iterable[Mapping[str, Any]]) -> None:
     """Add a line of JSON for each record and come back when they are on disk."""
     # ASCII, so that nothing in a record ends its line.
     stream.write(b"".join(json.dumps(record, allow_nan=False).encode("ascii") + b"\n" for record in records))
@@ -102,8 +127,8 @@ def add_lines(stream: BinaryIO, records: Iterable[Mapping[str, Any]]) -> None:
     os.fsync(stream.fileno())
 
 
-def keep_lines(file: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
-    """Leave only the lines of JSON that are wanted; one that a crash tore is taken out.
+def filter_jsonl(file: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
+    """Leave only the lines of JSON that are wanted; one that a crash truncated is taken out.
 
     Args:
         file: of lines of JSON, whole and ready to be added to afterwards; nothing is done if it is not there.
@@ -116,9 +141,9 @@ def keep_lines(file: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
     try:
         with file.open("rb") as old, part.open("wb") as new:
             for number, line in enumerate(old, start=1):
-                record = parse_line(line)
+                record = parse_jsonl_line(line)
                 if record is None:
-                    logger.warning("%s: line %d is torn; what it was about is done again", file, number)
+                    logger.warning("%s: line %d is truncated; what it was about is done again", file, number)
                 if record is None or not keep(record):
                     changed = True
                     continue
@@ -132,7 +157,7 @@ def keep_lines(file: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
         part.unlink(missing_ok=True)
 
 
-def parse_line(line: bytes) -> dict[str, Any] | None:
+def parse_jsonl_line(line: bytes) -> dict[str, Any] | None:
     """The object in a line of JSON; None where it is not a whole one."""
     try:
         record = json.loads(line)

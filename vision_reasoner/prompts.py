@@ -12,7 +12,7 @@ ANSWER_EXAMPLE = (
     '[{"bbox_2d": [10,100,200,210], "point_2d": [30,110]}, {"bbox_2d": [225,296,706,786], "point_2d": [302,410]}]'
 )
 
-Frame = Literal["square", "processed", "thousand"]
+Frame = Literal["square", "processed", "normalized_1000"]
 Grammar = Literal["answer", "fence"]
 Compat = Literal["none", "upstream"]
 """Whether something is done as the original code did it where that differs from what is right."""
@@ -25,21 +25,21 @@ class Dialect:
     Attributes:
         name: the value of `--model`.
         prompt: the user turn's text, with one `{query}` to fill in.
-        frame: what the coordinates of the reply refer to: "square" is the picture squashed to the checkpoint's own
-            side, "processed" the picture as the processor resized it, "thousand" a grid of 1000 x 1000.
+        frame: what the coordinates of the reply refer to: "square" is the image resized to the checkpoint's own
+            side, "processed" the picture as the processor resized it, "normalized_1000" a grid of 1000 x 1000.
         grammar: "answer" is `<think>…</think><answer>[…]</answer>`, "fence" a Markdown JSON fence.
-        normalise_query: whether the query is lower-cased and stripped before it is put into the prompt.
+        normalize_query: whether the query is lower-cased and stripped before it is put into the prompt.
     """
 
     name: str
     prompt: str
     frame: Frame
     grammar: Grammar
-    normalise_query: bool = False
+    normalize_query: bool = False
 
     def query_for(self, query: str) -> str:
         """`query` as it stands in the prompt."""
-        return normalise_query(query) if self.normalise_query else query
+        return normalize_query(query) if self.normalize_query else query
 
     def text_for(self, query: str) -> str:
         """The user turn's text for `query`."""
@@ -58,7 +58,7 @@ VISION_REASONER = Dialect(
     ),
     frame="square",
     grammar="answer",
-    normalise_query=True,
+    normalize_query=True,
 )
 
 QWEN2_5_VL = Dialect(
@@ -74,7 +74,7 @@ QWEN2_VL = Dialect(
         'Locate "{query}" in the picture. Report every object that matches as a JSON array in a ```json fence, '
         'one {"bbox": [x1,y1,x2,y2], "label": "name"} per object, with coordinates from 0 to 1000.'
     ),
-    frame="thousand",
+    frame="normalized_1000",
     grammar="fence",
 )
 
@@ -88,7 +88,7 @@ ROUTER_PROMPT = (
 )
 
 
-def normalise_query(query: str) -> str:
+def normalize_query(query: str) -> str:
     """Lower case, without `.`, `"`, `?` and `!` at both ends (spaces stay), as in the training data."""
     return query.lower().strip('."?!')
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from vision_reasoner import __version__
 from vision_reasoner.errors import UsageError, printable
-from vision_reasoner.files import write_whole
+from vision_reasoner.files import atomic_write
 from vision_reasoner.geometry import Box, Point, Size
 from vision_reasoner.images import ImageSource
 from vision_reasoner.masks import Mask, RunLengths, check_run_lengths, decode_mask, encode_mask
@@ -306,13 +306,13 @@ class Prediction:
         if path.suffix.lower() == ".json":
             # A query may hold bytes that are no UTF-8 (lone surrogates); backslashreplace writes JSON's own escape.
             data = json.dumps(self.to_json(), ensure_ascii=False, indent=2).encode("utf-8", "backslashreplace")
-            write_whole(path, lambda part: part.write_bytes(data))
+            atomic_write(path, lambda part: part.write_bytes(data))
             return
-        picture_format = check_ending(path)
+        image_format = check_ending(path)
         if image is None:
             raise UsageError(f"{path}: a picture of the result needs the original image; call save(path, image)")
         picture = self.plot(image)
-        write_whole(path, lambda part: picture.save(part, format=picture_format))
+        atomic_write(path, lambda part: picture.save(part, format=image_format))
 
 
 def check_ending(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""A prediction as a picture: three panels (the image, boxes and points, masks), one colour and number per object."""
+"""A prediction as a picture: three panels (the image, boxes and points, masks), one color and number per object."""
 
 import colorsys
 import math
@@ -21,11 +21,11 @@ CAPTION_LINES = 4
 # Searched by Pillow in the system's font folders, for captions in other scripts than ASCII's.
 WIDE_FONTS = ("NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "msyh.ttc", "DejaVuSans.ttf", "Arial.ttf", "arial.ttf")
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]
 
-INK: Colour = (25, 25, 25)
-PAPER: Colour = (255, 255, 255)
+INK: Color = (25, 25, 25)
+PAPER: Color = (255, 255, 255)
 
 
 @dataclass(frozen=True)
@@ -37,22 +37,22 @@ class _Style:
     dot: int
 
 
-def object_colours(count: int) -> list[Colour]:
-    """`count` colours of which neighbours in the list differ strongly; the first ones do not change with `count`."""
+def object_colors(count: int) -> list[Color]:
+    """`count` colors of which neighbors in the list differ strongly; the first ones do not change with `count`."""
     # Steps of the golden ratio keep hues apart however many there are; brightness in turns sets near hues apart.
     tones = ((0.85, 1.0), (1.0, 0.72), (0.5, 1.0))
-    colours = []
+    colors = []
     for i in range(count):
         saturation, value = tones[i % len(tones)]
         red, green, blue = colorsys.hsv_to_rgb((i * 0.618034) % 1.0, saturation, value)
-        colours.append((round(red * 255), round(green * 255), round(blue * 255)))
-    return colours
+        colors.append((round(red * 255), round(green * 255), round(blue * 255)))
+    return colors
 
 
 def draw_prediction(source: ImageSource, prediction: Prediction) -> Image.Image:
     """The three panels side by side with a caption, as a new RGB image.
 
-    Objects are numbered from 1 in the prediction's order, with the same colour in both panels.
+    Objects are numbered from 1 in the prediction's order, with the same color in both panels.
 
     Args:
         source: the original image, as `load_image` takes it; upright, it has `prediction.image_size`.
@@ -74,12 +74,12 @@ def draw_prediction(source: ImageSource, prediction: Prediction) -> Image.Image:
     plain = image.resize(size, resampling)
 
     style = _style(prediction.count)
-    colours = object_colours(prediction.count)
-    boxes = _boxes_panel(plain, prediction, colours, style)
+    colors = object_colors(prediction.count)
+    boxes = _boxes_panel(plain, prediction, colors, style)
     if not prediction.has_masks:
         masks, masks_title = plain, "masks (none were made)"
     else:
-        masks, masks_title = _masks_panel(plain, prediction, colours, style), "masks"
+        masks, masks_title = _masks_panel(plain, prediction, colors, style), "masks"
     noun = "object" if prediction.count == 1 else "objects"
     titles = ("image", f"boxes and points: {prediction.count} {noun}", masks_title)
     return _assemble((plain, boxes, masks), titles, _caption(prediction))
@@ -93,26 +93,26 @@ def _style(count: int) -> _Style:
     return _Style(line=2, font_size=13, dot=4)
 
 
-def _boxes_panel(plain: Image.Image, prediction: Prediction, colours: Sequence[Colour], style: _Style) -> Image.Image:
+def _boxes_panel(plain: Image.Image, prediction: Prediction, colors: Sequence[Color], style: _Style) -> Image.Image:
     """Every box with a dark rim, its point, and its number at a corner."""
     panel = plain.copy()
     draw = ImageDraw.Draw(panel)
     boxes = [
         rescale(instance.box, from_size=prediction.image_size, to_size=panel.size) for instance in prediction.instances
     ]
-    for (x1, y1, x2, y2), colour in zip(boxes, colours, strict=True):
+    for (x1, y1, x2, y2), color in zip(boxes, colors, strict=True):
         x2, y2 = max(x2 - 1, x1), max(y2 - 1, y1)
         line = min(style.line, 1 + min(x2 - x1, y2 - y1) // 12)  # a small object is not to vanish under its lines
         draw.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline=INK, width=line + 2)
-        draw.rectangle((x1, y1, x2, y2), outline=colour, width=line)
-    for (x1, y1, x2, y2), instance, colour in zip(boxes, prediction.instances, colours, strict=True):
+        draw.rectangle((x1, y1, x2, y2), outline=color, width=line)
+    for (x1, y1, x2, y2), instance, color in zip(boxes, prediction.instances, colors, strict=True):
         if instance.point is not None:
             x, y = rescale(instance.point, from_size=prediction.image_size, to_size=panel.size)
             dot = min(style.dot, 2 + min(x2 - x1, y2 - y1) // 12)
-            for radius, fill in ((dot + 2, INK), (dot + 1, PAPER), (dot - 1, colour)):
+            for radius, fill in ((dot + 2, INK), (dot + 1, PAPER), (dot - 1, color)):
                 draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=fill)
     taken: list[Rectangle] = []
-    for number, ((x1, y1, x2, y2), colour) in enumerate(zip(boxes, colours, strict=True), start=1):
+    for number, ((x1, y1, x2, y2), color) in enumerate(zip(boxes, colors, strict=True), start=1):
         width, height = _tag_size(number, style)
         # Outside the corners first, where the tag hides nothing of the object, then inside.
         corners = [
@@ -125,25 +125,25 @@ def _boxes_panel(plain: Image.Image, prediction: Prediction, colours: Sequence[C
             (x1, y1),
             (x2 - width, y2 - height),
         ]
-        _place_tag(draw, number, corners, colour, style, taken, panel.size)
+        _place_tag(draw, number, corners, color, style, taken, panel.size)
     return panel
 
 
-def _masks_panel(plain: Image.Image, prediction: Prediction, colours: Sequence[Colour], style: _Style) -> Image.Image:
-    """Every mask as a veil of its colour with a rim, on the greyed image; the larger ones lie below."""
-    grey = Image.blend(plain.convert("L").convert("RGB"), plain, 0.35)
-    panel = Image.blend(grey, Image.new("RGB", plain.size, PAPER), 0.25)
+def _masks_panel(plain: Image.Image, prediction: Prediction, colors: Sequence[Color], style: _Style) -> Image.Image:
+    """Every mask as a veil of its color with a rim, on the grayed image; the larger ones lie below."""
+    gray = Image.blend(plain.convert("L").convert("RGB"), plain, 0.35)
+    panel = Image.blend(gray, Image.new("RGB", plain.size, PAPER), 0.25)
     shapes: list[tuple[int, Rectangle, Image.Image]] = []
     for number, instance in enumerate(prediction.instances, start=1):
         mask = instance.mask
         if mask is not None and mask.any():
             shapes.append((number, *_shrink(mask, plain.size)))
     for number, bounds, shape in sorted(shapes, key=lambda entry: -entry[2].width * entry[2].height):
-        colour = colours[number - 1]
-        panel.paste(colour, bounds, shape.point(lambda value: value * 2 // 3))
+        color = colors[number - 1]
+        panel.paste(color, bounds, shape.point(lambda value: value * 2 // 3))
         padded = ImageOps.expand(shape, 3, fill=0)
         rim = ImageChops.subtract(padded, padded.filter(ImageFilter.MinFilter(3 if style.line < 3 else 5)))
-        panel.paste(_darker(colour), bounds, ImageOps.crop(rim, 3))
+        panel.paste(_darker(color), bounds, ImageOps.crop(rim, 3))
     draw = ImageDraw.Draw(panel)
     taken: list[Rectangle] = []
     for number, bounds, _ in shapes:
@@ -151,7 +151,7 @@ def _masks_panel(plain: Image.Image, prediction: Prediction, colours: Sequence[C
         x, y = (bounds[0] + bounds[2] - width) // 2, (bounds[1] + bounds[3] - height) // 2
         steps = [(0, 0), (0, -1), (0, 1), (-1, 0), (1, 0), (-1, -1), (1, 1), (0, -2), (0, 2)]
         places = [(x + dx * width, y + dy * height) for dx, dy in steps]
-        _place_tag(draw, number, places, colours[number - 1], style, taken, panel.size)
+        _place_tag(draw, number, places, colors[number - 1], style, taken, panel.size)
     return panel
 
 
@@ -175,8 +175,8 @@ def _shrink(mask: Mask, size: tuple[int, int]) -> tuple[Rectangle, Image.Image]:
     return bounds, coverage.point(lambda value: 255 if value >= 64 else 0)
 
 
-def _darker(colour: Colour) -> Colour:
-    return colour[0] // 2, colour[1] // 2, colour[2] // 2
+def _darker(color: Color) -> Color:
+    return color[0] // 2, color[1] // 2, color[2] // 2
 
 
 def _tag_size(number: int, style: _Style) -> tuple[int, int]:
@@ -189,12 +189,12 @@ def _place_tag(
     draw: ImageDraw.ImageDraw,
     number: int,
     places: Sequence[tuple[int, int]],
-    colour: Colour,
+    color: Color,
     style: _Style,
     taken: list[Rectangle],
     size: tuple[int, int],
 ) -> None:
-    """Draw a number on its colour where it hides the least of the tags already there, and note the place in `taken`.
+    """Draw a number on its color where it hides the least of the tags already there, and note the place in `taken`.
 
     `places` are the wanted upper left corners, best first; each is moved into the panel of `size`.
     """
@@ -206,8 +206,8 @@ def _place_tag(
         tags.append((left, top, left + width, top + height))
     tag = min(tags, key=lambda candidate: sum(_overlap(candidate, other) for other in taken))
     taken.append(tag)
-    bright = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 140
-    draw.rectangle((tag[0], tag[1], tag[2] - 1, tag[3] - 1), fill=colour, outline=INK)
+    bright = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] > 140
+    draw.rectangle((tag[0], tag[1], tag[2] - 1, tag[3] - 1), fill=color, outline=INK)
     middle = ((tag[0] + tag[2]) / 2, (tag[1] + tag[3]) / 2)
     font = ImageFont.load_default(style.font_size)
     draw.text(middle, str(number), fill=INK if bright else PAPER, font=font, anchor="mm")

@@ -27,7 +27,7 @@ from evaluation.suite import Scores, Suite, scores_of
 from evaluation.suites import SUITES
 from vision_reasoner.data.sources import IMAGE_COLUMNS, open_source
 from vision_reasoner.errors import DataError, ImageError
-from vision_reasoner.files import write_whole
+from vision_reasoner.files import atomic_write
 from vision_reasoner.images import load_image
 from vision_reasoner.masks import Mask, RunLengths, decode_mask, encode_mask
 from vision_reasoner.results import Status
@@ -75,7 +75,7 @@ def write_page(folder: Path, out: Path | None = None, *, most: int = IN_GALLERY)
     data = page_data(manifest, metrics, records, scores, image_of, remarks=remarks, most=most)
     text = render(data)
     out = folder / PAGE if out is None else out
-    write_whole(out, lambda part: part.write_text(text, encoding="utf-8"))
+    atomic_write(out, lambda part: part.write_text(text, encoding="utf-8"))
     return out
 
 

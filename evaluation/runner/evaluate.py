@@ -6,11 +6,11 @@ from pathlib import Path
 
 from evaluation.runner.figures import write_report
 from evaluation.runner.ranking import read_annotations
-from evaluation.runner.records import INSTANCES, SAMPLES, begin, finished, locked, write_json
+from evaluation.runner.records import INSTANCES, SAMPLES, begin, finished, write_json
 from evaluation.runner.samples import Samples
 from evaluation.runner.schema import Manifest, Metrics
 from evaluation.runner.workers import Batch, Load, Pool, in_process
-from vision_reasoner.files import add_lines
+from vision_reasoner.files import append_jsonl, locked
 from vision_reasoner.results import Task
 
 logger = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ def _work(samples: Samples, load: Load, folder: Path, *, n: int, batch_size: int
         made = (Batch([samples[i] for i in batch], suite.task, prompted=suite.prompted) for batch in batches)
         for records in pool(load, made):
             new = [record for record in records if record["index"] not in done]
-            add_lines(lines, new)
+            append_jsonl(lines, new)
             bar.update(len(new))
             for record in new:
                 if record["error"]:

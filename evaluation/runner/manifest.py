@@ -4,6 +4,7 @@ import argparse
 import logging
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from evaluation.runner.samples import Samples, digest_of
 from evaluation.runner.schema import Data, Manifest, Places, Settings
@@ -82,12 +83,20 @@ def describe(
             for part, folder in folders.items()
         },
         "model": arguments.model,
-        "prompt": digest_of([asdict(DIALECTS[arguments.model]), suite.instruction]),
+        "prompt": digest_of([_dialect(arguments.model), suite.instruction]),
         "settings": _numerics(settings, folders["reasoner"]),
         "versions": versions(),
         "places": places,
     }
     return checkpoints, settings, manifest
+
+
+def _dialect(name: str) -> dict[str, Any]:
+    """How the model is asked and how it answers, by the names that the digests of earlier runs were made of."""
+    dialect = asdict(DIALECTS[name])
+    dialect["normalise_query"] = dialect.pop("normalize_query")
+    dialect["frame"] = {"normalized_1000": "thousand"}.get(dialect["frame"], dialect["frame"])
+    return dialect
 
 
 def _choose(arguments: argparse.Namespace, samples: Samples) -> Choice:

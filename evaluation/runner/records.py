@@ -6,47 +6,20 @@ continues with those it has.
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, cast
 
-from filelock import FileLock, Timeout
-
 from evaluation.runner.schema import Manifest, Record
-from vision_reasoner.errors import DataError, UsageError, one_line
-from vision_reasoner.files import keep_lines, parse_line, write_whole
+from vision_reasoner.errors import DataError, UsageError
+from vision_reasoner.files import atomic_write, filter_jsonl, parse_jsonl_line
 
 MANIFEST = "manifest.json"
 SAMPLES = "samples.jsonl"
 INSTANCES = "instances.json"
 METRICS = "metrics.json"
 PAGE = "report.html"
-LOCK = ".lock"
 
 PLACES: Final = "places"  # the part of a manifest that may differ when a run continues: where things lie
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep other writers out of a folder, which is made if need be. The system lets go when the process ends.
-
-    Raises:
-        UsageError: another process writes there, or the folder cannot be made.
-    """
-    lock = FileLock(folder / LOCK)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(blocking=False)
-    except Timeout as error:
-        raise UsageError(
-            f"{folder}: another run is writing here; wait for it, or give another --output_path"
-        ) from error
-    except (OSError, NotImplementedError) as error:
-        raise UsageError(f"{folder}: cannot be written to ({one_line(error)}); give another --output_path") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def begin(folder: Path, manifest: Mapping[str, object], *, overwrite: bool = False) -> None:
@@ -96,7 +69,7 @@ def finished(folder: Path) -> set[int]:
         done.add(index)
         return True
 
-    keep_lines(folder / SAMPLES, keep)
+    filter_jsonl(folder / SAMPLES, keep)
     return done
 
 
@@ -111,7 +84,7 @@ def read_records(folder: Path) -> Iterator[Record]:
     if (folder / SAMPLES).is_file():
         with (folder / SAMPLES).open("rb") as lines:
             for line in lines:
-                record = parse_line(line)
+                record = parse_jsonl_line(line)
                 if record is None or not isinstance(record.get("index"), int):
                     continue  # torn: its sample is missing
                 if record["index"] in seen:
@@ -158,7 +131,7 @@ def read_json(file: Path) -> dict[str, Any]:
 def write_json(file: Path, data: object) -> None:
     """Plain values as JSON, the same bytes for the same values."""
     text = json.dumps(data, allow_nan=False, sort_keys=True, indent=2) + "\n"
-    write_whole(file, lambda part: part.write_text(text, encoding="ascii"))
+    atomic_write(file, lambda part: part.write_text(text, encoding="ascii"))
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

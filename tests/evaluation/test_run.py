@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 
 from evaluation.run import main
 from evaluation.runner.evaluate import plan
-from evaluation.runner.records import LOCK, METRICS, PAGE, SAMPLES
+from evaluation.runner.records import METRICS, PAGE, SAMPLES
 from evaluation.runner.samples import Samples
 from evaluation.suites import SUITES
 from tests.conftest import noise
@@ -311,13 +312,13 @@ def test_killed_at_ten_random_moments_it_ends_with_the_same_bytes(tmp_path, fold
 def test_a_second_writer_is_kept_out_and_a_dead_one_is_not(data, folder):
     folder.mkdir()
     holder = (
-        "import sys, time; from pathlib import Path; from evaluation.runner.records import locked\n"
+        "import sys, time; from pathlib import Path; from vision_reasoner.files import locked\n"
         f"with locked(Path({str(folder)!r})): print('held', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", holder], cwd=ROOT, stdout=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.readline()
-    with pytest.raises(UsageError, match="another run is writing"):
+    with pytest.raises(UsageError, match="another process is writing"):
         toy_run(data, "counting", folder)
     process.kill()
     process.wait()
@@ -381,11 +382,11 @@ def command(monkeypatch, bundle, tmp_path):
     given: list[dict] = []
 
     def run(*arguments, says=various):
-        def from_pretrained(**settings):
-            given.append(settings)
+        def from_settings(checkpoints, settings):
+            given.append({**asdict(checkpoints), **asdict(settings)})
             return VisionReasoner(Knows(says), None, toy_model().segmenter)
 
-        monkeypatch.setattr(VisionReasoner, "from_pretrained", from_pretrained)
+        monkeypatch.setattr(VisionReasoner, "from_settings", from_settings)
         return main(["--model_path", str(bundle), "--device", "cpu", "-q", *map(str, arguments)]), given
 
     return run
@@ -490,7 +491,7 @@ def test_the_shell_scripts_pass_everything_on(tmp_path, script, suite):
 
 def test_nothing_is_left_in_the_folder_but_what_is_named(data, folder):
     toy_run(data, "counting", folder)
-    assert {path.name for path in folder.iterdir()} == {"manifest.json", SAMPLES, METRICS, PAGE, LOCK}
+    assert {path.name for path in folder.iterdir()} == {"manifest.json", SAMPLES, METRICS, PAGE, ".lock"}
 
 
 # --- with weights -----------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from tests.conftest import noise
 from tests.support.tiny import FRAME_SIDE, SPECIAL_TOKENS, save_qwen2_vl, save_reasoner
 from vision_reasoner.errors import CheckpointError, ImageError, QueryError, UsageError
 from vision_reasoner.models import window_attention
-from vision_reasoner.models.engine import Watch, frame_picture
+from vision_reasoner.models.engine import Watch, frame_image
 from vision_reasoner.models.local import TransformersEngine
 from vision_reasoner.models.reasoner import Reasoner, Reply, ScriptedReasoner, prompt_for
 from vision_reasoner.prompts import QWEN2_5_VL, QWEN2_VL, VISION_REASONER
@@ -107,7 +107,7 @@ def test_vqa_keeps_the_picture_at_its_own_size_on_the_grid(reasoner):
     assert reply.model_size == (140, 84)  # nearest multiples of 28
 
 
-def test_upstream_squashes_the_picture_for_vqa(reasoner):
+def test_upstream_resizes_the_image_for_vqa(reasoner):
     upstream = Reasoner(reasoner.engine, compat="upstream")
     assert ask(upstream, [noise(150, 90)], ["What is it?"], [Task.VQA])[0].model_size == (FRAME_SIDE, FRAME_SIDE)
 
@@ -163,11 +163,11 @@ def test_a_qwen2_vl_checkpoint_works_as_the_other_baseline(tmp_path, pictures):
     assert together[0].model_size == (1000, 1000)
 
 
-def test_squashing_is_bilinear_and_ignores_the_aspect_ratio():
+def test_resizing_is_bilinear_and_ignores_the_aspect_ratio():
     picture = noise(150, 50)
-    squashed = frame_picture(picture, (84, 84))
-    assert squashed.tobytes() == picture.resize((84, 84), Image.Resampling.BILINEAR).tobytes()
-    assert frame_picture(picture, None) is picture
+    resized = frame_image(picture, (84, 84))
+    assert resized.tobytes() == picture.resize((84, 84), Image.Resampling.BILINEAR).tobytes()
+    assert frame_image(picture, None) is picture
 
 
 def test_a_reply_at_the_token_limit_is_unfinished(reasoner, pictures):

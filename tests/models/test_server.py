@@ -16,7 +16,7 @@ from tests.support.server import MODEL, Says, image_of, serving, text_of, transf
 from vision_reasoner import VisionReasoner, inference
 from vision_reasoner.data.sources import open_source
 from vision_reasoner.errors import EngineError, ExitCode, QueryError, UsageError
-from vision_reasoner.models.engine import Prompt, Watch, frame_picture
+from vision_reasoner.models.engine import Prompt, Watch, frame_image
 from vision_reasoner.models.reasoner import Reasoner
 from vision_reasoner.models.router import Router
 from vision_reasoner.models.server import ServerEngine, frames_of, token_ends
@@ -53,7 +53,7 @@ def test_the_image_is_sent_in_the_frame_as_png_before_the_prompt_and_decoding_is
     (request,) = server.requests
     assert [message["role"] for message in request["messages"]] == ["user"], "the template has a system turn of its own"
     assert text_of(request) == VISION_REASONER.text_for("the dog")
-    assert image_of(request).tobytes() == frame_picture(image, (112, 112)).tobytes()
+    assert image_of(request).tobytes() == frame_image(image, (112, 112)).tobytes()
     assert {name: value for name, value in request.items() if name != "messages"} == {
         "model": MODEL,
         "temperature": 0,

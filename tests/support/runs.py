@@ -15,7 +15,7 @@ from evaluation.runner.schema import Manifest
 from evaluation.runner.workers import record_of
 from evaluation.suites import SUITES
 from vision_reasoner.data.sources import open_source
-from vision_reasoner.files import add_lines
+from vision_reasoner.files import append_jsonl
 from vision_reasoner.geometry import Box, Point
 from vision_reasoner.masks import Mask, decode_mask, encode_mask
 from vision_reasoner.results import Instance, Prediction, Status, Task
@@ -123,5 +123,5 @@ def write_run(folder: Path, suite_name: str, data: Path, answer: Answer = right,
         write_json(folder / INSTANCES, annotations_of(samples).to_json())
     order = sorted(range(source.n), key=lambda i: -i)  # as batches by length do, not as in the data set
     with (folder / SAMPLES).open("ab") as lines:
-        add_lines(lines, [record_of(samples[i], suite.task, answer(samples[i])) for i in order])
+        append_jsonl(lines, [record_of(samples[i], suite.task, answer(samples[i])) for i in order])
     return folder

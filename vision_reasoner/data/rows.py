@@ -22,7 +22,7 @@ from vision_reasoner.errors import DataError, VisionReasonerError
 from vision_reasoner.geometry import Box, Point, Size
 from vision_reasoner.images import load_image
 from vision_reasoner.masks import Mask
-from vision_reasoner.models.engine import frame_picture
+from vision_reasoner.models.engine import frame_image
 from vision_reasoner.prompts import VISION_REASONER
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def make_row(id: str, query: str, image: Image.Image, targets: Iterable[Target],
         "id": id,
         "problem": query,
         "solution": solution_of(targets),
-        "image": encode_image(frame_picture(image, (frame_side, frame_side))),
+        "image": encode_image(frame_image(image, (frame_side, frame_side))),
         "img_height": image.height,
         "img_width": image.width,
     }

@@ -17,7 +17,7 @@ from vision_reasoner.geometry import Size
 FRAME_SIDE = 840  # of the released checkpoints: 30 x 28, on Qwen's grid, so that its own resize leaves it alone
 
 
-def frame_picture(image: Image.Image, size: Size | None) -> Image.Image:
+def frame_image(image: Image.Image, size: Size | None) -> Image.Image:
     """The image resized to the frame `size` (bilinear, aspect ratio ignored), or itself where that is None."""
     return image if size is None else image.resize(size, Image.Resampling.BILINEAR)
 
@@ -40,8 +40,8 @@ class Prompt:
     system: str | None = None
 
     def framed_image(self) -> Image.Image | None:
-        """The image by `frame_picture`; None where there is none."""
-        return None if self.image is None else frame_picture(self.image, self.frame)
+        """The image by `frame_image`; None where there is none."""
+        return None if self.image is None else frame_image(self.image, self.frame)
 
     def messages(self, image: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """The conversation, as chat templates and servers take it.

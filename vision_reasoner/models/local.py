@@ -12,6 +12,7 @@ from PIL import Image
 
 from vision_reasoner.geometry import Size
 from vision_reasoner.models import window_attention
+from vision_reasoner.models.aligned_mlp import align_mlps
 from vision_reasoner.models.checkpoints import load_errors, locate
 from vision_reasoner.models.engine import FRAME_SIDE, Prompt, Watch, Written, check_frame
 from vision_reasoner.models.generation import decode_greedily, in_batches, load_model, static_decoder
@@ -91,6 +92,8 @@ class TransformersEngine:
         model = load_model(classes, folder, part, device=device, dtype=dtype, attn_implementation=attn_implementation)
         if model.config.model_type == "qwen2_5_vl" and model.config._attn_implementation == "sdpa":
             window_attention.install(model.model.visual)
+        if model.config.model_type == "qwen2_5_vl" and model.device.type == "cuda":
+            align_mlps(model.model.visual)
         loader = transformers.AutoProcessor if part == "reasoner" else transformers.AutoTokenizer
         with load_errors(folder):
             processor = loader.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

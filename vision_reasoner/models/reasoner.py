@@ -15,12 +15,12 @@ from vision_reasoner.errors import ImageError, UsageError
 from vision_reasoner.geometry import Size
 from vision_reasoner.models.engine import FRAME_SIDE, Engine, Prompt, Watch, Written, check_text
 from vision_reasoner.models.local import TransformersEngine
-from vision_reasoner.prompts import VISION_REASONER, Compat, Dialect, normalise_query
+from vision_reasoner.prompts import VISION_REASONER, Compat, Dialect, normalize_query
 from vision_reasoner.results import Task
 from vision_reasoner.settings import MAX_NEW_TOKENS
 
 MAX_ASPECT_RATIO = 200  # the smart resize of Qwen's processor takes no more
-THOUSAND = (1000, 1000)  # the frame of Qwen2-VL's boxes, whatever the picture
+NORMALIZED_SIZE = (1000, 1000)  # the frame of Qwen2-VL's boxes, whatever the picture
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class ReasonerLike(Protocol):
 def query_for(query: str, task: Task, dialect: Dialect, compat: Compat = "none") -> str:
     """The query as it stands in the prompt."""
     if task is Task.VQA:
-        return normalise_query(query) if compat == "upstream" else query
+        return normalize_query(query) if compat == "upstream" else query
     return dialect.query_for(query)
 
 
@@ -96,7 +96,7 @@ class Reasoner:
     Attributes:
         engine: who writes.
         dialect: how this model is asked and how it answers.
-        compat: "upstream" prepares VQA as the original code did: question normalised, picture squashed.
+        compat: "upstream" prepares VQA as the original code did: question normalized, image resized to the square.
     """
 
     def __init__(self, engine: Engine, *, dialect: Dialect = VISION_REASONER, compat: Compat = "none") -> None:
@@ -140,7 +140,7 @@ class Reasoner:
         return cls(engine, dialect=dialect, compat=compat)
 
     def frame_for(self, task: Task) -> Size | None:
-        """(width, height) that a picture is squashed to for `task`; None where it keeps its own size."""
+        """(width, height) that an image is resized to for `task`; None where it keeps its own size."""
         if task is Task.VQA:
             side = self.engine.frame_side if self.compat == "upstream" else self.engine.vqa_frame_side
         else:
@@ -198,10 +198,10 @@ class Reasoner:
         return [replies[i] for i in range(len(queries))]
 
     def _reply(self, written: Written, image: Image.Image, task: Task) -> Reply:
-        thousand = self.dialect.frame == "thousand" and task is not Task.VQA
+        normalized = self.dialect.frame == "normalized_1000" and task is not Task.VQA
         return Reply(
             text=written.text,
-            model_size=THOUSAND if thousand else written.image_size or image.size,
+            model_size=NORMALIZED_SIZE if normalized else written.image_size or image.size,
             finished=written.finished,
             n_tokens=written.n_tokens,
             prefill_seconds=written.prefill_seconds,

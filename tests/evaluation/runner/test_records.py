@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from evaluation.runner.records import MANIFEST, SAMPLES, begin, finished, locked, read_json, read_records, write_json
+from evaluation.runner.records import MANIFEST, SAMPLES, begin, finished, read_json, read_records, write_json
 from vision_reasoner.errors import DataError, UsageError
+from vision_reasoner.files import locked
 
 
 def write(folder, *records, n=3):
@@ -87,7 +88,7 @@ def test_the_same_values_are_the_same_bytes(tmp_path):
 
 
 def test_a_lock_is_given_back(tmp_path):
-    with locked(tmp_path / "new"), pytest.raises(UsageError, match="another run"), locked(tmp_path / "new"):
+    with locked(tmp_path / "new"), pytest.raises(UsageError, match="another process"), locked(tmp_path / "new"):
         pass
     with locked(tmp_path / "new"):
         pass

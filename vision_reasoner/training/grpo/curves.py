@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from vision_reasoner.cli import make_parser, run_command
 from vision_reasoner.errors import DataError, UsageError
-from vision_reasoner.files import parse_line, write_whole
+from vision_reasoner.files import atomic_write, parse_jsonl_line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,7 +46,7 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
         lines = (folder / "log.jsonl").read_bytes().splitlines()
     except OSError as error:
         raise DataError(f"{folder}: holds no run of GRPO (no log.jsonl); give its --output_dir") from error
-    return [record for record in map(parse_line, lines) if record is not None]
+    return [record for record in map(parse_jsonl_line, lines) if record is not None]
 
 
 def curve(records: Sequence[dict[str, Any]], name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -113,7 +113,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"{output}: cannot be drawn as {output.suffix or 'a file without an ending'}; use .png or .svg"
         )
     figure = draw(arguments.runs)
-    write_whole(output, lambda path: figure.savefig(path, format=kind, dpi=120))
+    atomic_write(output, lambda path: figure.savefig(path, format=kind, dpi=120))
     print(output)
     return 0
 

@@ -20,12 +20,12 @@ from vision_reasoner.data.rows import check_row, load_rows, target_of
 from vision_reasoner.data.solutions import Target, read_solution, solution_of
 from vision_reasoner.data.tables import Row, encoded
 from vision_reasoner.errors import CheckpointError, DataError
-from vision_reasoner.files import parse_line
+from vision_reasoner.files import parse_jsonl_line
 from vision_reasoner.geometry import Box, Point, Size, rescale
 from vision_reasoner.images import load_image
 from vision_reasoner.matching import Boxes, f1_score, match_boxes
 from vision_reasoner.models.checkpoints import BUNDLED, Part, in_pretrained, locate
-from vision_reasoner.models.engine import frame_picture
+from vision_reasoner.models.engine import frame_image
 from vision_reasoner.models.local import TransformersEngine
 from vision_reasoner.models.reasoner import Reasoner
 from vision_reasoner.models.router import CATEGORY_NAMES, Router, read_category
@@ -182,7 +182,7 @@ def reasoner_row(id: str, kind: str, problem: str, solution: str, image: Image.I
         "problem": problem,
         "solution": solution,
         "prompt": [{"role": "user", "content": VISION_REASONER.text_for(problem)}],
-        "image": frame_picture(image, size),
+        "image": frame_image(image, size),
     }
 
 
@@ -381,7 +381,7 @@ def read_requests(file: Path) -> list[tuple[str, int]]:
         raise DataError(f"{file}: cannot be read ({error}); give a file of JSON lines") from error
     requests = []
     for number, line in enumerate(lines, start=1):
-        record = parse_line(line.encode())
+        record = parse_jsonl_line(line.encode())
         query, category = (None, None) if record is None else (record.get("query"), record.get("category"))
         whole = isinstance(category, int) and not isinstance(category, bool)
         if not isinstance(query, str) or not query.strip() or not whole or category not in CATEGORY_NAMES:

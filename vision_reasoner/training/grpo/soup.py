@@ -15,7 +15,7 @@ from pathlib import Path
 
 from vision_reasoner.cli import make_parser, run_command
 from vision_reasoner.errors import CheckpointError, UsageError
-from vision_reasoner.files import whole_folder
+from vision_reasoner.files import atomic_folder
 from vision_reasoner.models.checkpoints import RELEASED, is_bundle
 
 
@@ -28,7 +28,7 @@ def average(folders: Sequence[Path], output: Path) -> None:
     """
     if output.exists():
         raise UsageError(f"{output}: exists already; give another --output_dir")
-    with whole_folder(output) as scratch:
+    with atomic_folder(output) as scratch:
         for part in RELEASED if is_bundle(folders[0]) else ("",):
             files = sorted((folders[0] / part).glob("*.safetensors"))
             if not files:

@@ -42,7 +42,7 @@ from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import pad, split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
 from vision_reasoner.errors import UsageError
-from vision_reasoner.files import add_lines, keep_lines, whole_folder, write_whole
+from vision_reasoner.files import append_jsonl, atomic_folder, atomic_write, filter_jsonl
 from vision_reasoner.models import window_attention
 from vision_reasoner.models.checkpoints import RELEASED, is_bundle
 from vision_reasoner.training.grpo.policies import Policy, Row, Rows, load_policy
@@ -413,7 +413,7 @@ class Trainer(GRPOTrainer):
         step = self.state.global_step
         figures = {k: v if v is None or math.isfinite(v) else None for k, v in logs.items()}
         with (self.folder / "log.jsonl").open("ab") as stream:
-            add_lines(stream, [{"step": step, **figures}])
+            append_jsonl(stream, [{"step": step, **figures}])
         logger.info("%s", one_line(step, figures))
         if "reward" in logs and self.settings.sample_every and step % self.settings.sample_every == 0:
             self._log_samples(step)
@@ -431,7 +431,7 @@ class Trainer(GRPOTrainer):
             for row, reply, rewards in self.replies[::every][:SAMPLES]
         ]
         with (self.folder / "samples.jsonl").open("ab") as stream:
-            add_lines(stream, samples)
+            append_jsonl(stream, samples)
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, TensorBoardCallback) and callback.tb_writer is not None:
                 for i, sample in enumerate(samples):
@@ -460,7 +460,7 @@ class Trainer(GRPOTrainer):
             if best is None or metrics["eval_reward"] > best["eval_reward"] or not result.is_dir():
                 export(self.policy, result)
                 record = {"step": self.state.global_step, **metrics}
-                write_whole(self.folder / "best.json", lambda path: path.write_text(json.dumps(record, indent=1)))
+                atomic_write(self.folder / "best.json", lambda path: path.write_text(json.dumps(record, indent=1)))
         self.accelerator.wait_for_everyone()
         if self.ema is not None:
             self.ema.swap()
@@ -511,7 +511,7 @@ def one_line(step: int, figures: dict[str, float | None]) -> str:
 # --- the exported checkpoint ------------------------------------------------------------------------------------------
 def export(policy: Policy, folder: Path) -> None:
     """Write the checkpoint, adapters merged, with the dtype and the other files of the one that training began with."""
-    with whole_folder(folder) as scratch:
+    with atomic_folder(folder) as scratch:
         policy.model.save_pretrained(scratch, state_dict=weights_of(policy))
         for file in policy.folder.iterdir():
             if file.suffix in (".json", ".jinja", ".txt") and not file.name.endswith(".index.json"):
@@ -567,7 +567,7 @@ def train(settings: argparse.Namespace) -> Path:
     if os.environ.get("RANK", "0") == "0":
         check_settings(settings, folder, policy.train.n, continued=last is not None)
         for log in ("log.jsonl", "samples.jsonl"):
-            keep_lines(folder / log, lambda line: last is not None and line["step"] <= step)
+            filter_jsonl(folder / log, lambda line: last is not None and line["step"] <= step)
         if bundle is not None:  # what is left is one, too
             for part in RELEASED.keys() - {policy.part}:
                 shutil.copytree(bundle / part, folder / part, dirs_exist_ok=True)
@@ -653,7 +653,7 @@ def check_settings(settings: argparse.Namespace, folder: Path, n_rows: int, *, c
                 "give another --output_dir, or delete it"
             )
         (folder / "best.json").unlink(missing_ok=True)
-    write_whole(file, lambda path: path.write_text(json.dumps(now, indent=1)))
+    atomic_write(file, lambda path: path.write_text(json.dumps(now, indent=1)))
 
 
 def last_checkpoint(folder: Path) -> Path | None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from vision_reasoner.cli import make_parser, run_command
 from vision_reasoner.errors import DataError, ExitCode
-from vision_reasoner.files import whole_folder
+from vision_reasoner.files import atomic_folder
 from vision_reasoner.models.router import Router, read_category
 from vision_reasoner.prompts import ROUTER_PROMPT, ROUTER_SYSTEM, router_messages
 from vision_reasoner.results import Task
@@ -187,7 +187,7 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
     """Write the checkpoint in half precision; an earlier one there is replaced once the new one is complete."""
     half = make_model(tokenizer).half()
     half.load_state_dict(model.state_dict())
-    with whole_folder(folder) as scratch:
+    with atomic_folder(folder) as scratch:
         half.save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
 
