@@ -15,7 +15,7 @@ from tests.conftest import noise
 from tests.support.server import MODEL, Says, image_of, serving, text_of, transformers_serve
 from vision_reasoner import VisionReasoner, inference
 from vision_reasoner.data.sources import open_source
-from vision_reasoner.errors import EngineError, ExitCode, QueryError, UsageError
+from vision_reasoner.errors import CheckpointError, EngineError, ExitCode, QueryError, UsageError
 from vision_reasoner.models.engine import Prompt, Watch, frame_image
 from vision_reasoner.models.reasoner import Reasoner
 from vision_reasoner.models.router import Router
@@ -72,7 +72,7 @@ def test_an_image_that_keeps_its_size_is_sent_on_the_grid_of_patches(dialect):
     assert reply.model_size == image_of(server.requests[0]).size == (140, 84)
 
 
-def test_the_frame_is_840_or_that_of_the_folder_or_the_one_that_is_said(bundle):
+def test_the_frame_is_840_or_that_of_the_folder_or_the_one_that_is_said(bundle, tmp_path):
     with serving(always("hm")) as server:
         assert ServerEngine.connect(server.url).frame_side == 840
         assert ServerEngine.connect(server.url, frame_side=280).frame_side == 280
@@ -83,6 +83,9 @@ def test_the_frame_is_840_or_that_of_the_folder_or_the_one_that_is_said(bundle):
         server.models = [str(bundle / "reasoner")]
         assert ServerEngine.connect(server.url).frame_side == 112
         assert ServerEngine.connect(server.url, "another/model").model == "another/model"
+        with pytest.raises(CheckpointError, match="--frame_side"):
+            ServerEngine.connect(server.url, tmp_path)
+        assert ServerEngine.connect(server.url, tmp_path, frame_side=280).frame_side == 280
 
 
 def test_the_router_has_its_system_turn():
@@ -153,6 +156,15 @@ def test_logprobs_stand_where_their_tokens_end(streamed):
     assert reply.logprobs == ((3, -1.0), (5, -2.0), (6, -3.0))
 
 
+def test_a_limit_beyond_the_context_is_left_to_the_server():
+    def answer(_, request):
+        return Says(**refusal(400, "max_tokens is too large: 99")) if "max_tokens" in request else Says("hm")
+
+    with serving(answer) as server:
+        assert ask(server)[0].text == "hm"
+    assert [request.get("max_tokens") for request in server.requests] == [99, None]
+
+
 def test_tokens_of_another_text_tell_nothing():
     assert token_ends([(b"a", -1.0)], "b") == ()
     assert token_ends([], "b") == ()
@@ -188,6 +200,7 @@ def test_what_is_stopped_ends_where_it_is_and_nothing_further_is_asked():
         replies = ask(server, queries=["a", "bb", "ccc"], concurrency=1, watch=Watch(see, stop))
     assert [reply.text for reply in replies] == ["xxxxx", "", ""]
     assert not any(reply.finished for reply in replies)
+    assert [reply.n_tokens for reply in replies] == [5, 0, 0]
     assert len(server.requests) == 1
 
 

@@ -103,6 +103,7 @@ def choose(
         router = None
     if "reasoner" in served and not (model_path and Path(model_path).expanduser().is_dir()):
         model_path, _ = _default()
+        note = f"A server is asked; what it does not run comes from {model_path}."
     elif model_path is None and baseline is not None:
         hub_id = BASELINES[baseline]
         model_path = in_pretrained(hub_id.rpartition("/")[2]) or hub_id

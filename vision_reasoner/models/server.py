@@ -12,7 +12,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -117,10 +117,12 @@ class ServerEngine:
         folder = None if model_path is None else Path(model_path).expanduser()
         named = str(model_path) if folder is not None and not folder.is_dir() else None
         engine = cls(url, model=named, logprobs=logprobs, concurrency=concurrency)
-        if folder is not None and folder.is_dir():
+        if folder is None or not folder.is_dir():
+            folder = Path(engine.model)  # a server on this machine may call its model by its folder
+        if config_of(folder).is_file():
             engine.frame_side, engine.vqa_frame_side = frames_of(folder)
-        elif Path(engine.model, "config.json").is_file():  # a server on this machine, and its model's folder
-            engine.frame_side, engine.vqa_frame_side = frames_of(Path(engine.model))
+        elif named is None and model_path is not None and frame_side is None:
+            raise CheckpointError(f"{folder}: no model config; give the reasoner's folder, or say --frame_side")
         engine.frame_side = frame_side or engine.frame_side
         return engine
 
@@ -189,23 +191,17 @@ class ServerEngine:
         options: dict[str, Any] = {"logprobs": True} if self.logprobs else {}
         if watch is not None:
             options |= {"stream": True, "stream_options": {"include_usage": True}}
-        told = _Told()
+        told, n_pieces = _Told(), 0
         start = first = time.perf_counter()
+        messages = prompt.messages(None if image is None else _image_part(image))
         with self._errors():
-            client = self._impatient if self._gone else self._client
-            answer = client.chat.completions.create(
-                model=self.model,
-                messages=prompt.messages(None if image is None else _image_part(image)),
-                temperature=0,
-                max_tokens=max_new_tokens,
-                **options,
-            )
-            self._gone = False
+            answer = self._answer(messages, max_new_tokens, options)
             if watch is None:
                 told.add(answer)
         if watch is not None:
             with closing(self._pieces(answer, told)) as pieces:
                 for more in pieces:
+                    n_pieces += more
                     first = time.perf_counter() if first == start and more else first
                     if more and watch.on_text is not None:
                         watch.on_text(0, told.text)
@@ -217,12 +213,27 @@ class ServerEngine:
         return Written(
             text=told.text,
             finished=told.finish not in ("length", None),
-            n_tokens=told.n_tokens or len(told.tokens),
+            n_tokens=told.n_tokens or len(told.tokens) or n_pieces,
             prefill_seconds=first - start,
             decode_seconds=end - first,
             logprobs=self._logprobs(told),
             image_size=None if image is None else image.size,
         )
+
+    def _answer(self, messages: Any, max_new_tokens: int, options: Mapping[str, Any]) -> Any:
+        """A completion, or a stream of one."""
+        openai = _import_openai()
+        client = self._impatient if self._gone else self._client
+        given = {"model": self.model, "messages": messages, "temperature": 0, **options}
+        try:
+            answer = client.chat.completions.create(max_tokens=max_new_tokens, **given)
+        except openai.BadRequestError as error:
+            if not _TOO_LONG.search(str(_message(error))):
+                raise
+            # Servers refuse a limit beyond their context, and without one take what the prompt leaves of it.
+            answer = client.chat.completions.create(**given)
+        self._gone = False
+        return answer
 
     def _pieces(self, stream: Any, told: "_Told") -> Generator[bool, None, None]:
         """Take in a stream piece by piece; for each, whether there is more text than before."""
@@ -360,18 +371,23 @@ def token_ends(tokens: Sequence[tuple[bytes, float]], text: str) -> tuple[tuple[
     return tuple(ends)
 
 
+def config_of(folder: Path) -> Path:
+    """The config of a reasoner's folder, or a bundle's."""
+    return (folder / "reasoner" if (folder / "reasoner").is_dir() else folder) / "config.json"
+
+
 def frames_of(folder: Path) -> tuple[int, int | None]:
     """`frame_side` and `vqa_frame_side` of a reasoner's folder, or a bundle's.
 
     Raises:
         CheckpointError: there is no config, or one without a possible frame.
     """
-    file = (folder / "reasoner" if (folder / "reasoner").is_dir() else folder) / "config.json"
+    file = config_of(folder)
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
         side, vqa_side = config.get("frame_side", FRAME_SIDE), config.get("vqa_frame_side")
     except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{file}: no model config; give the reasoner's folder, or say --frame_side") from error
+        raise CheckpointError(f"{file}: no model config; download it again") from error
     check_frame(side, GRID, file)
     if vqa_side is not None:
         check_frame(vqa_side, GRID, file)
