@@ -46,10 +46,15 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE", "NOTICE"],
     python_requires=">=3.11",
-    packages=[*find_packages(include=["vision_reasoner*"]), "vision_reasoner.pretrained_models"],
-    package_dir={"vision_reasoner.pretrained_models": "pretrained_models"},
+    packages=[
+        *find_packages(include=["vision_reasoner*"]),
+        "vision_reasoner.pretrained_models",
+        "vision_reasoner.assets",
+    ],
+    package_dir={"vision_reasoner.pretrained_models": "pretrained_models", "vision_reasoner.assets": "assets"},
     package_data={
         "vision_reasoner": ["py.typed"],
+        "vision_reasoner.assets": ["airplanes.png"],
         "vision_reasoner.pretrained_models": ["VisionReasoner-Tiny/*", "VisionReasoner-Tiny/*/*"],
         "vision_reasoner.training.clusters": ["*.sh", "*.txt", "*.yaml"],
     },

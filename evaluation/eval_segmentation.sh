@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # bash evaluation/eval_segmentation.sh [dataset] [flags of `python -m evaluation.run`, see --help]
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" exec "${PYTHON:-python}" -m evaluation.run --suite segmentation "$@"
+root=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd)
+# -P: nothing is imported from the working folder
+PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" exec "${PYTHON:-python}" -P -m evaluation.run --suite segmentation "$@"

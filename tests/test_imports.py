@@ -1,10 +1,15 @@
 """What may import what, read off the source. Imports inside functions count; those for type checkers do not."""
 
 import ast
+import importlib.util
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("vision_reasoner", "evaluation")
@@ -88,3 +93,20 @@ def test_there_is_no_import_circle() -> None:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         raise AssertionError(" <- ".join(error.args[1])) from None
+
+
+@pytest.mark.parametrize(
+    "name", ["art", "assets", "vision", "language", "joint", "segmenter", "router", "soup", "curves"]
+)
+def test_commands_are_still_where_they_were_before_the_modules_moved(name: str) -> None:
+    assert importlib.util.find_spec(f"vision_reasoner.training.{name}") is not None
+
+
+@pytest.mark.parametrize(
+    "module", ["vision_reasoner", "vision_reasoner.training.grpo", "vision_reasoner.training.vision"]
+)
+def test_those_commands_run(module: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--help"], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.startswith("usage: ")

@@ -7,6 +7,8 @@ A reply that cannot be used is data (a `Status` and warnings), not an error, unt
 import unicodedata
 from enum import IntEnum
 
+MAX_MESSAGE = 500  # characters of a message that is shown
+
 
 class ExitCode(IntEnum):
     """What a command tells the shell."""
@@ -94,5 +96,5 @@ def printable(text: str, *, one_line: bool = False) -> str:
 def one_line(error: BaseException) -> str:
     """What went wrong, for people: the first line of the message, and the kind of error where it is none of ours."""
     lines = str(error).strip().splitlines()
-    message = lines[0][:500] if lines else "no message"
+    message = lines[0][:MAX_MESSAGE] if lines else "no message"
     return message if isinstance(error, VisionReasonerError) else f"{type(error).__name__}: {message}"

@@ -179,9 +179,9 @@ def _expand_one(text: str) -> tuple[list[Path], bool]:
     if not path.exists() and glob.has_magic(text):
         matches = (Path(match) for match in glob.glob(str(path), recursive=True))  # noqa: PTH207 - may be absolute
         return sorted(match for match in matches if match.is_file() and not _is_resource_fork(match)), True
-    in_repository = Path(__file__).resolve().parent.parent / text
-    if text == DEFAULT_IMAGE and not path.exists() and in_repository.exists():
-        return [in_repository], False
+    if text == DEFAULT_IMAGE and not path.exists():
+        package = Path(__file__).resolve().parent
+        return [next((p for p in (package.parent / text, package / text) if p.exists()), path)], False
     return [path], False
 
 

@@ -559,3 +559,14 @@ def test_the_bundled_sets_run_offline_by_their_scripts(tmp_path, suite):
     )
     assert f"{suite} on {suite} (test" in result.stdout
     assert "32 of 2" in result.stdout
+
+
+def test_the_scripts_run_nothing_of_the_working_folder_and_may_be_linked_to(tmp_path):
+    (tmp_path / "datasets.py").write_text("raise SystemExit('the working folder ran')")
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "count").symlink_to(ROOT / "evaluation/eval_count.sh")
+    command = ["bash", "count", "--model_path", "nowhere/at/all"]
+    environment = os.environ | {"PYTHON": sys.executable}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 4, done.stderr  # the bundled set was opened, and the checkpoint is missing
+    assert "nowhere/at/all: no such folder" in done.stderr

@@ -446,3 +446,20 @@ def test_a_checkpoint_is_called_by_its_folder_id_or_bundle(tmp_path):
     assert display_name("Qwen/Qwen2.5-VL-7B-Instruct") == "Qwen2.5-VL-7B-Instruct"
     assert display_name(str(tmp_path / "Ours" / "reasoner")) == "Ours"
     assert display_name(str(tmp_path / "alone" / "reasoner")) == "reasoner"
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_download_into_a_place_that_cannot_be_written_is_one_line(tmp_path, capsys):
+    (tmp_path / "file").write_text("not a folder")
+    assert download.main(["--what", "router", "--into", str(tmp_path / "file" / "models")]) == 2
+    assert "give another folder with --into" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_download_that_is_interrupted_is_one_line(monkeypatch, tmp_path, capsys):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", interrupt)
+    assert download.main(["--what", "router", "--into", str(tmp_path)]) == 130
+    assert "interrupted" in capsys.readouterr().err.splitlines()[-1]

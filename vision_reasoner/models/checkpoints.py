@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from vision_reasoner.errors import CheckpointError, VisionReasonerError
+from vision_reasoner.errors import CheckpointError, VisionReasonerError, one_line
 from vision_reasoner.files import sha256
 
 Part = Literal["reasoner", "router", "segmenter"]
@@ -169,7 +169,7 @@ def summary_of(folder: str | Path) -> str:
     try:
         return str(json.loads(file.read_text(encoding="utf-8"))["summary"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f'{file}: has no "summary" line ({first_line(error)}); restore the file') from error
+        raise CheckpointError(f'{file}: has no "summary" line ({one_line(error)}); restore the file') from error
 
 
 def _default() -> tuple[Path, str]:
@@ -188,9 +188,13 @@ def _default() -> tuple[Path, str]:
 
 
 def in_pretrained(folder: str) -> Path | None:
-    """`folder` in the working folder's pretrained_models/, the repository's, or the installed package's."""
+    """`folder` in the working folder's pretrained_models/, the repository's, or the installed package's.
+
+    The bundled checkpoint is the one that came with the code, whatever lies in the working folder.
+    """
     package = Path(__file__).resolve().parents[1]
-    for root in (Path(), package.parent, package):
+    own = (package.parent, package)
+    for root in (*own, Path()) if folder == BUNDLED else (Path(), *own):
         if (root / PRETRAINED / folder).is_dir():
             return root / PRETRAINED / folder
     return None
@@ -259,7 +263,7 @@ def hub_errors(hub_id: str, revision: str | None) -> Iterator[None]:
     except RevisionNotFoundError as error:
         raise CheckpointError(f"{hub_id}: the Hub has no revision {revision!r} of it; check --revision") from error
     except (HfHubHTTPError, HFValidationError) as error:
-        raise CheckpointError(f"{hub_id}: the Hub does not give it ({first_line(error)}); try again later") from error
+        raise CheckpointError(f"{hub_id}: the Hub does not give it ({one_line(error)}); try again later") from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, HTTPError) as error:  # HTTPError: no connection, timeout
         raise CheckpointError(
             f"{hub_id}: is not on this machine and the Hub cannot be reached; run `{DOWNLOAD_HINT}` where there is a "
@@ -284,7 +288,7 @@ def check_transformers_folder(folder: Path, part: Part) -> dict[str, Any]:
             f"{folder}: no config.json, so this is no {part} checkpoint{inside or '; download it again'}"
         ) from error
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{config_file}: no model config ({first_line(error)}); download it again") from error
+        raise CheckpointError(f"{config_file}: no model config ({one_line(error)}); download it again") from error
     if model_type not in MODEL_TYPES[part]:
         raise CheckpointError(
             f"{folder}: is a {model_type!r} checkpoint, but a {part} is {' or '.join(MODEL_TYPES[part])}; "
@@ -295,7 +299,7 @@ def check_transformers_folder(folder: Path, part: Part) -> dict[str, Any]:
         try:
             needed = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise CheckpointError(f"{index}: not a weight index ({first_line(error)}); download it again") from error
+            raise CheckpointError(f"{index}: not a weight index ({one_line(error)}); download it again") from error
     else:
         needed = {"model.safetensors"}
     missing = sorted(str(name) for name in needed if not (folder / str(name)).is_file())
@@ -362,12 +366,5 @@ def load_errors(folder: Path) -> Iterator[None]:
         raise
     except Exception as error:
         raise CheckpointError(
-            f"{folder}: cannot be loaded ({type(error).__name__}: {first_line(error)}); is it complete, and does it "
-            "fit into memory?"
+            f"{folder}: cannot be loaded ({one_line(error)}); is it complete, and does it fit into memory?"
         ) from error
-
-
-def first_line(error: BaseException, limit: int = 160) -> str:
-    """The first line of an error's message, cut to `limit` characters."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:limit] if lines else type(error).__name__

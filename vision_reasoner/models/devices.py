@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from vision_reasoner.errors import UsageError
+from vision_reasoner.errors import UsageError, one_line
 
 if TYPE_CHECKING:
     import torch
@@ -28,8 +28,9 @@ def choose_device(device: str = "auto") -> "torch.device":
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
-        reason = str(error).strip().splitlines()[0]
-        raise UsageError(f"device {device!r} cannot be used here ({reason}): leave it out or give cpu") from error
+        raise UsageError(
+            f"device {device!r} cannot be used here ({one_line(error)}): leave it out or give cpu"
+        ) from error
     return torch.device(device)
 
 

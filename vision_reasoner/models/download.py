@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vision_reasoner.cli import make_parser, run_command
-from vision_reasoner.errors import CheckpointError
+from vision_reasoner.errors import CheckpointError, UsageError
+from vision_reasoner.files import check_writable
 from vision_reasoner.models.checkpoints import PRETRAINED, RELEASED, Part, hub_errors
 
 
@@ -45,7 +46,11 @@ def download(parts: Sequence[Part], *, into: Path = PRETRAINED, revision: str | 
             f"{release.hub_id}: {_gigabytes(whole)} in {len(files)} files, {_gigabytes(here)} already here",
             file=sys.stderr,
         )
-    into.mkdir(parents=True, exist_ok=True)
+    try:
+        into.mkdir(parents=True, exist_ok=True)
+        check_writable(into / ".writable")
+    except OSError as error:
+        raise UsageError(f"{into}: cannot be made ({error.strerror}); give another folder with --into") from error
     free = shutil.disk_usage(into).free
     print(f"to fetch: {_gigabytes(total_left)}; free in {into.resolve()}: {_gigabytes(free)}", file=sys.stderr)
     if total_left > free:

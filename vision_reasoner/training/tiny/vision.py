@@ -39,7 +39,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train the tower; its checkpoint is `output_dir/vision.pt`."""
+    """Train the tower; its checkpoint is `output_dir/vision.pt`.
+
+    A third of its lines are imports, which stand here so that --help does not wait for torch.
+    """
     from collections import deque
 
     from vision_reasoner.scenes.art import load_sprites
