@@ -202,7 +202,9 @@ class VisionReasoner:
         assembled.sources = {part: getattr(choice, part) for part in ("reasoner", "router", "segmenter")}
         addresses: dict[Part, str] = {"reasoner": settings.engine, "router": settings.router_engine}
         for part in settings.served:
-            assembled.sources[part] = " ".join(filter(None, (assembled.sources[part], "at", addresses[part])))
+            assembled.sources[part] = f"{assembled.sources[part]} at {addresses[part]}".strip()
+        if settings.frame_side is not None:  # results depend on it
+            assembled.sources["reasoner"] += f" in a frame of {settings.frame_side}"
         assembled._loaders = {
             "reasoner": reasoner,
             "router": router,

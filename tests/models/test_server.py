@@ -323,6 +323,7 @@ def test_a_name_that_is_no_folder_is_the_server_s_own(monkeypatch, bundle):
     assert server.requests[0]["model"] == "owner/model:7b"
     assert reply.model_size == (420, 420)
     assert model.sources["router"] == str(bundle / "router")
+    assert model.sources["reasoner"] == f"owner/model:7b at {server.url} in a frame of 420"
 
 
 def test_a_stopped_reply_says_so(bundle):

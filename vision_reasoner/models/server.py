@@ -80,7 +80,7 @@ class ServerEngine:
         )
         self._impatient = self._client.with_options(max_retries=0)
         self._gone = False  # whether the last request did not reach the server; then the next one is not repeated
-        self._warned = False
+        self._warned = threading.Event()
         self.model = model or ""
         if model is None:
             self.model = self._first_model()
@@ -246,8 +246,8 @@ class ServerEngine:
         if not self.logprobs or not told.text:
             return ()
         found = token_ends(told.tokens, told.text)
-        if not found and not self._warned:
-            self._warned = True
+        if not found and not self._warned.is_set():
+            self._warned.set()
             logger.warning("%s: gives no log-probabilities, so objects have no likelihood", self.url)
         return found
 
