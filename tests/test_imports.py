@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("vision_reasoner", "evaluation")
 
 LIBRARIES = {
+    "evaluation.metrics.coverage": "its simulation is a test, too",
     "vision_reasoner.scenes.art": "opens the drawings; its command only fetches them",
     "vision_reasoner.training.prepare": "how scenes become rows; reinforcement learning makes them as it goes",
 }

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from evaluation.metrics.bootstrap import RESAMPLES, Estimate, Values, divide, resample
+from evaluation.metrics.bootstrap import Estimate, Values, divide, resample
 
+RESAMPLES = 1000  # each computes the precision of every category anew
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 """pycocotools' twelve figures in its order: precision, and recall with 1, 10 and 100 boxes per image and category;
 small, medium and large are areas up to 32 x 32, up to 96 x 96 and above, in pixels."""

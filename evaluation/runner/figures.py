@@ -53,7 +53,7 @@ def compute_metrics(folder: Path) -> Metrics:
         "compat": manifest["settings"]["compat"],
         "errors": errors,
         "status": {status.value: statuses[status.value] for status in Status},
-        "interval": "95 %, bootstrap clustered by image",
+        "interval": "95 %, clustered by image: score intervals of shares, else bootstrap",
         "figures": figures,
     }
 

@@ -72,7 +72,15 @@ def test_everything_that_must_be_stated_is(folder):
     for fact in (
         metrics["data"]["fingerprint"][:12],
         metrics["checkpoint"]["reasoner"]["digest"][:12],
-        *("10 of 10 samples", "0 errors", "8 ok", "2 none", "bootstrap clustered by image", "official", "upstream"),
+        *(
+            "10 of 10 samples",
+            "0 errors",
+            "8 ok",
+            "2 none",
+            "score intervals of shares, else bootstrap",
+            "official",
+            "upstream",
+        ),
         *("gIoU", "cIoU", "N-acc", "T-acc"),
     ):
         assert fact in shown

@@ -10,11 +10,19 @@ from scipy import stats
 
 from evaluation.metrics import bootstrap
 from evaluation.metrics.bootstrap import Estimate, difference, interval, ratio, resample
+from evaluation.metrics.coverage import coverage, one_run
 
 
-def by_hand(rows, clusters, figure):
-    """A figure under weights that really repeats the samples of a cluster, one weight row after the other."""
-    names = list(dict.fromkeys(clusters))
+def by_hand(rows, clusters, figure, columns):
+    """A figure under weights that really repeats the samples of a cluster, one weight row after the other.
+
+    Clusters are in the order of their columns' sums, which does not depend on their names or the rows' order.
+    """
+
+    def sums(name):
+        return tuple(np.array([c for c, cluster in zip(columns, clusters, strict=True) if cluster == name]).sum(axis=0))
+
+    names = sorted(dict.fromkeys(clusters), key=sums)
 
     def under(weights):
         values = []
@@ -41,15 +49,19 @@ def samples():
 
 def test_a_ratio_is_that_of_samples_drawn_again_by_image(samples):
     rows, clusters = samples
-    figure, n_clusters = by_hand(rows, clusters, lambda drawn: sum(a for a, _ in drawn) / sum(b for _, b in drawn))
+    figure, n_clusters = by_hand(
+        rows, clusters, lambda drawn: sum(a for a, _ in drawn) / sum(b for _, b in drawn), rows
+    )
     expected = resample(figure, n_clusters, resamples=60, seed=5)
     assert interval(rows, clusters, resamples=60, seed=5) == pytest.approx(expected, abs=1e-12)
 
 
 def test_any_function_of_sums_can_be_resampled(samples):
     rows, clusters = samples
-    figure, n_clusters = by_hand(rows[:, 0], clusters, lambda drawn: math.sqrt(sum(a * a for a in drawn) / len(drawn)))
     columns = np.column_stack([rows[:, 0] ** 2, np.ones(len(rows))])
+    figure, n_clusters = by_hand(
+        rows[:, 0], clusters, lambda drawn: math.sqrt(sum(a * a for a in drawn) / len(drawn)), columns
+    )
     found = interval(columns, clusters, lambda sums: np.sqrt(ratio(sums)), resamples=60)
     assert found == pytest.approx(resample(figure, n_clusters, resamples=60), abs=1e-12)
 
@@ -57,7 +69,8 @@ def test_any_function_of_sums_can_be_resampled(samples):
 def test_a_paired_difference_draws_both_runs_together(samples):
     rows, clusters = samples
     both = [(a, b) for a, b in rows]
-    figure, n_clusters = by_hand(both, clusters, lambda drawn: sum(a - b for a, b in drawn) / len(drawn))
+    columns = np.insert(rows, 1, 1, axis=1)
+    figure, n_clusters = by_hand(both, clusters, lambda drawn: sum(a - b for a, b in drawn) / len(drawn), columns)
     expected = resample(figure, n_clusters, resamples=60)
     assert difference(rows[:, 0], rows[:, 1], clusters, resamples=60) == pytest.approx(expected, abs=1e-12)
 
@@ -155,8 +168,58 @@ def test_nothing_to_divide_by_is_no_value_and_not_zero():
 
 
 def test_draws_without_a_value_are_left_out_of_the_interval():
-    found = interval([[1, 1], [0, 0], [0, 0]], ["a", "b", "c"])
+    found = interval([[3, 3], [0, 0], [0, 0]], ["a", "b", "c"])
     assert found == (1, 1, 1)
+
+
+# ---- shares ----
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 40), (1, 40), (20, 40), (39, 40), (40, 40), (200, 200)])
+def test_a_share_of_independent_samples_has_wilsons_interval(hits, n):
+    found = interval([1] * hits + [0] * (n - hits), range(n))
+    expected = stats.binomtest(hits, n).proportion_ci(method="wilson")
+    assert found.value == hits / n
+    slack = 0.03 if 0 < hits < n else 1e-9  # the design effect is estimated, and not taken below 1
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=slack)
+
+
+def test_samples_of_one_image_that_are_all_alike_count_as_one():
+    alike = interval([1] * 30 + [0] * 10, [i // 4 for i in range(40)])
+    apart = interval([1] * 30 + [0] * 10, range(40))
+    once = interval([1] * 8 + [0] * 2, range(10))
+    assert alike.high - alike.low > 1.5 * (apart.high - apart.low)
+    assert alike.high - alike.low == pytest.approx(once.high - once.low, abs=0.1)
+
+
+def test_the_order_of_samples_and_the_names_of_images_change_no_interval():
+    generator = np.random.default_rng(0)
+    column, images = generator.random(60), generator.integers(9, size=60).tolist()
+    order = generator.permutation(60)
+    again = interval(column[order], [f"image {images[i]}" for i in order])
+    assert again == pytest.approx(interval(column, images), abs=1e-12)
+
+
+def test_two_runs_that_agree_everywhere_may_still_differ_a_little():
+    found = difference([1] * 100, [1] * 100, range(100))
+    assert found.value == 0
+    assert -0.06 < found.low < 0 < found.high < 0.06
+
+
+def test_the_paired_difference_of_shares_is_bonetts_and_prices():
+    first, second = [1] * 40 + [0] * 60, [1] * 25 + [0] * 75
+    found = difference(first, second, range(100))
+    one, two, size = 16 / 102, 1 / 102, 102
+    half = 1.96 * math.sqrt((one + two - (one - two) ** 2) / size)
+    assert found.value == pytest.approx(0.15)
+    assert (found.low, found.high) == pytest.approx((one - two - half, one - two + half), abs=1e-3)
+
+
+def test_simulated_intervals_of_shares_hold():
+    for p, images, each in ((0.5, 100, 1), (0.95, 40, 1), (0.99, 200, 1), (0.9, 100, 3)):
+        generator = np.random.default_rng(1)
+        held, _ = coverage(lambda: one_run(generator, p, images, each), 400)  # noqa: B023
+        assert 0.91 <= held <= 0.985, (p, images, each)
 
 
 def test_lengths_that_differ_are_refused():
