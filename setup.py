@@ -36,7 +36,8 @@ TRAIN = [
     "matplotlib>=3.10",
 ]
 RAY = ["ray>=2.60"]  # evaluation on several devices
-TEST = ["pytest>=9", "hypothesis>=6.100", "ruff>=0.17", "mypy>=2"]
+SERVER = ["openai>=3.57"]  # models that a server runs
+TEST = ["transformers[serving]", "pytest>=9", "hypothesis>=6.100", "ruff>=0.17", "mypy>=2"]
 
 setup(
     name="vision-reasoner",
@@ -58,6 +59,6 @@ setup(
         "vision_reasoner.training.clusters": ["*.sh", "*.txt", "*.yaml"],
     },
     install_requires=CORE,
-    extras_require={"train": TRAIN, "ray": RAY, "test": TRAIN + RAY + TEST},
+    extras_require={"train": TRAIN, "ray": RAY, "server": SERVER, "test": TRAIN + RAY + SERVER + TEST},
     entry_points={"console_scripts": ["vision-reasoner = vision_reasoner.inference:main"]},
 )

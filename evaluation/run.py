@@ -31,7 +31,7 @@ from evaluation.suites import SUITES, choose_suite
 from vision_reasoner.cli import add_model_options, make_parser, run_command
 from vision_reasoner.data.sources import IMAGE_COLUMNS, open_source
 from vision_reasoner.errors import ExitCode, UsageError
-from vision_reasoner.settings import Checkpoints, RunSettings
+from vision_reasoner.settings import LOCAL, Checkpoints, RunSettings
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +75,8 @@ def run(arguments: argparse.Namespace) -> int:
             raise UsageError(
                 f"--device {arguments.device}: with workers Ray says which; give {arguments.device.partition(':')[0]}"
             )
+        if arguments.engine != LOCAL:
+            raise UsageError("a server is asked by one process; leave Ray out and raise --concurrency")
         import_ray()
     suite = choose_suite(arguments.suite, arguments.dataset).with_columns(_columns(arguments.columns))
     if (data := arguments.dataset or suite.data) is None:
@@ -93,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
     load = partial(load_model, checkpoints, settings, silent=not arguments.verbose)
     pool: Pool = in_process
     if spread:
-        digests = {part: checkpoint["digest"] for part, checkpoint in manifest["checkpoint"].items()}
+        digests = {part: one["digest"] for part, one in manifest["checkpoint"].items()}
         load = partial(load_model, *_everywhere(checkpoints, settings, manifest), digests, silent=not arguments.verbose)
         pool = partial(
             on_ray,
@@ -108,7 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
         folder,
         manifest,
         annotations=annotations,
-        batch_size=arguments.batch_size,
+        batch_size=settings.at_once,
         overwrite=arguments.overwrite,
         pool=pool,
         quiet=arguments.quiet,

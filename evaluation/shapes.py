@@ -21,6 +21,8 @@ from vision_reasoner.models import window_attention
 from vision_reasoner.models.aligned_mlp import align_mlps
 from vision_reasoner.models.checkpoints import BUNDLED, in_pretrained
 from vision_reasoner.models.devices import choose_device, choose_dtype
+from vision_reasoner.models.engine import Prompt, Watch, Written
+from vision_reasoner.models.local import TransformersEngine
 from vision_reasoner.models.reasoner import Reasoner, Reply
 from vision_reasoner.results import Task
 
@@ -108,15 +110,17 @@ class Row:
     ratios: list[float] = field(default_factory=list)
 
 
-class Reference(Reasoner):
-    """The reasoner as the original asks it."""
+class Reference(TransformersEngine):
+    """The model as the original runs it."""
 
     patches_on_device = False
 
-    def ask(self, *arguments: Any, **settings: Any) -> list[Reply]:
-        """One reply for each picture, in order."""
+    def generate(
+        self, prompts: Sequence[Prompt], *, max_new_tokens: int, batch_size: int, watch: Watch | None = None
+    ) -> list[Written]:
+        """What the model writes to each prompt, in order."""
         with _own_vision_tower(self.model):
-            return super().ask(*arguments, **settings)
+            return super().generate(prompts, max_new_tokens=max_new_tokens, batch_size=batch_size, watch=watch)
 
 
 @contextmanager
@@ -140,7 +144,7 @@ def build_model(name: str, device: str = "auto", dtype: str = "auto") -> tuple[A
 
     Args:
         name: a key of `SHAPES`.
-        device: as for `Reasoner.from_pretrained`.
+        device: as for `TransformersEngine.from_pretrained`.
         dtype: likewise; "auto" is bfloat16 on CUDA, float32 on a CPU.
 
     Raises:
@@ -196,8 +200,8 @@ def measure_shape(
     """
     ways = {
         "reference": Reference(model, processor, compile="off"),
-        "plain": Reasoner(model, processor, compile="off"),
-        "compiled": Reasoner(model, processor, compile="on"),
+        "plain": TransformersEngine(model, processor, compile="off"),
+        "compiled": TransformersEngine(model, processor, compile="on"),
     }
     rows: list[Row] = []
     for at_once in sizes:
@@ -246,10 +250,10 @@ def _requests(n: int) -> list[tuple[Image.Image, str]]:
 
 
 def _ask(
-    way: Reasoner, requests: Sequence[tuple[Image.Image, str]], at_once: int, n_tokens: int
+    way: TransformersEngine, requests: Sequence[tuple[Image.Image, str]], at_once: int, n_tokens: int
 ) -> tuple[float, list[Reply]]:
     start = time.perf_counter()
-    replies = way.ask(
+    replies = Reasoner(way).ask(
         [picture for picture, _ in requests],
         [query for _, query in requests],
         tasks=[Task.DETECTION] * len(requests),

@@ -373,7 +373,7 @@ def test_exported_names():
     assert set(vision_reasoner.__all__) == {
         *("VisionReasoner", "Prediction", "Instance", "Box", "Point", "Task", "Status", "ScriptedReasoner"),
         *("parse_reply", "load_image", "VisionReasonerError", "UsageError", "ImageError", "CheckpointError"),
-        *("QueryError", "ReplyError", "__version__"),
+        *("QueryError", "EngineError", "ReplyError", "Watch", "__version__"),
     }
     for name in vision_reasoner.__all__:
         assert getattr(vision_reasoner, name) is not None

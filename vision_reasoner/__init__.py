@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from vision_reasoner.errors import CheckpointError as CheckpointError
+    from vision_reasoner.errors import EngineError as EngineError
     from vision_reasoner.errors import ImageError as ImageError
     from vision_reasoner.errors import QueryError as QueryError
     from vision_reasoner.errors import ReplyError as ReplyError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from vision_reasoner.geometry import Point as Point
     from vision_reasoner.images import load_image as load_image
     from vision_reasoner.model import VisionReasoner as VisionReasoner
+    from vision_reasoner.models.engine import Watch as Watch
     from vision_reasoner.models.reasoner import ScriptedReasoner as ScriptedReasoner
     from vision_reasoner.parsing import parse_reply as parse_reply
     from vision_reasoner.results import Instance as Instance
@@ -41,6 +43,7 @@ _HOMES = {
     "Box": "geometry",
     "Point": "geometry",
     "ScriptedReasoner": "models.reasoner",
+    "Watch": "models.engine",
     "parse_reply": "parsing",
     "load_image": "images",
     "VisionReasonerError": "errors",
@@ -48,6 +51,7 @@ _HOMES = {
     "ImageError": "errors",
     "QueryError": "errors",
     "CheckpointError": "errors",
+    "EngineError": "errors",
     "ReplyError": "errors",
 }
 __all__ = ["__version__", *_HOMES]

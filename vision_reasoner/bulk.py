@@ -48,7 +48,7 @@ def run_many(
     A picture that cannot be worked on gets a line with its `error`, and the others go on.
 
     Args:
-        model: answers, `model.settings.batch_size` pictures at a time.
+        model: answers, `model.settings.at_once` pictures at a time.
         files: the pictures.
         query: what to find, count or answer.
         task: None lets the router decide, once for all.
@@ -115,8 +115,8 @@ def _answer(
     """Each file's record once it is on disk, and what is printed for people; None where the image failed."""
     files = list(todo)
     with (output_dir / RESULTS).open("ab") as lines:
-        for start in range(0, len(files), model.settings.batch_size):
-            batch = files[start : start + model.settings.batch_size]
+        for start in range(0, len(files), model.settings.at_once):
+            batch = files[start : start + model.settings.at_once]
             for file, outcome in zip(batch, model.predict_each([(file, query) for file in batch], task), strict=True):
                 record: dict[str, Any] = {"sha256": todo[file], "settings": settings}
                 text = None

@@ -67,6 +67,20 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         default="vision_reasoner",
         help="how it is asked; qwen, qwen2: the baselines",
     )
+    add(
+        "--engine",
+        default="transformers",
+        metavar="ENGINE",
+        help="who runs the reasoner: transformers (default), or an OpenAI-compatible server: http://host:port/v1",
+    )
+    add(
+        "--router_engine",
+        default="transformers",
+        metavar="ENGINE",
+        help="who runs the router, likewise; default: transformers",
+    )
+    add("--concurrency", type=int, metavar="N", help="requests that a server is sent at a time; default: 8")
+    add("--frame_side", type=int, metavar="N", help="frame of a server's model; default: its config's, else 840")
     add("--device", default="auto", help="cuda, cuda:1, mps, cpu; default: auto, the best there is")
     add("--dtype", choices=DTYPES, default="auto", help="of reasoner and router; default: auto, what suits the device")
     add(

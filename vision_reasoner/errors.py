@@ -23,6 +23,8 @@ class ExitCode(IntEnum):
     """An image, a query or a data set cannot be used."""
     CHECKPOINT = 4
     """A checkpoint is missing, incomplete or of the wrong kind."""
+    ENGINE = 5
+    """A server that runs a model cannot be reached, or does not answer as it should."""
     REPLY = 6
     """The reply could not be used."""
     SOME_FAILED = 7
@@ -65,6 +67,12 @@ class CheckpointError(VisionReasonerError):
     """A checkpoint is missing, incomplete or of the wrong kind: download it or point to the right folder."""
 
     exit_code = ExitCode.CHECKPOINT
+
+
+class EngineError(VisionReasonerError):
+    """A server that runs a model cannot be reached, refuses or breaks off: start it, or look at what it says."""
+
+    exit_code = ExitCode.ENGINE
 
 
 class ReplyError(VisionReasonerError):

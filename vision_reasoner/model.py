@@ -22,15 +22,17 @@ from vision_reasoner.errors import CheckpointError, ImageError, UsageError, Visi
 from vision_reasoner.geometry import Box, Point, Size
 from vision_reasoner.images import MAX_PIXELS, ImageSource, load_image
 from vision_reasoner.masks import Mask
-from vision_reasoner.models.checkpoints import BASELINES, choose
+from vision_reasoner.models.checkpoints import BASELINES, Part, choose
 from vision_reasoner.models.devices import is_out_of_memory
+from vision_reasoner.models.engine import Watch
 from vision_reasoner.models.reasoner import Reasoner, ReasonerLike, Reply
 from vision_reasoner.models.router import Route, Router
 from vision_reasoner.models.segmenter import Segmenter
+from vision_reasoner.models.server import ServerEngine
 from vision_reasoner.parsing import MAX_OBJECTS, parse_reply, split_thinking
 from vision_reasoner.prompts import DIALECTS, Compat
 from vision_reasoner.results import Instance, Prediction, Status, Task
-from vision_reasoner.settings import BATCH_SIZE, MAX_NEW_TOKENS, Checkpoints, RunSettings
+from vision_reasoner.settings import BATCH_SIZE, CONCURRENCY, LOCAL, MAX_NEW_TOKENS, Checkpoints, RunSettings
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +73,7 @@ class VisionReasoner:
 
     Attributes:
         settings: how the parts run and what limits hold.
-        sources: the folder or Hub id of each part that comes from a checkpoint.
+        sources: the folder or Hub id of each part that comes from a checkpoint; for one that a server runs its address.
         load_seconds: how long each part took to load, for those that are.
     """
 
@@ -115,6 +117,10 @@ class VisionReasoner:
         *,
         revision: str | None = None,
         model: str = "vision_reasoner",
+        engine: str = LOCAL,
+        router_engine: str = LOCAL,
+        concurrency: int = CONCURRENCY,
+        frame_side: int | None = None,
         device: str = "auto",
         dtype: str = "auto",
         attn_implementation: str = "auto",
@@ -131,7 +137,7 @@ class VisionReasoner:
 
         Args:
             model_path, router, segmenter, revision: see `settings.Checkpoints`.
-            model, device, dtype, ...: see `settings.RunSettings`.
+            model, engine, device, dtype, ...: see `settings.RunSettings`.
 
         Raises:
             CheckpointError: no checkpoint is given and none lies where it should.
@@ -139,6 +145,10 @@ class VisionReasoner:
         """
         settings = RunSettings(
             model=model,
+            engine=engine,
+            router_engine=router_engine,
+            concurrency=concurrency,
+            frame_side=frame_side,
             device=device,
             dtype=dtype,
             attn_implementation=attn_implementation,
@@ -163,6 +173,7 @@ class VisionReasoner:
             baseline=settings.model if settings.model in BASELINES else None,
             revision=checkpoints.revision,
             offline=settings.offline,
+            served=settings.served,
         )
         if choice.note:
             logger.info(choice.note)
@@ -173,19 +184,30 @@ class VisionReasoner:
             "compile": settings.compile,
             "offline": settings.offline,
         }
+        manner: dict[str, Any] = {"dialect": DIALECTS[settings.model], "compat": settings.compat}
+
+        def reasoner() -> Reasoner:
+            if settings.engine != LOCAL:
+                return Reasoner(ServerEngine.of_reasoner(checkpoints, settings), **manner)
+            revision, logprobs = checkpoints.revision, settings.logprobs
+            return Reasoner.from_pretrained(choice.reasoner, revision=revision, logprobs=logprobs, **manner, **language)
+
+        def router() -> Router:
+            if settings.router_engine != LOCAL:
+                return Router(ServerEngine.of_router(checkpoints, settings))
+            return Router.from_pretrained(choice.router, **language)
+
         assembled = cls()
         assembled.settings = settings
         assembled.sources = {part: getattr(choice, part) for part in ("reasoner", "router", "segmenter")}
+        addresses: dict[Part, str] = {"reasoner": settings.engine, "router": settings.router_engine}
+        for part in settings.served:
+            assembled.sources[part] = f"{assembled.sources[part]} at {addresses[part]}".strip()
+        if settings.frame_side is not None:  # results depend on it
+            assembled.sources["reasoner"] += f" in a frame of {settings.frame_side}"
         assembled._loaders = {
-            "reasoner": lambda: Reasoner.from_pretrained(
-                choice.reasoner,
-                dialect=DIALECTS[settings.model],
-                compat=settings.compat,
-                logprobs=settings.logprobs,
-                revision=checkpoints.revision,
-                **language,
-            ),
-            "router": lambda: Router.from_pretrained(choice.router, **language),
+            "reasoner": reasoner,
+            "router": router,
             "segmenter": lambda: Segmenter.from_pretrained(
                 choice.segmenter, device=settings.device, offline=settings.offline
             ),
@@ -210,14 +232,18 @@ class VisionReasoner:
         segmenter: SegmenterLike = self._part("segmenter")
         return segmenter
 
-    def predict(self, image: ImageSource, query: str, task: Task | str | None = None) -> Prediction:
+    def predict(
+        self, image: ImageSource, query: str, task: Task | str | None = None, *, watch: Watch | None = None
+    ) -> Prediction:
         """The result for one picture and one query; see `predict_batch`."""
-        return self.predict_batch([(image, query)], task=task)[0]
+        return self.predict_batch([(image, query)], task=task, watch=watch)[0]
 
     def predict_batch(
         self,
         requests: Sequence[tuple[ImageSource, str]],
         task: Task | str | Sequence[Task | str | None] | None = None,
+        *,
+        watch: Watch | None = None,
     ) -> list[Prediction]:
         """The result for each request, in order, whatever tasks they turn out to be.
 
@@ -227,6 +253,8 @@ class VisionReasoner:
         Args:
             requests: (picture, query) pairs; see `images.load_image` for what a picture may be.
             task: one for all, or one for each; None lets the router decide.
+            watch: follows the replies while they are written, and may stop them; objects that were named until then
+                are still segmented.
 
         Returns:
             Boxes, points and masks in pixels of the pictures as `load_image` gives them. `timings` are each request's
@@ -242,7 +270,7 @@ class VisionReasoner:
         tasks = _tasks(task, len(requests))
         queries = [query for _, query in requests]
         _check_texts(queries)
-        return self._predict(self._load_all([source for source, _ in requests]), queries, tasks)
+        return self._predict(self._load_all([source for source, _ in requests]), queries, tasks, watch)
 
     def predict_each(
         self,
@@ -284,15 +312,19 @@ class VisionReasoner:
         return [image if isinstance(image, ImageError) else done[i] for i, image in enumerate(images)]
 
     def _predict(
-        self, images: Sequence["_Loaded"], queries: Sequence[str], tasks: Sequence[Task | None]
+        self,
+        images: Sequence["_Loaded"],
+        queries: Sequence[str],
+        tasks: Sequence[Task | None],
+        watch: Watch | None = None,
     ) -> list[Prediction]:
         routes = self._route_where_needed(queries, tasks)
         decided = [task or routes[i].task for i, task in enumerate(tasks)]
         pixels = [image for image, _ in images]
         predictions = []
         encoded: tuple[Image.Image, Any] | None = None  # requests about one image in a row share its features
-        for i, reply in enumerate(self._ask(pixels, queries, decided)):
-            prediction = self._read(reply, pixels[i], queries[i], decided[i])
+        for i, reply in enumerate(self._ask(pixels, queries, decided, watch)):
+            prediction = self._read(reply, pixels[i], queries[i], decided[i], watch)
             timings = {"prefill": reply.prefill_seconds, "decode": reply.decode_seconds}
             notes = list(images[i][1])
             if i in routes:
@@ -341,6 +373,8 @@ class VisionReasoner:
         images: Sequence[ImageSource],
         queries: Sequence[str],
         tasks: Task | str | Sequence[Task | str],
+        *,
+        watch: Watch | None = None,
     ) -> list[Reply]:
         """The reasoner's raw reply to each query about its image, with the frame that its coordinates are in.
 
@@ -348,6 +382,7 @@ class VisionReasoner:
             images: see `images.load_image` for what an image may be.
             queries: one for each image.
             tasks: one for all, or one for each.
+            watch: follows the replies while they are written, and may stop them.
 
         Raises:
             ImageError: an image cannot be loaded.
@@ -360,9 +395,11 @@ class VisionReasoner:
         decided = [task for task in _tasks(tasks, len(queries)) if task is not None]
         if len(decided) < len(queries):
             raise UsageError("ask needs the task of each query; route(queries) tells it")
-        return self._ask([image for image, _ in self._load_all(images)], queries, decided)
+        return self._ask([image for image, _ in self._load_all(images)], queries, decided, watch)
 
-    def _ask(self, images: Sequence[Image.Image], queries: Sequence[str], tasks: Sequence[Task]) -> list[Reply]:
+    def _ask(
+        self, images: Sequence[Image.Image], queries: Sequence[str], tasks: Sequence[Task], watch: Watch | None
+    ) -> list[Reply]:
         if not images:
             return []
         return self.reasoner.ask(
@@ -371,6 +408,7 @@ class VisionReasoner:
             tasks=tasks,
             max_new_tokens=self.settings.max_new_tokens,
             batch_size=self.settings.batch_size,
+            **({} if watch is None else {"watch": watch}),  # a reasoner of one's own need not know it
         )
 
     def segment(
@@ -428,10 +466,12 @@ class VisionReasoner:
                     loaded[key] = error
         return [loaded[key] for key in keys]
 
-    def _read(self, reply: Reply, image: Image.Image, query: str, task: Task) -> Prediction:
+    def _read(self, reply: Reply, image: Image.Image, query: str, task: Task, watch: Watch | None) -> Prediction:
         """What a reply says, still without masks."""
         warnings = []
-        if not reply.finished:
+        if not reply.finished and watch is not None and watch.stopped:
+            warnings.append(f"the reply was stopped after {reply.n_tokens} tokens")
+        elif not reply.finished:
             warnings.append(f"the reply was cut off after {reply.n_tokens} tokens (--max_new_tokens)")
         if task is Task.VQA:
             thinking, answer = split_thinking(reply.text)

@@ -6,14 +6,18 @@ The command line, the library, evaluation's manifest and its workers all hand on
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
+from urllib.parse import urlsplit
 
 from vision_reasoner.errors import UsageError
 from vision_reasoner.images import MAX_PIXELS
+from vision_reasoner.models.checkpoints import Part
 from vision_reasoner.parsing import MAX_OBJECTS
 from vision_reasoner.prompts import DIALECTS, Compat
 
 MAX_NEW_TOKENS = 2048  # of the original; more than a reply of 100 objects
 BATCH_SIZE = 8
+CONCURRENCY = 8
+LOCAL = "transformers"  # the engine of this process; every other one is a server's address
 
 
 @dataclass(frozen=True)
@@ -22,8 +26,10 @@ class Checkpoints:
 
     Attributes:
         reasoner: the reasoner, or a bundle of all three parts, as a folder or a Hub id. None is
-            pretrained_models/VisionReasoner-7B if it is there, otherwise the bundled VisionReasoner-Tiny.
-        router: the router; None is the bundle's, or the released one.
+            pretrained_models/VisionReasoner-7B if it is there, otherwise the bundled VisionReasoner-Tiny. Where a
+            server runs it, what the server calls it, or a folder whose config says its frame; None is the server's
+            first model.
+        router: the router; None is the bundle's, or the released one. Where a server runs it, likewise.
         segmenter: the segmenter; None likewise.
         revision: branch, tag or commit of the reasoner on the Hub.
     """
@@ -41,6 +47,11 @@ class RunSettings:
     Attributes:
         model: how the reasoner is asked and how it answers, a key of `prompts.DIALECTS`: "vision_reasoner", or one of
             the baselines "qwen" (Qwen2.5-VL) and "qwen2" (Qwen2-VL).
+        engine: who runs the reasoner: "transformers" in this process, or the address of an OpenAI-compatible server,
+            such as http://localhost:8000/v1.
+        router_engine: who runs the router, likewise.
+        concurrency: how many requests a server is sent at a time.
+        frame_side: the side of the square that images are resized to for a server's model, where no config tells it.
         device: a torch device; "auto" is CUDA, else MPS, else the CPU.
         dtype: of reasoner and router; "auto" suits the device. The segmenter is float32 always.
         attn_implementation: of reasoner and router; "auto" is flash-attn where it is installed, otherwise sdpa.
@@ -55,10 +66,14 @@ class RunSettings:
         batch_size: how many requests go through the reasoner at once; fewer where memory does not suffice.
 
     Raises:
-        UsageError: there is no such model or compat, or a limit is below 1.
+        UsageError: there is no such model, engine or compat, or a limit is below 1.
     """
 
     model: str = "vision_reasoner"
+    engine: str = LOCAL
+    router_engine: str = LOCAL
+    concurrency: int = CONCURRENCY
+    frame_side: int | None = None
     device: str = "auto"
     dtype: str = "auto"
     attn_implementation: str = "auto"
@@ -76,6 +91,38 @@ class RunSettings:
             raise UsageError(f"no model {self.model!r}: give one of {', '.join(DIALECTS)}")
         if self.compat not in get_args(Compat):
             raise UsageError(f"no compat {self.compat!r}: give one of {', '.join(get_args(Compat))}")
-        for name in ("max_new_tokens", "max_objects", "max_image_pixels", "batch_size"):
+        for engine in (self.engine, self.router_engine):
+            _check_engine(engine)
+        if self.frame_side is not None and self.engine == LOCAL:
+            raise UsageError("frame_side is for a server's model; a checkpoint's own config says its frame")
+        for name in ("concurrency", "max_new_tokens", "max_objects", "max_image_pixels", "batch_size"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.frame_side is not None and self.frame_side < 1:
+            raise UsageError(f"frame_side must be at least 1, got {self.frame_side}")
+
+    @property
+    def served(self) -> tuple[Part, ...]:
+        """The parts that servers run."""
+        engines: dict[Part, str] = {"reasoner": self.engine, "router": self.router_engine}
+        return tuple(part for part, engine in engines.items() if engine != LOCAL)
+
+    @property
+    def at_once(self) -> int:
+        """How many requests to hand over together, so that a server always has as many as it is sent at a time."""
+        return self.batch_size if self.engine == LOCAL else max(self.batch_size, 2 * self.concurrency)
+
+
+def _check_engine(engine: str) -> None:
+    """Raise a UsageError unless it is "transformers" or the address of a server without a key in it."""
+    if engine == LOCAL:
+        return
+    try:
+        address = urlsplit(engine)
+        address.port  # noqa: B018 - raises where it is no number
+    except ValueError:
+        address = urlsplit("")
+    if "@" in address.netloc or address.query or address.fragment:
+        raise UsageError("the address of a server holds no key, user or query; set OPENAI_API_KEY for its key")
+    if address.scheme not in ("http", "https") or not address.hostname:
+        raise UsageError(f"no engine {engine!r}: give {LOCAL}, or a server's address such as http://localhost:8000/v1")

@@ -202,7 +202,12 @@ def _facts(manifest: Manifest) -> list[tuple[str, list[tuple[str, str]]]]:
         "checkpoint": {
             name: value
             for part, one in manifest["checkpoint"].items()
-            for name, value in ((part, one["name"]), (f"{part} digest", one["digest"]))
+            for name, value in (
+                (part, one["name"]),
+                (f"{part} digest", one.get("digest")),
+                (f"{part} served as", one.get("served_as")),
+            )
+            if value is not None
         },
         "settings": {"model": manifest["model"], "prompt": manifest["prompt"], **manifest["settings"]},
         "versions": manifest["versions"],

@@ -75,10 +75,11 @@ def table(metrics: Metrics, protocol: str = "both") -> str:
     """
     data, checkpoint = metrics["data"], metrics["checkpoint"]["reasoner"]
     statuses = ", ".join(f"{n} {status}" for status, n in metrics["status"].items() if n)
+    source = checkpoint.get("digest", "on a server")[:12]
     lines = [
         f"{metrics['suite']} on {data['name']} ({data['split']}, {data['fingerprint'][:12]}): "
         f"{metrics['n']} of {data['rows']} samples, {metrics['errors']} errors; replies: {statuses or 'none'}",
-        f"checkpoint {checkpoint['name']} ({checkpoint['digest'][:12]}), --model {metrics['model']}, "
+        f"checkpoint {checkpoint['name']} ({source}), --model {metrics['model']}, "
         f"--compat {metrics['compat']}; intervals are {metrics['interval']}",
     ]
     if metrics["n"] < data["rows"] and any(figure["name"].startswith("COCO") for figure in metrics["figures"]):

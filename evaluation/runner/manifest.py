@@ -4,10 +4,9 @@ import argparse
 import logging
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from evaluation.runner.samples import Samples, digest_of
-from evaluation.runner.schema import Data, Manifest, Places, Settings
+from evaluation.runner.schema import Checkpoint, Data, Manifest, Places, Settings
 from evaluation.suite import BUNDLED
 from vision_reasoner.cli import model_settings
 from vision_reasoner.files import sha256
@@ -24,9 +23,10 @@ from vision_reasoner.models.checkpoints import (
 )
 from vision_reasoner.models.checkpoints import BUNDLED as BUNDLED_CHECKPOINT
 from vision_reasoner.models.devices import choose_attention, choose_device, choose_dtype
+from vision_reasoner.models.server import ServerEngine
 from vision_reasoner.prompts import DIALECTS
 from vision_reasoner.results import Task, versions
-from vision_reasoner.settings import Checkpoints, RunSettings
+from vision_reasoner.settings import LOCAL, Checkpoints, RunSettings
 
 logger = logging.getLogger(__name__)
 
@@ -46,66 +46,65 @@ def describe(
     Raises:
         CheckpointError: a checkpoint is missing.
         UsageError: there is no such device, dtype or attention.
+        EngineError: the server that is to run the reasoner cannot be reached.
     """
     suite = samples.suite
-    choice = _choose(arguments, samples)
-    parts: list[Part] = ["reasoner", "segmenter"] if suite.task is Task.SEGMENTATION else ["reasoner"]
+    named, settings = model_settings(arguments, logprobs=suite.ranked)
+    choice = _choose(named, settings, samples)
+    server = None if settings.engine == LOCAL else ServerEngine.of_reasoner(named, settings)
+    used: list[Part] = ["segmenter"] if suite.task is Task.SEGMENTATION else []
+    if server is None:
+        used = ["reasoner", *used]
     folders = {
         part: locate(
             getattr(choice, part),
             part,
-            revision=arguments.revision if part == "reasoner" else None,
-            offline=arguments.offline,
+            revision=named.revision if part == "reasoner" else None,
+            offline=settings.offline,
         )
-        for part in parts
+        for part in used
     }
-    _, settings = model_settings(arguments, logprobs=suite.ranked)
     checkpoints = Checkpoints(
-        reasoner=str(folders["reasoner"]),
+        reasoner=named.reasoner if server is not None else str(folders["reasoner"]),
         router=choice.router,
         segmenter=str(folders.get("segmenter", choice.segmenter)),
-        revision=arguments.revision,
+        revision=named.revision,
     )
+    weights: dict[Part, Checkpoint] = {
+        part: {"name": display_name(getattr(choice, part)), "digest": digest(folder, part)}
+        for part, folder in folders.items()
+    }
     places: Places = {
         "data": samples.source.path,
         "config": arguments.config or suite.config,
         "annotations": None if annotations is None else str(annotations),
-        "reasoner": str(folders["reasoner"]),
     }
-    if "segmenter" in folders:
-        places["segmenter"] = str(folders["segmenter"])
+    for part, folder in folders.items():
+        places["reasoner" if part == "reasoner" else "segmenter"] = str(folder)
+    if server is not None:
+        weights["reasoner"] = {"name": display_name(server.model), "served_as": server.model}
+        places["reasoner"] = server.url
     manifest: Manifest = {
         "suite": suite.name,
         "n": min(arguments.limit or samples.source.n, samples.source.n),
         "data": _data(samples, annotations),
-        "checkpoint": {
-            part: {"name": display_name(getattr(choice, part)), "digest": digest(folder, part)}
-            for part, folder in folders.items()
-        },
+        "checkpoint": weights,
         "model": arguments.model,
-        "prompt": digest_of([_dialect(arguments.model), suite.instruction]),
-        "settings": _numerics(settings, folders["reasoner"]),
+        "prompt": digest_of([asdict(DIALECTS[arguments.model]), suite.instruction]),
+        "settings": _numerics(settings, server or folders["reasoner"]),
         "versions": versions(),
         "places": places,
     }
     return checkpoints, settings, manifest
 
 
-def _dialect(name: str) -> dict[str, Any]:
-    """How the model is asked and how it answers, by the names that the digests of earlier runs were made of."""
-    dialect = asdict(DIALECTS[name])
-    dialect["normalise_query"] = dialect.pop("normalize_query")
-    dialect["frame"] = {"normalized_1000": "thousand"}.get(dialect["frame"], dialect["frame"])
-    return dialect
-
-
-def _choose(arguments: argparse.Namespace, samples: Samples) -> Choice:
-    """The checkpoints that the arguments name; for a bundled data set the bundled ones where they name none."""
-    baseline = arguments.model if arguments.model in BASELINES else None
-    model_path = arguments.model_path
+def _choose(named: Checkpoints, settings: RunSettings, samples: Samples) -> Choice:
+    """The checkpoints that are named; for a bundled data set the bundled ones where none is."""
+    baseline = settings.model if settings.model in BASELINES else None
+    model_path = named.reasoner
     if model_path is None and baseline is None and Path(samples.source.path).is_relative_to(BUNDLED):
         model_path = in_pretrained(BUNDLED_CHECKPOINT)
-    choice = choose(model_path, arguments.task_router_model_path, arguments.segmentation_model_path, baseline=baseline)
+    choice = choose(model_path, named.router, named.segmenter, baseline=baseline, served=settings.served)
     if choice.note:
         logger.info(choice.note)
     return choice
@@ -123,18 +122,25 @@ def _data(samples: Samples, annotations: Path | None) -> Data:
     }
 
 
-def _numerics(settings: RunSettings, reasoner: Path) -> Settings:
+def _numerics(settings: RunSettings, reasoner: Path | ServerEngine) -> Settings:
+    """Of a reasoner in a folder, or on a server."""
     device = choose_device(settings.device)
-    dtype = choose_dtype(settings.dtype, device, weight_bytes(reasoner))
     numerics: Settings = {
         "compat": settings.compat,
         "device": device.type,
-        "dtype": str(dtype).removeprefix("torch."),
-        "attn_implementation": choose_attention(settings.attn_implementation, device, dtype),
+        "dtype": "server",
+        "attn_implementation": "server",
         "max_new_tokens": settings.max_new_tokens,
         "max_objects": settings.max_objects,
         "max_image_pixels": settings.max_image_pixels,
     }
+    if isinstance(reasoner, ServerEngine):
+        numerics["engine"] = "server"
+        numerics["frame_side"], numerics["vqa_frame_side"] = reasoner.frame_side, reasoner.vqa_frame_side
+        return numerics
+    dtype = choose_dtype(settings.dtype, device, weight_bytes(reasoner))
+    numerics["dtype"] = str(dtype).removeprefix("torch.")
+    numerics["attn_implementation"] = choose_attention(settings.attn_implementation, device, dtype)
     if device.type == "cuda":  # elsewhere it changes nothing
         numerics["compile"] = settings.compile
     return numerics

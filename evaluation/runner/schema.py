@@ -64,16 +64,22 @@ class Data(TypedDict):
 
 
 class Checkpoint(TypedDict):
-    """One part's weights."""
+    """One part's weights; of those that a server runs nothing is known but what it calls them."""
 
     name: str
-    digest: str
+    digest: NotRequired[str]
+    served_as: NotRequired[str]
 
 
 class Settings(TypedDict):
-    """What decides the model's numbers, with "auto" resolved."""
+    """What decides the model's numbers, with "auto" resolved; what a server decides is called "server" here."""
 
     compat: str
+    engine: NotRequired[str]
+    """"server" where one runs the reasoner, otherwise nothing."""
+    frame_side: NotRequired[int]
+    vqa_frame_side: NotRequired[int | None]
+    """The frames in which a server is sent images."""
     device: str
     dtype: str
     attn_implementation: str
@@ -90,6 +96,7 @@ class Places(TypedDict):
     config: str | None
     annotations: NotRequired[str | None]
     reasoner: NotRequired[str]
+    """A folder, or a server's address."""
     segmenter: NotRequired[str]
 
 

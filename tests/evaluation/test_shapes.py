@@ -9,8 +9,7 @@ from evaluation import benchmark, shapes
 from evaluation.shapes import SHAPES, Reference, build_model, measure_shape, table
 from vision_reasoner.errors import CheckpointError
 from vision_reasoner.models import window_attention
-from vision_reasoner.models.reasoner import Reasoner
-from vision_reasoner.results import Task
+from vision_reasoner.models.local import TransformersEngine
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +31,7 @@ def test_the_released_shape():
 def test_no_reply_ends_and_all_ways_write_the_same(tiny):
     requests = shapes._requests(3)
     replies = []
-    for way in (Reference(*tiny), Reasoner(*tiny), Reasoner(*tiny, compile="on")):
+    for way in (Reference(*tiny), TransformersEngine(*tiny), TransformersEngine(*tiny, compile="on")):
         seconds, told = shapes._ask(way, requests, 3, 9)
         assert seconds > 0
         assert [(r.n_tokens, r.finished) for r in told] == [(9, False)] * 3
@@ -45,10 +44,12 @@ def test_the_reference_has_its_own_vision_attention(tiny, monkeypatch):
     model, processor = tiny
     used = []
     monkeypatch.setattr(
-        Reasoner, "ask", lambda self, *_, **__: used.append(self.model.model.visual.config._attn_implementation)
+        TransformersEngine,
+        "generate",
+        lambda self, *_, **__: used.append(self.model.model.visual.config._attn_implementation),
     )
-    Reference(model, processor).ask([], [], tasks=[Task.VQA])
-    Reasoner(model, processor).ask([], [], tasks=[Task.VQA])
+    for engine in (Reference(model, processor), TransformersEngine(model, processor)):
+        engine.generate([], max_new_tokens=1, batch_size=1)
     assert used == ["sdpa", window_attention.NAME]
 
 

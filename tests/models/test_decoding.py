@@ -13,6 +13,7 @@ from tests.support.tiny import save_qwen2_vl
 from vision_reasoner.errors import UsageError
 from vision_reasoner.models import decoding, generation
 from vision_reasoner.models.decoding import SPAN, is_plain, is_supported, padded_rows, padded_span
+from vision_reasoner.models.local import TransformersEngine
 from vision_reasoner.models.reasoner import Reasoner
 from vision_reasoner.models.router import Router
 from vision_reasoner.results import Task
@@ -57,7 +58,7 @@ def assert_same_logprobs(given, expected):
 @pytest.mark.parametrize("batch_size", [1, 3, 5])
 def test_random_weights_with_a_penalty_and_padding(bundle, pictures, batch_size, decoded):
     plain, ours = pair(bundle / "reasoner", logprobs=True)
-    assert plain.model.generation_config.repetition_penalty == 1.05
+    assert plain.engine.model.generation_config.repetition_penalty == 1.05
     settings = {"tasks": TASKS, "max_new_tokens": 40, "batch_size": batch_size}
     expected = plain.ask(pictures, QUERIES, **settings)
     given = ours.ask(pictures, QUERIES, **settings)
@@ -70,11 +71,11 @@ def test_random_weights_with_a_penalty_and_padding(bundle, pictures, batch_size,
 def test_rows_that_end_at_different_times(bundle, pictures):
     plain, ours = pair(bundle / "reasoner", logprobs=True)
     settings = {"tasks": TASKS, "max_new_tokens": 30, "batch_size": 5}
-    tokenizer = plain.processor.tokenizer
+    tokenizer = plain.engine.processor.tokenizer
     texts = [r.text for r in plain.ask(pictures, QUERIES, **settings)]
     ends = [tokenizer(text[at])["input_ids"][0] for text, at in zip(texts[:3], (0, 4, 11), strict=True)]
     for reasoner in (plain, ours):
-        reasoner.model.generation_config.eos_token_id = ends
+        reasoner.engine.model.generation_config.eos_token_id = ends
     expected, given = plain.ask(pictures, QUERIES, **settings), ours.ask(pictures, QUERIES, **settings)
     assert told(given) == told(expected)
     assert_same_logprobs(given, expected)
@@ -85,7 +86,7 @@ def test_rows_that_end_at_different_times(bundle, pictures):
 def test_it_stops_when_all_rows_have_ended(bundle, pictures, monkeypatch):
     _, ours = pair(bundle / "reasoner")
     monkeypatch.setattr(decoding, "next_logits", lambda *_: pytest.fail("one step too many"))
-    ours.model.generation_config.eos_token_id = list(range(len(ours.processor.tokenizer)))
+    ours.engine.model.generation_config.eos_token_id = list(range(len(ours.engine.processor.tokenizer)))
     assert [r.n_tokens for r in ours.ask(pictures, QUERIES, tasks=TASKS, batch_size=5)] == [1] * 5
 
 
@@ -94,7 +95,7 @@ def test_a_later_batch_does_not_see_an_earlier_one(bundle, pictures):
     settings = {"tasks": TASKS, "max_new_tokens": 12, "batch_size": 5}
     first = ours.ask(pictures, QUERIES, **settings)
     with torch.inference_mode():
-        ours._decoder._state.cache.fill_(float("inf"))
+        ours.engine._decoder._state.cache.fill_(float("inf"))
     single = ours.ask(pictures[:1], QUERIES[:1], **{**settings, "tasks": TASKS[:1]})
     assert told(single) == told(first[:1]) == told(plain.ask(pictures, QUERIES, **settings)[:1])
 
@@ -106,7 +107,7 @@ def test_the_cache_grows_with_the_request(bundle, pictures, monkeypatch):
         settings = {"tasks": TASKS[:n], "max_new_tokens": tokens, "batch_size": n}
         given, expected = (r.ask(pictures[:n], QUERIES[:n], **settings) for r in (ours, plain))
         assert told(given) == told(expected)
-    assert ours._decoder._state.cache.shape[2] == 8
+    assert ours.engine._decoder._state.cache.shape[2] == 8
 
 
 def test_qwen2_vl(tmp_path, pictures):
@@ -119,7 +120,7 @@ def test_qwen2_vl(tmp_path, pictures):
 def test_router_of_random_weights(bundle):
     plain, ours = pair(bundle / "router", Router)
     for router in (plain, ours):
-        router.model.generation_config.repetition_penalty = 1.1
+        router.engine.model.generation_config.repetition_penalty = 1.1
     assert [r.reply for r in ours.route_batch(QUERIES)] == [r.reply for r in plain.route_batch(QUERIES)]
 
 
@@ -149,7 +150,7 @@ def test_what_it_cannot_do_goes_the_plain_way(bundle, monkeypatch):
     picture = [noise(60, 60)]
     monkeypatch.setattr(generation, "_decode_static", lambda *_, **__: pytest.fail("not the plain way"))
     for reasoner in (plain, ours):
-        reasoner.model.generation_config.no_repeat_ngram_size = 2
+        reasoner.engine.model.generation_config.no_repeat_ngram_size = 2
     settings = {"tasks": [Task.DETECTION], "max_new_tokens": 9}
     assert told(ours.ask(picture, ["dog"], **settings)) == told(plain.ask(picture, ["dog"], **settings))
 
@@ -187,11 +188,11 @@ def test_a_large_cache_that_does_not_fit_makes_room_for_the_one_that_is_needed(b
         assert told(ours.ask(pictures[:n], QUERIES[:n], **settings)) == told(
             plain.ask(pictures[:n], QUERIES[:n], **settings)
         )
-    assert ours._decoder._state.cache.shape[2] == 1
+    assert ours.engine._decoder._state.cache.shape[2] == 1
 
 
 def test_when_it_is_used(bundle):
-    model = Reasoner.from_pretrained(bundle / "reasoner", device="cpu").model
+    model = TransformersEngine.from_pretrained(bundle / "reasoner", "reasoner", device="cpu").model
     assert is_supported(model)
     assert generation.static_decoder(model) is None  # auto, on a CPU
     assert generation.static_decoder(model, "off") is None

@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ from tests.conftest import noise
 from tests.support.tiny import FRAME_SIDE, SPECIAL_TOKENS, save_qwen2_vl, save_reasoner
 from vision_reasoner.errors import CheckpointError, ImageError, QueryError, UsageError
 from vision_reasoner.models import window_attention
-from vision_reasoner.models.reasoner import Reasoner, Reply, ScriptedReasoner, frame_image, prompt_for
+from vision_reasoner.models.engine import Watch, frame_image
+from vision_reasoner.models.local import TransformersEngine
+from vision_reasoner.models.reasoner import Reasoner, Reply, ScriptedReasoner, prompt_for
 from vision_reasoner.prompts import QWEN2_5_VL, QWEN2_VL, VISION_REASONER
 from vision_reasoner.results import Task
 
@@ -65,7 +68,7 @@ def test_batch_size_changes_nothing(reasoner, pictures, batch_size):
 
 
 def test_the_model_gets_left_padding_token_types_and_the_framed_picture(reasoner, pictures, monkeypatch):
-    calls, _ = record_calls(monkeypatch, reasoner.model)
+    calls, _ = record_calls(monkeypatch, reasoner.engine.model)
     ask(reasoner, pictures[:2], ["a", "a much longer query"], [OBJECTS, OBJECTS])
     seen = calls[0]
     assert set(seen["mm_token_type_ids"].unique().tolist()) == {0, 1}
@@ -81,16 +84,17 @@ def test_replies_depend_on_the_picture(reasoner):
 
 
 def test_the_batched_window_attention_is_used_and_changes_nothing(bundle, reasoner, pictures):
-    plain = Reasoner.from_pretrained(bundle / "reasoner", device="cpu")
-    plain.model.model.visual.config._attn_implementation = "sdpa"
-    assert reasoner.model.model.visual.config._attn_implementation == window_attention.NAME
+    engine = TransformersEngine.from_pretrained(bundle / "reasoner", "reasoner", device="cpu")
+    plain = Reasoner(engine)
+    engine.model.model.visual.config._attn_implementation = "sdpa"
+    assert reasoner.engine.model.model.visual.config._attn_implementation == window_attention.NAME
     big = noise(200, 224, seed=7)  # several windows, not all of one size
     asked = ([*pictures, big], [*QUERIES, "what?"], [*MIXED, Task.VQA])
     assert [r.text for r in ask(plain, *asked)] == [r.text for r in ask(reasoner, *asked)]
 
 
 def test_frame_and_prompt_of_each_task(reasoner):
-    assert reasoner.frame_side == FRAME_SIDE
+    assert reasoner.engine.frame_side == FRAME_SIDE
     assert reasoner.frame_for(Task.COUNTING) == (FRAME_SIDE, FRAME_SIDE)
     assert reasoner.frame_for(Task.VQA) is None
     assert prompt_for("The Dog?", Task.DETECTION, VISION_REASONER).startswith('Please find "the dog" with bboxs')
@@ -104,7 +108,7 @@ def test_vqa_keeps_the_picture_at_its_own_size_on_the_grid(reasoner):
 
 
 def test_upstream_resizes_the_image_for_vqa(reasoner):
-    upstream = Reasoner(reasoner.model, reasoner.processor, compat="upstream")
+    upstream = Reasoner(reasoner.engine, compat="upstream")
     assert ask(upstream, [noise(150, 90)], ["What is it?"], [Task.VQA])[0].model_size == (FRAME_SIDE, FRAME_SIDE)
 
 
@@ -131,11 +135,11 @@ def test_frame_defaults_to_the_released_840(tmp_path):
     config = json.loads((tmp_path / "config.json").read_text())
     del config["frame_side"]
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert Reasoner.from_pretrained(tmp_path, device="cpu").frame_side == 840
+    assert Reasoner.from_pretrained(tmp_path, device="cpu").engine.frame_side == 840
 
 
 def test_processed_frame_is_the_picture_as_the_processor_resized_it(reasoner):
-    qwen = Reasoner(reasoner.model, reasoner.processor, dialect=QWEN2_5_VL)
+    qwen = Reasoner(reasoner.engine, dialect=QWEN2_5_VL)
     reply = ask(qwen, [noise(500, 300)], ["dog"], [Task.DETECTION])[0]
     width, height = reply.model_size
     assert width % 28 == height % 28 == 0
@@ -143,15 +147,16 @@ def test_processed_frame_is_the_picture_as_the_processor_resized_it(reasoner):
 
 
 def test_thousand_frame_whatever_the_picture(reasoner):
-    qwen2 = Reasoner(reasoner.model, reasoner.processor, dialect=QWEN2_VL)
+    qwen2 = Reasoner(reasoner.engine, dialect=QWEN2_VL)
     replies = ask(qwen2, [noise(500, 300)] * 2, ["dog", "What?"], [Task.DETECTION, Task.VQA])
     assert replies[0].model_size == (1000, 1000)
 
 
 def test_a_qwen2_vl_checkpoint_works_as_the_other_baseline(tmp_path, pictures):
     save_qwen2_vl(tmp_path)
-    qwen2 = Reasoner.from_pretrained(tmp_path, dialect=QWEN2_VL, device="cpu")
-    assert type(qwen2.model).__name__ == "Qwen2VLForConditionalGeneration"
+    engine = TransformersEngine.from_pretrained(tmp_path, "reasoner", device="cpu")
+    qwen2 = Reasoner(engine, dialect=QWEN2_VL)
+    assert type(engine.model).__name__ == "Qwen2VLForConditionalGeneration"
     together = ask(qwen2, pictures, QUERIES, MIXED)
     apart = [ask(qwen2, [p], [q], [t])[0] for p, q, t in zip(pictures, QUERIES, MIXED, strict=True)]
     assert [r.text for r in together] == [r.text for r in apart]
@@ -176,23 +181,24 @@ def test_a_reply_at_the_token_limit_is_unfinished(reasoner, pictures):
 def test_a_reply_ends_at_its_end_token_while_others_go_on(reasoner, pictures, monkeypatch):
     queries, tasks = ["it", "something else"], [OBJECTS, OBJECTS]
     free = ask(reasoner, pictures[:2], queries, tasks)
-    _, outputs = record_calls(monkeypatch, reasoner.model)
+    _, outputs = record_calls(monkeypatch, reasoner.engine.model)
     assert ask(reasoner, pictures[:1], queries[:1], tasks[:1])[0].text == free[0].text
     tokens = outputs[0][0, -TOKENS:].tolist()
     end = next(i for i in range(2, TOKENS) if tokens[i] not in tokens[:i])
-    monkeypatch.setattr(reasoner.model.generation_config, "eos_token_id", [tokens[end]])
+    monkeypatch.setattr(reasoner.engine.model.generation_config, "eos_token_id", [tokens[end]])
     replies = ask(reasoner, pictures[:2], queries, tasks)
     assert replies[0].finished
     assert replies[0].n_tokens == end + 1
-    assert replies[0].text == reasoner.processor.tokenizer.decode(tokens[:end], skip_special_tokens=True)
+    assert replies[0].text == reasoner.engine.processor.tokenizer.decode(tokens[:end], skip_special_tokens=True)
     assert replies[1].n_tokens >= 1
 
 
 def test_decoding_is_greedy_and_keeps_the_repetition_penalty(bundle, pictures, monkeypatch, caplog):
     with caplog.at_level(logging.DEBUG):
-        reasoner = Reasoner.from_pretrained(bundle / "reasoner", device="cpu")
+        engine = TransformersEngine.from_pretrained(bundle / "reasoner", "reasoner", device="cpu")
     assert "repetition_penalty 1.05 is kept" in caplog.text
-    calls, _ = record_calls(monkeypatch, reasoner.model)
+    reasoner = Reasoner(engine)
+    calls, _ = record_calls(monkeypatch, engine.model)
     first = ask(reasoner, pictures[:1], ["it"], [OBJECTS])[0].text
     assert ask(reasoner, pictures[:1], ["it"], [OBJECTS])[0].text == first
     assert calls[0]["generation_config"].do_sample is False
@@ -243,7 +249,7 @@ def test_tiny_pictures_work(reasoner):
 
 def small_memory(reasoner, monkeypatch):
     """More than two requests at once no longer fit into memory; gets the sizes of the batches that are tried."""
-    real = reasoner.model.generate
+    real = reasoner.engine.model.generate
     sizes = []
 
     def generate(**given):
@@ -252,7 +258,7 @@ def small_memory(reasoner, monkeypatch):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(**given)
 
-    monkeypatch.setattr(reasoner.model, "generate", generate)
+    monkeypatch.setattr(reasoner.engine.model, "generate", generate)
     return sizes
 
 
@@ -287,10 +293,10 @@ def test_the_scripted_reasoner_gives_its_replies_in_order_and_remembers_what_was
 
 
 def test_token_logprobs_equal_a_teacher_forced_pass(reasoner, pictures, monkeypatch):
-    calls, outputs = record_calls(monkeypatch, reasoner.model)
-    monkeypatch.setattr(reasoner, "logprobs", True)
-    pad = reasoner.model.config.image_token_id  # in a reply it would want a picture in the pass below
-    monkeypatch.setattr(reasoner.model.generation_config, "suppress_tokens", [pad], raising=False)
+    calls, outputs = record_calls(monkeypatch, reasoner.engine.model)
+    monkeypatch.setattr(reasoner.engine, "logprobs", True)
+    pad = reasoner.engine.model.config.image_token_id  # in a reply it would want a picture in the pass below
+    monkeypatch.setattr(reasoner.engine.model.generation_config, "suppress_tokens", [pad], raising=False)
     replies = ask(reasoner, pictures[:3], QUERIES[:3], [OBJECTS] * 3)
     (batch,), (sequences,) = calls, outputs
     inputs = {key: value for key, value in batch.items() if isinstance(value, torch.Tensor)}
@@ -302,7 +308,7 @@ def test_token_logprobs_equal_a_teacher_forced_pass(reasoner, pictures, monkeypa
         "mm_token_type_ids": torch.cat([inputs["mm_token_type_ids"], 0 * ones.int()], dim=1),
     }
     with torch.inference_mode():
-        forced = reasoner.model(**inputs).logits[:, -n_new - 1 : -1].log_softmax(dim=2)
+        forced = reasoner.engine.model(**inputs).logits[:, -n_new - 1 : -1].log_softmax(dim=2)
     expected = forced.gather(2, sequences[:, -n_new:, None])[..., 0]
     order = sorted(range(3), key=lambda i: len(QUERIES[i]))  # of the rows in the batch
     for row, i in enumerate(order):
@@ -314,9 +320,9 @@ def test_token_logprobs_equal_a_teacher_forced_pass(reasoner, pictures, monkeypa
 def test_logprobs_are_off_unless_asked_for_and_change_no_reply(reasoner, pictures, monkeypatch):
     plain = ask(reasoner, pictures, QUERIES, MIXED)
     assert all(reply.logprobs == () for reply in plain)
-    monkeypatch.setattr(reasoner, "logprobs", True)
+    monkeypatch.setattr(reasoner.engine, "logprobs", True)
     assert [reply.text for reply in ask(reasoner, pictures, QUERIES, MIXED)] == [reply.text for reply in plain]
-    assert not reasoner.model.get_output_embeddings()._forward_hooks, "nothing stays behind"
+    assert not reasoner.engine.model.get_output_embeddings()._forward_hooks, "nothing stays behind"
 
 
 def test_the_likelihood_of_a_part_is_the_mean_over_the_tokens_that_reach_into_it():
@@ -325,3 +331,66 @@ def test_the_likelihood_of_a_part_is_the_mean_over_the_tokens_that_reach_into_it
     assert reply.likelihood(0, 1) == -9.0
     assert reply.likelihood(4, 8) == -2.0
     assert Reply("[]", (1, 1)).likelihood(0, 2) is None
+
+
+# --- following and stopping -------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module", params=["off", "on"])
+def followed(request: pytest.FixtureRequest, bundle: Path) -> Reasoner:
+    """By transformers' own loop, and by the cache of fixed size."""
+    return Reasoner.from_pretrained(bundle / "reasoner", device="cpu", dtype="float32", compile=request.param)
+
+
+@pytest.mark.parametrize("batch_size", [2, 5])
+def test_text_comes_as_it_is_written_and_watching_changes_nothing(followed, pictures, batch_size):
+    seen: dict[int, list[str]] = {}
+    watch = Watch(lambda i, text: seen.setdefault(i, []).append(text))
+    given = ask(followed, pictures, QUERIES, MIXED, batch_size=batch_size, watch=watch)
+    assert given_texts(given) == given_texts(ask(followed, pictures, QUERIES, MIXED, batch_size=batch_size))
+    assert [seen[i][-1] for i in range(5)] == given_texts(given)
+    for i, reply in enumerate(given):
+        assert len(seen[i]) > 3
+        assert all(reply.text.startswith(text) for text in seen[i])
+        assert [len(text) for text in seen[i]] == sorted(len(text) for text in seen[i])
+
+
+def given_texts(replies):
+    return [reply.text for reply in replies]
+
+
+def test_text_after_a_row_has_ended_is_not_its_own(followed, pictures, monkeypatch):
+    first = ask(followed, pictures[:2], QUERIES[:2], MIXED[:2])
+    ends = followed.engine.tokenizer(first[0].text[4])["input_ids"][:1]
+    monkeypatch.setattr(followed.engine.model.generation_config, "eos_token_id", ends)
+    seen: dict[int, str] = {}
+    replies = ask(followed, pictures[:2], QUERIES[:2], MIXED[:2], watch=Watch(seen.__setitem__))
+    assert [seen.get(i) for i in range(2)] == given_texts(replies)
+    assert len({reply.n_tokens for reply in replies}) == 2
+
+
+def test_what_is_stopped_ends_where_it_is_and_nothing_further_is_asked(followed, pictures):
+    stop = threading.Event()
+    whole = ask(followed, pictures, QUERIES, MIXED, batch_size=2)
+    seen: set[int] = set()
+
+    def see(i, text):
+        seen.add(i)
+        if len(text) >= 4:
+            stop.set()
+
+    replies = ask(followed, pictures, QUERIES, MIXED, batch_size=2, watch=Watch(see, stop))
+    assert not any(reply.finished for reply in replies)
+    assert len(seen) == 2, "those of the first batch"
+    for i, (reply, uncut) in enumerate(zip(replies, whole, strict=True)):
+        assert uncut.text.startswith(reply.text)
+        assert (3 <= reply.n_tokens <= 8) if i in seen else (reply.n_tokens == 0 and not reply.text)
+
+
+def test_what_a_watch_raises_is_passed_on_and_the_reasoner_is_as_before(followed, pictures):
+    before = given_texts(ask(followed, pictures[:1], QUERIES[:1], MIXED[:1]))
+
+    def see(*_):
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        ask(followed, pictures[:1], QUERIES[:1], MIXED[:1], watch=Watch(see))
+    assert given_texts(ask(followed, pictures[:1], QUERIES[:1], MIXED[:1])) == before

@@ -294,6 +294,7 @@ print(json.dumps([picture["image"].size, text["text"], score["reward_score"]]))"
 def test_the_merged_checkpoint_is_one_of_ours(tmp_path, bundle):
     import torch
 
+    from vision_reasoner.models.local import TransformersEngine
     from vision_reasoner.models.reasoner import Reasoner
 
     actor, merged = tmp_path / "global_step_1/actor", tmp_path / "merged"
@@ -314,13 +315,14 @@ print("null")""",
     assert result.returncode == 0, result.stderr[-3000:]
 
     before, after = (
-        Reasoner.from_pretrained(folder, device="cpu", dtype="float32") for folder in (bundle / "reasoner", merged)
+        TransformersEngine.from_pretrained(folder, "reasoner", device="cpu", dtype="float32")
+        for folder in (bundle / "reasoner", merged)
     )
     assert after.frame_side == before.frame_side
     weights = before.model.state_dict()
     for name, weight in after.model.state_dict().items():
         assert torch.equal(weight, weights[name].bfloat16().float()), name
-    [reply] = after.ask([noise(90, 60)], ["dog"], tasks=[Task.DETECTION], max_new_tokens=2)
+    [reply] = Reasoner(after).ask([noise(90, 60)], ["dog"], tasks=[Task.DETECTION], max_new_tokens=2)
     assert reply.n_tokens > 0
 
 

@@ -22,7 +22,7 @@ from vision_reasoner.errors import DataError, VisionReasonerError
 from vision_reasoner.geometry import Box, Point, Size
 from vision_reasoner.images import load_image
 from vision_reasoner.masks import Mask
-from vision_reasoner.models.reasoner import frame_image
+from vision_reasoner.models.engine import frame_image
 from vision_reasoner.prompts import VISION_REASONER
 
 if TYPE_CHECKING:

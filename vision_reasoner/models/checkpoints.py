@@ -7,7 +7,7 @@ A checkpoint has three parts, which may lie in one folder (a bundle with `reason
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -78,6 +78,7 @@ def choose(
     baseline: str | None = None,
     revision: str | None = None,
     offline: bool = False,
+    served: Collection[Part] = (),
 ) -> Choice:
     """Say which checkpoint each part comes from.
 
@@ -91,12 +92,19 @@ def choose(
         baseline: a key of `BASELINES`, for when `model_path` is not given.
         revision: of `model_path` on the Hub.
         offline: make no network attempt to find out whether a Hub id is a bundle's.
+        served: parts that a server runs. Their names are the server's own, unless they are folders.
 
     Raises:
         CheckpointError: a name is neither a folder nor a Hub id, or none is given and none lies where it should.
     """
     note = None
-    if model_path is None and baseline is not None:
+    names = {part: str(name or "") for part, name in (("reasoner", model_path), ("router", router))}
+    if "router" in served:
+        router = None
+    if "reasoner" in served and not (model_path and Path(model_path).expanduser().is_dir()):
+        model_path, _ = _default()
+        note = f"A server is asked; what it does not run comes from {model_path}."
+    elif model_path is None and baseline is not None:
         hub_id = BASELINES[baseline]
         model_path = in_pretrained(hub_id.rpartition("/")[2]) or hub_id
     elif model_path is None:
@@ -114,8 +122,8 @@ def choose(
         return str(in_pretrained(RELEASED[part].folder) or RELEASED[part].hub_id)
 
     return Choice(
-        reasoner=name_of("reasoner", model_path),
-        router=name_of("router", router),
+        reasoner=names["reasoner"] if "reasoner" in served else name_of("reasoner", model_path),
+        router=names["router"] if "router" in served else name_of("router", router),
         segmenter=name_of("segmenter", segmenter),
         note=note,
     )

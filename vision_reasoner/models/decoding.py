@@ -11,7 +11,7 @@ Knows the text decoders of Qwen2, Qwen2-VL and Qwen2.5-VL. Knows nothing of prom
 import logging
 import threading
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -119,13 +119,20 @@ class StaticDecoder:
         self._graphs.clear()
         self._state = self._pool = None
 
-    def decode(self, start: Start, limit: int, rules: Rules) -> tuple[list[list[int]], list[list[float]]]:
+    def decode(
+        self,
+        start: Start,
+        limit: int,
+        rules: Rules,
+        follow: Callable[[Callable[[], list[int]]], bool] | None = None,
+    ) -> tuple[list[list[int]], list[list[float]]]:
         """Go on until every row has ended.
 
         Args:
             start: the batch; its `layers` are taken out one by one, which frees their memory.
             limit: how many new tokens a row may have, the first included.
             rules: see there.
+            follow: called after each token with what gives each row's newest one; it ends all rows by saying True.
 
         Returns:
             For each row its new tokens, all as many, with padding after the end; and as many log-probabilities, or
@@ -143,7 +150,12 @@ class StaticDecoder:
             state.begin(start, rules)
             stop = _LateStop(state.finished)
             done = 1
-            while done < limit and not stop():
+
+            def newest() -> list[int]:
+                last: list[int] = state.tokens[:n, done - 1].tolist()
+                return last
+
+            while done < limit and not stop() and not (follow is not None and follow(newest)):
                 self._advance(state, padded_span(n_prompt + done), rules)
                 done += 1
             tokens: list[list[int]] = state.tokens[:n, :done].tolist()

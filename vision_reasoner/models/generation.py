@@ -16,6 +16,7 @@ from vision_reasoner.errors import CheckpointError, QueryError, UsageError, Visi
 from vision_reasoner.models.checkpoints import Part, check_transformers_folder, load_errors, weight_bytes
 from vision_reasoner.models.decoding import MODEL_TYPES, Rules, Start, StaticDecoder, is_plain, is_supported
 from vision_reasoner.models.devices import COMPILES, choose_attention, choose_device, choose_dtype, is_out_of_memory
+from vision_reasoner.models.engine import Watch, Written
 
 if TYPE_CHECKING:
     import torch
@@ -24,27 +25,6 @@ logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """What a model wrote for one row of a batch.
-
-    Attributes:
-        text: without special tokens.
-        finished: whether the model ended it itself; False where the token limit cut it off.
-        n_tokens: new tokens, the end token included.
-        prefill_seconds: until the first token, this row's share of the batch.
-        decode_seconds: the rest, this row's share.
-        logprobs: for each token of `text` where it ends there (characters) and its log-probability, if asked for.
-    """
-
-    text: str
-    finished: bool
-    n_tokens: int
-    prefill_seconds: float
-    decode_seconds: float
-    logprobs: tuple[tuple[int, float], ...] = ()
 
 
 def load_model(
@@ -119,24 +99,6 @@ def greedy_config(config: Any, vocab_size: int, folder: Path) -> Any:
     return GenerationConfig(**kept)
 
 
-def check_text(text: str, tokenizer: Any) -> None:
-    """Reject a query, as it stands in the prompt, that is empty, not valid Unicode, or contains special tokens.
-
-    Raises:
-        QueryError: it is one of these.
-    """
-    if not text.strip():
-        raise QueryError("the query is empty; say what to find, count or answer")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise QueryError("the query is not valid Unicode text; check its encoding") from error
-    special = {number: token.content for number, token in tokenizer.added_tokens_decoder.items() if token.special}
-    found = special.keys() & set(tokenizer(text, add_special_tokens=False)["input_ids"])
-    if found:
-        raise QueryError(f"the query contains the model's control token {special[min(found)]!r}; leave it out")
-
-
 def static_decoder(model: Any, compile: str = "auto") -> StaticDecoder | None:
     """What decodes a loaded model's replies fast, or None where transformers' own loop is to do it.
 
@@ -171,7 +133,8 @@ def decode_greedily(
     *,
     logprobs: bool = False,
     decoder: StaticDecoder | None = None,
-) -> list[Decoded]:
+    watch: Watch | None = None,
+) -> list[Written]:
     """Decode a left-padded batch greedily until each row's end token.
 
     Nothing but the end token ends a reply: to stop at a closing tag as well would save the one token that follows it,
@@ -187,6 +150,7 @@ def decode_greedily(
             generation config (a repetition penalty) acts on it.
         decoder: the model's `static_decoder`; without one, and where the generation config asks for what it cannot do,
             transformers' own loop decodes.
+        watch: follows the rows and may stop all of them; looked at after every token.
 
     Returns:
         One for each of the N rows.
@@ -204,21 +168,22 @@ def decode_greedily(
         )
     config = _greedy_config(model, tokenizer, min(max_new_tokens, positions - n_prompt))
     ends = _end_tokens(model, tokenizer)
+    follow = None if watch is None else _Follower(watch, tokenizer, ends, n_rows)
     start = time.perf_counter()
     with torch.inference_mode():
         inputs = {name: tensor.to(model.device) for name, tensor in batch.items()}
         if decoder is not None and is_plain(config):
-            written = _decode_static(decoder, inputs, config, ends, logprobs=logprobs)
+            written = _decode_static(decoder, inputs, config, ends, logprobs=logprobs, follow=follow)
         else:
-            written = _decode_dynamic(model, inputs, config, logprobs=logprobs)
+            written = _decode_dynamic(model, inputs, config, logprobs=logprobs, follow=follow)
     first, last = written.first_time - start, time.perf_counter() - written.first_time
     decoded = []
     for row, row_logprobs in zip(written.tokens, written.logprobs or [[]] * n_rows, strict=True):
         end = next((i for i, token in enumerate(row) if token in ends), None)
         kept = row if end is None else row[:end]
         decoded.append(
-            Decoded(
-                text=tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False),
+            Written(
+                text=_decode(tokenizer, kept),
                 finished=end is not None,
                 n_tokens=len(row) if end is None else end + 1,
                 prefill_seconds=first / n_rows,
@@ -226,7 +191,37 @@ def decode_greedily(
                 logprobs=tuple(zip(_token_ends(tokenizer, kept), row_logprobs, strict=False)) if logprobs else (),
             )
         )
+        if watch is not None and watch.on_text is not None:
+            watch.on_text(len(decoded) - 1, decoded[-1].text)
     return decoded
+
+
+class _Follower:
+    """Called after each step; tells a watch what each row says so far, and says whether to stop."""
+
+    def __init__(self, watch: Watch, tokenizer: Any, ends: set[int], n_rows: int) -> None:
+        self.watch, self.tokenizer, self.ends = watch, tokenizer, ends
+        self.texts = [""] * n_rows
+        self.pending: list[list[int]] = [[] for _ in range(n_rows)]  # tokens that are not in the text yet
+        self.ended = [False] * n_rows
+
+    def __call__(self, newest: Callable[[], Sequence[int]]) -> bool:
+        """Whether to stop; `newest` gives each row's last token, for which a device has to be waited for."""
+        if self.watch.on_text is not None:
+            for row, token in enumerate(newest()):
+                self.ended[row] = self.ended[row] or token in self.ends
+                if not self.ended[row]:
+                    self._see(row, token, self.watch.on_text)
+        return self.watch.stopped
+
+    def _see(self, row: int, token: int, on_text: Callable[[int, str], object]) -> None:
+        self.pending[row].append(token)
+        piece = _decode(self.tokenizer, self.pending[row])
+        if _is_whole(piece, len(self.pending[row])):
+            self.texts[row] += piece
+            self.pending[row].clear()
+            if piece:
+                on_text(row, self.texts[row])
 
 
 @dataclass(frozen=True)
@@ -238,13 +233,15 @@ class _Written:
     first_time: float
 
 
-def _decode_dynamic(model: Any, inputs: Mapping[str, "torch.Tensor"], config: Any, *, logprobs: bool) -> _Written:
+def _decode_dynamic(
+    model: Any, inputs: Mapping[str, "torch.Tensor"], config: Any, *, logprobs: bool, follow: "_Follower | None"
+) -> _Written:
     """By transformers' own loop, over a cache that grows."""
     import torch
     from transformers import StoppingCriteria, StoppingCriteriaList
 
-    class Watch(StoppingCriteria):
-        """Stops nothing, notes when the first token was there and, where wanted, how likely each one was."""
+    class Steps(StoppingCriteria):
+        """Notes when the first token was there and how likely each one was, where wanted; stops where `follow` does."""
 
         first_time = 0.0
 
@@ -261,16 +258,17 @@ def _decode_dynamic(model: Any, inputs: Mapping[str, "torch.Tensor"], config: An
                 self.first_time = time.perf_counter()
             if self.logits is not None:
                 self.logprobs.append(_logprobs(self.logits[:, -1], input_ids[:, -1]))
-            return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+            stop = follow is not None and follow(lambda: input_ids[:, -1].tolist())
+            return torch.full((len(input_ids),), stop, dtype=torch.bool, device=input_ids.device)
 
-    watch = Watch()
-    hook = model.get_output_embeddings().register_forward_hook(watch.see_logits) if logprobs else nullcontext()
+    steps = Steps()
+    hook = model.get_output_embeddings().register_forward_hook(steps.see_logits) if logprobs else nullcontext()
     with hook, _without_cudnn_attention():
-        output = model.generate(**inputs, generation_config=config, stopping_criteria=StoppingCriteriaList([watch]))
+        output = model.generate(**inputs, generation_config=config, stopping_criteria=StoppingCriteriaList([steps]))
     return _Written(
         tokens=output[:, inputs["input_ids"].shape[1] :].tolist(),
-        logprobs=torch.stack(watch.logprobs, dim=1).tolist() if watch.logprobs else [],
-        first_time=watch.first_time,
+        logprobs=torch.stack(steps.logprobs, dim=1).tolist() if steps.logprobs else [],
+        first_time=steps.first_time,
     )
 
 
@@ -288,7 +286,13 @@ def _without_cudnn_attention() -> Iterator[None]:
 
 
 def _decode_static(
-    decoder: StaticDecoder, inputs: Mapping[str, "torch.Tensor"], config: Any, ends: set[int], *, logprobs: bool
+    decoder: StaticDecoder,
+    inputs: Mapping[str, "torch.Tensor"],
+    config: Any,
+    ends: set[int],
+    *,
+    logprobs: bool,
+    follow: "_Follower | None",
 ) -> _Written:
     """The prompt by transformers, all that follows the first token by `decoder`.
 
@@ -298,7 +302,7 @@ def _decode_static(
 
     held = decoder.holds_memory
     try:
-        return _decode_static_once(decoder, inputs, config, ends, logprobs=logprobs)
+        return _decode_static_once(decoder, inputs, config, ends, logprobs=logprobs, follow=follow)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -306,17 +310,23 @@ def _decode_static(
         if not held:
             raise
     torch.cuda.empty_cache()  # out here, where the failed attempt's tensors are no longer held by its traceback
-    return _decode_static_once(decoder, inputs, config, ends, logprobs=logprobs)
+    return _decode_static_once(decoder, inputs, config, ends, logprobs=logprobs, follow=follow)
 
 
 def _decode_static_once(
-    decoder: StaticDecoder, inputs: Mapping[str, "torch.Tensor"], config: Any, ends: set[int], *, logprobs: bool
+    decoder: StaticDecoder,
+    inputs: Mapping[str, "torch.Tensor"],
+    config: Any,
+    ends: set[int],
+    *,
+    logprobs: bool,
+    follow: "_Follower | None",
 ) -> _Written:
     rules = Rules(tuple(sorted(ends)), config.pad_token_id, config.repetition_penalty or 1.0, logprobs)
     start = _read_prompt(decoder.model, inputs, config, logprobs=logprobs)
     start.tokens[0].item()  # waits for the device
     first_time = time.perf_counter()
-    tokens, likely = decoder.decode(start, config.max_new_tokens, rules)
+    tokens, likely = decoder.decode(start, config.max_new_tokens, rules, follow)
     return _Written(tokens, likely, first_time)
 
 
@@ -406,11 +416,20 @@ def _token_ends(tokenizer: Any, tokens: Sequence[int]) -> list[int]:
     done = start = 0
     for i in range(len(tokens)):
         # Byte-level tokens decode one by one as together, but for a character whose bytes several of them share.
-        piece = tokenizer.decode(tokens[start : i + 1], skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        if not piece.endswith("\ufffd") or i - start == 3:  # a character has four bytes at most
+        piece = _decode(tokenizer, tokens[start : i + 1])
+        if _is_whole(piece, i + 1 - start):
             done, start = done + len(piece), i + 1
         ends.append(done)
     return ends
+
+
+def _decode(tokenizer: Any, tokens: Sequence[int]) -> str:
+    return str(tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+def _is_whole(piece: str, n_tokens: int) -> bool:
+    """Whether what so many tokens decode to ends with a whole character; one has four bytes at most."""
+    return not piece.endswith("\ufffd") or n_tokens == 4
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> set[int]:

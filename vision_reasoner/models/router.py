@@ -4,22 +4,14 @@ Knows nothing of pictures: the request's text alone decides.
 """
 
 import re
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from vision_reasoner.errors import QueryError
-from vision_reasoner.models.checkpoints import load_errors, locate
-from vision_reasoner.models.generation import (
-    Decoded,
-    check_text,
-    decode_greedily,
-    in_batches,
-    load_model,
-    static_decoder,
-)
+from vision_reasoner.models.engine import Engine, Prompt, check_text
+from vision_reasoner.models.local import TransformersEngine
 from vision_reasoner.prompts import router_messages
 from vision_reasoner.results import Task
 
@@ -161,26 +153,12 @@ def route_of(reply: str, query: str) -> Route:
 
 
 class Router:
-    """The router model: a Qwen2 causal language model that classifies requests, greedily and in batches."""
+    """The router model, which classifies requests: a Qwen2 causal language model, or whatever an engine runs."""
 
-    def __init__(
-        self,
-        model: Any,
-        tokenizer: Any,
-        *,
-        batch_size: int = 32,
-        compile: str = "auto",
-    ) -> None:
-        """Wrap a loaded Qwen2ForCausalLM and its tokenizer; `from_pretrained` loads both.
-
-        Raises:
-            UsageError: `compile` has no such value (see `generation.static_decoder`).
-        """
-        self.model = model
-        self.tokenizer = tokenizer
+    def __init__(self, engine: Engine, *, batch_size: int = 32) -> None:
+        """Ask `engine`, in batches of `batch_size` where it makes batches."""
+        self.engine = engine
         self.batch_size = batch_size
-        self._lock = threading.Lock()  # a fast tokenizer keeps its padding between calls
-        self._decoder = static_decoder(model, compile)
 
     @classmethod
     def from_pretrained(
@@ -194,26 +172,23 @@ class Router:
         revision: str | None = None,
         offline: bool = False,
     ) -> Self:
-        """Load a router from a folder or Hub id.
+        """Load a router from a folder or Hub id, to be run by transformers in this process.
 
         Raises:
             CheckpointError: it is missing, incomplete or of another kind.
             UsageError: there is no such device, dtype, attention or compile.
         """
-        from transformers import AutoTokenizer, Qwen2ForCausalLM
-
-        folder = locate(path, "router", revision=revision, offline=offline)
-        model = load_model(
-            {"qwen2": Qwen2ForCausalLM},
-            folder,
+        engine = TransformersEngine.from_pretrained(
+            path,
             "router",
             device=device,
             dtype=dtype,
             attn_implementation=attn_implementation,
+            compile=compile,
+            revision=revision,
+            offline=offline,
         )
-        with load_errors(folder):
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        return cls(model, tokenizer, compile=compile)
+        return cls(engine)
 
     def route(self, query: str) -> Route:
         """The task of one request."""
@@ -225,16 +200,10 @@ class Router:
         Raises:
             QueryError: a request is empty, too long, or contains one of the model's control tokens.
         """
-        with self._lock:
-            for query in queries:
-                check_text(query, self.tokenizer)
-            replies = in_batches(queries, self.batch_size, self._reply)
+        prompts = []
+        for query in queries:
+            check_text(query, self.engine)
+            system, user = router_messages(query)
+            prompts.append(Prompt(user["content"], system=system["content"]))
+        replies = self.engine.generate(prompts, max_new_tokens=MAX_NEW_TOKENS, batch_size=self.batch_size)
         return [route_of(reply.text, query) for reply, query in zip(replies, queries, strict=True)]
-
-    def _reply(self, queries: Sequence[str]) -> list[Decoded]:
-        texts = [
-            self.tokenizer.apply_chat_template(router_messages(query), tokenize=False, add_generation_prompt=True)
-            for query in queries
-        ]
-        batch = self.tokenizer(texts, padding=True, padding_side="left", return_tensors="pt")
-        return decode_greedily(self.model, self.tokenizer, batch, MAX_NEW_TOKENS, decoder=self._decoder)

@@ -29,7 +29,7 @@ from vision_reasoner.data.solutions import Target
 from vision_reasoner.data.tables import write_table
 from vision_reasoner.errors import DataError, UsageError
 from vision_reasoner.geometry import Box, Point
-from vision_reasoner.models import reasoner as inference
+from vision_reasoner.models import local
 from vision_reasoner.models.checkpoints import choose
 from vision_reasoner.models.reasoner import Reasoner
 from vision_reasoner.models.router import COUNTING, OBJECTS, Router
@@ -292,8 +292,8 @@ def test_training_sees_what_inference_sees(settings: argparse.Namespace, monkeyp
         seen.update(batch)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(inference, "decode_greedily", stop)
-    asked = Reasoner(trainer.policy.model, trainer.policy.processing)
+    monkeypatch.setattr(local, "decode_greedily", stop)
+    asked = Reasoner(local.TransformersEngine(trainer.policy.model, trainer.policy.processing))
     with pytest.raises(KeyboardInterrupt):
         asked.ask([image], [row["problem"]], tasks=[Task.SEGMENTATION])
     framed = image.resize(SIZE, Image.Resampling.BILINEAR)
@@ -506,8 +506,8 @@ def test_what_is_evaluated_and_kept_is_the_mean_of_the_weights(
     first, second = (
         {
             name: value.detach()
-            for name, value in Reasoner.from_pretrained(
-                tmp_path / "run" / f"checkpoint-{step}", device="cpu", dtype="float32"
+            for name, value in local.TransformersEngine.from_pretrained(
+                tmp_path / "run" / f"checkpoint-{step}", "reasoner", device="cpu", dtype="float32"
             ).model.named_parameters()
         }
         for step in (1, 2)
@@ -589,7 +589,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     source, left = bundle / "reasoner", killed / "reasoner"
     for file in source.glob("*.json"):
         assert (left / file.name).read_text() == file.read_text()
-    assert Reasoner.from_pretrained(left, device="cpu").frame_side == SIDE
+    assert Reasoner.from_pretrained(left, device="cpu").engine.frame_side == SIDE
     assert choose(killed).router == str(killed / "router"), "a bundle, as it came"
     dtypes = [{k: v.dtype for k, v in load_file(f / "model.safetensors").items()} for f in (source, left)]
     assert dtypes[0] == dtypes[1]
@@ -615,8 +615,8 @@ def test_adapters_leave_a_whole_checkpoint_and_go_on(bundle: Path, tmp_path: Pat
     trainer = make_trainer(settings)
     trainer._load_from_checkpoint(str(tmp_path / "run" / "checkpoint-1"))
     trainer_module.export(trainer.policy, tmp_path / "merged")
-    merged = Reasoner.from_pretrained(tmp_path / "merged", device="cpu").model
-    original = Reasoner.from_pretrained(bundle / "reasoner", device="cpu").model
+    merged = local.TransformersEngine.from_pretrained(tmp_path / "merged", "reasoner", device="cpu").model
+    original = local.TransformersEngine.from_pretrained(bundle / "reasoner", "reasoner", device="cpu").model
     ids = torch.tensor([[5, 6, 7, 8]])
     with torch.no_grad():
         adapted, whole, before = (m(input_ids=ids).logits for m in (trainer.policy.model.eval(), merged, original))

@@ -25,7 +25,9 @@ from vision_reasoner.geometry import Box, Point, Size, rescale
 from vision_reasoner.images import load_image
 from vision_reasoner.matching import Boxes, f1_score, match_boxes
 from vision_reasoner.models.checkpoints import BUNDLED, Part, in_pretrained, locate
-from vision_reasoner.models.reasoner import Reasoner, frame_image
+from vision_reasoner.models.engine import frame_image
+from vision_reasoner.models.local import TransformersEngine
+from vision_reasoner.models.reasoner import Reasoner
 from vision_reasoner.models.router import CATEGORY_NAMES, Router, read_category
 from vision_reasoner.parsing import parse_reply
 from vision_reasoner.prompts import VISION_REASONER, router_messages
@@ -117,14 +119,16 @@ def _dtype(settings: argparse.Namespace) -> str:
 # --- the reasoner -----------------------------------------------------------------------------------------------------
 def _reasoner(settings: argparse.Namespace) -> Policy:
     folder = _checkpoint(settings, "reasoner")
-    reasoner = Reasoner.from_pretrained(folder, device="cpu", dtype=_dtype(settings), attn_implementation="sdpa")
-    processor, model = reasoner.processor, reasoner.model
+    engine = TransformersEngine.from_pretrained(
+        folder, "reasoner", device="cpu", dtype=_dtype(settings), attn_implementation="sdpa"
+    )
+    processor, model, reasoner = engine.processor, engine.model, Reasoner(engine)
     processor.image_processor.do_resize = False  # rows come in the frame, as `Reasoner.ask` frames images
     processor.tokenizer.padding_side = "left"
     if settings.freeze:
         for name, weights in model.named_parameters():
             weights.requires_grad_((settings.freeze == "vision") != ("visual" in name))
-    size = (reasoner.frame_side, reasoner.frame_side)
+    size = (engine.frame_side, engine.frame_side)
     if settings.data:
         train, held_out = table_rows(settings.data, settings.eval_data, settings.eval_n, size)
     else:
@@ -309,8 +313,11 @@ def answer_tokens(tokenizer: Any, side: int) -> set[int]:
 # --- the router -------------------------------------------------------------------------------------------------------
 def _router(settings: argparse.Namespace) -> Policy:
     folder = _checkpoint(settings, "router")
-    router = Router.from_pretrained(folder, device="cpu", dtype=_dtype(settings), attn_implementation="sdpa")
-    router.tokenizer.padding_side = "left"
+    engine = TransformersEngine.from_pretrained(
+        folder, "router", device="cpu", dtype=_dtype(settings), attn_implementation="sdpa"
+    )
+    router = Router(engine)
+    engine.tokenizer.padding_side = "left"
     if settings.data:
         requests = read_requests(Path(settings.data))
         n_held_out = min(settings.eval_n, len(requests) // 5)
@@ -335,8 +342,8 @@ def _router(settings: argparse.Namespace) -> Policy:
     return Policy(
         part="router",
         folder=folder,
-        model=router.model,
-        processing=router.tokenizer,
+        model=engine.model,
+        processing=engine.tokenizer,
         train=train,
         held_out=held_out,
         rewards=[right_category],

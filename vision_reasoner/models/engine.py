@@ -1,0 +1,157 @@
+"""The seam between what is asked and who writes: prompts in, texts out.
+
+`Reasoner` and `Router` decide what a prompt says, check it and read what comes back. An engine only writes: that of
+`local` runs a transformers model here, that of `server` asks an OpenAI-compatible server.
+"""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from PIL import Image
+
+from vision_reasoner.errors import CheckpointError, QueryError
+from vision_reasoner.geometry import Size
+
+FRAME_SIDE = 840  # of the released checkpoints: 30 x 28, on Qwen's grid, so that its own resize leaves it alone
+
+
+def frame_image(image: Image.Image, size: Size | None) -> Image.Image:
+    """The image resized to the frame `size` (bilinear, aspect ratio ignored), or itself where that is None."""
+    return image if size is None else image.resize(size, Image.Resampling.BILINEAR)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a model is asked in one turn.
+
+    Attributes:
+        text: of the user's turn.
+        image: an RGB image of any size that comes before the text, or None.
+        frame: (width, height) that the image is resized to; None where it keeps its size, but for what the model's
+            own processor does to it.
+        system: the system turn; None leaves it to the model's chat template.
+    """
+
+    text: str
+    image: Image.Image | None = None
+    frame: Size | None = None
+    system: str | None = None
+
+    def framed_image(self) -> Image.Image | None:
+        """The image by `frame_image`; None where there is none."""
+        return None if self.image is None else frame_image(self.image, self.frame)
+
+    def messages(self, image: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        """The conversation, as chat templates and servers take it.
+
+        Args:
+            image: the content part that stands for the image, in the engine's own form.
+        """
+        content = self.text if image is None else [dict(image), {"type": "text", "text": self.text}]
+        system = [] if self.system is None else [{"role": "system", "content": self.system}]
+        return [*system, {"role": "user", "content": content}]
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a model wrote to one prompt.
+
+    Attributes:
+        text: without special tokens.
+        finished: whether the model ended it itself; False where the token limit or a `Watch` cut it off.
+        n_tokens: new tokens, the end token included.
+        prefill_seconds: until the first token, this prompt's share of its batch; 0 where it is not known apart.
+        decode_seconds: the rest, this prompt's share.
+        logprobs: for each token of `text` where it ends there (characters) and its log-probability, if asked for.
+        image_size: (width, height) of the image as the model saw it; None without an image.
+    """
+
+    text: str
+    finished: bool
+    n_tokens: int
+    prefill_seconds: float = 0.0
+    decode_seconds: float = 0.0
+    logprobs: tuple[tuple[int, float], ...] = ()
+    image_size: Size | None = None
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Follows replies while they are written, and may stop them.
+
+    Attributes:
+        on_text: is told the number of a request, counted from 0, and its text so far, whenever there is more of it;
+            one call at a time, perhaps from another thread. What it raises ends the request.
+        stop: once it is set nothing more is written. Replies end where they are, and are not `finished`.
+            For a time limit: `threading.Timer(seconds, watch.stop.set).start()`.
+    """
+
+    on_text: Callable[[int, str], object] | None = None
+    stop: threading.Event | None = None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nothing more is to be written."""
+        return self.stop is not None and self.stop.is_set()
+
+    def of(self, numbers: Sequence[int]) -> "Watch":
+        """The same for some of the requests, which are counted from 0 there and are `numbers` here."""
+        on_text = self.on_text
+        return Watch(None if on_text is None else lambda i, text: on_text(numbers[i], text), self.stop)
+
+
+class Engine(Protocol):
+    """Writes greedily what a model says to prompts; may be used from several threads.
+
+    Attributes:
+        frame_side: the side of the square that images are resized to for the model.
+        vqa_frame_side: the same for questions; None where the image keeps its own size for them.
+    """
+
+    frame_side: int
+    vqa_frame_side: int | None
+
+    def control_token(self, text: str) -> str | None:
+        """The first of the model's control tokens that `text` contains, or None."""
+        ...
+
+    def generate(
+        self, prompts: Sequence[Prompt], *, max_new_tokens: int, batch_size: int, watch: Watch | None = None
+    ) -> list[Written]:
+        """What the model writes to each prompt, in order.
+
+        Args:
+            prompts: all with an image or all without.
+            max_new_tokens: the limit for each.
+            batch_size: how many at once, where the engine makes batches.
+            watch: follows and may stop it.
+
+        Raises:
+            QueryError: a prompt is longer than the model takes.
+            VisionReasonerError: the engine does not work.
+        """
+        ...
+
+
+def check_text(text: str, engine: Engine) -> None:
+    """Reject a query, as it stands in the prompt, that is empty, not valid Unicode, or contains control tokens.
+
+    Raises:
+        QueryError: it is one of these.
+    """
+    if not text.strip():
+        raise QueryError("the query is empty; say what to find, count or answer")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise QueryError("the query is not valid Unicode text; check its encoding") from error
+    if token := engine.control_token(text):
+        raise QueryError(f"the query contains the model's control token {token!r}; leave it out")
+
+
+def check_frame(side: object, grid: int, where: object) -> None:
+    """Raise a CheckpointError unless a config's frame side is a multiple of the grid of merged patches."""
+    if not isinstance(side, int) or side <= 0 or side % grid:
+        raise CheckpointError(f"{where}: its config says a frame side of {side!r}, which is no multiple of {grid}")

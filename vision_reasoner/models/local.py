@@ -1,0 +1,206 @@
+"""The engine that runs a transformers model in this process: a reasoner's or a router's, in true batches."""
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from PIL import Image
+
+from vision_reasoner.geometry import Size
+from vision_reasoner.models import window_attention
+from vision_reasoner.models.aligned_mlp import align_mlps
+from vision_reasoner.models.checkpoints import load_errors, locate
+from vision_reasoner.models.engine import FRAME_SIDE, Prompt, Watch, Written, check_frame
+from vision_reasoner.models.generation import decode_greedily, in_batches, load_model, static_decoder
+
+
+class TransformersEngine:
+    """A Qwen2.5-VL, Qwen2-VL or Qwen2 model with its processor or tokenizer; batches of several threads take turns.
+
+    In float32 what is written does not depend on what else is in the batch; in half precision it may in the last digit.
+
+    Attributes:
+        frame_side, vqa_frame_side: see `Engine`; what the model's config says, otherwise 840 and None.
+        logprobs: whether the log-probability of each token is wanted.
+        patches_on_device: whether a CUDA device cuts the images into patches itself, rather than the CPU.
+    """
+
+    patches_on_device = True
+
+    def __init__(self, model: Any, processor: Any, *, logprobs: bool = False, compile: str = "auto") -> None:
+        """Wrap a loaded model; `from_pretrained` loads one.
+
+        Args:
+            model: a Qwen2_5_VLForConditionalGeneration, Qwen2VLForConditionalGeneration or Qwen2ForCausalLM.
+            processor: the model's processor, or for a model of text alone its tokenizer.
+            logprobs: see above.
+            compile: how tokens are decoded, one of `devices.COMPILES`; see `generation.static_decoder`.
+
+        Raises:
+            CheckpointError: the config's frame does not fit the model's grid of patches.
+            UsageError: `compile` has no such value, or the model cannot be decoded so.
+        """
+        self.model = model
+        self.processor = processor
+        self.tokenizer = getattr(processor, "tokenizer", processor)
+        self.logprobs = logprobs
+        # One generation at a time: between steps the model keeps its images' positions, the tokenizer its padding.
+        self._lock = threading.Lock()
+        self._decoder = static_decoder(model, compile)
+        self._fits: dict[Size, int] = {}  # by frame, how many at once memory sufficed for when it once did not
+        self.frame_side: int = getattr(model.config, "frame_side", FRAME_SIDE)
+        self.vqa_frame_side: int | None = getattr(model.config, "vqa_frame_side", None)
+        if processor is not self.tokenizer:
+            grid = processor.image_processor.patch_size * processor.image_processor.merge_size
+            check_frame(self.frame_side, grid, model.name_or_path)
+            if self.vqa_frame_side is not None:
+                check_frame(self.vqa_frame_side, grid, model.name_or_path)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        part: Literal["reasoner", "router"],
+        *,
+        logprobs: bool = False,
+        device: str = "auto",
+        dtype: str = "auto",
+        attn_implementation: str = "auto",
+        compile: str = "auto",
+        revision: str | None = None,
+        offline: bool = False,
+    ) -> Self:
+        """Load a reasoner's or router's checkpoint from a folder or Hub id.
+
+        Raises:
+            CheckpointError: it is missing, incomplete or of another kind.
+            UsageError: there is no such device, dtype, attention or compile.
+        """
+        import transformers
+
+        folder = locate(path, part, revision=revision, offline=offline)
+        classes: dict[str, Any] = {"qwen2": transformers.Qwen2ForCausalLM}
+        if part == "reasoner":
+            classes = {
+                "qwen2_5_vl": transformers.Qwen2_5_VLForConditionalGeneration,
+                "qwen2_vl": transformers.Qwen2VLForConditionalGeneration,
+            }
+        model = load_model(classes, folder, part, device=device, dtype=dtype, attn_implementation=attn_implementation)
+        if model.config.model_type == "qwen2_5_vl" and model.config._attn_implementation == "sdpa":
+            window_attention.install(model.model.visual)
+        if model.config.model_type == "qwen2_5_vl" and model.device.type == "cuda":
+            align_mlps(model.model.visual)
+        loader = transformers.AutoProcessor if part == "reasoner" else transformers.AutoTokenizer
+        with load_errors(folder):
+            processor = loader.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return cls(model, processor, logprobs=logprobs, compile=compile)
+
+    def control_token(self, text: str) -> str | None:
+        """See `Engine`: by the model's own tokenizer."""
+        with self._lock:
+            tokens = set(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        added = self.tokenizer.added_tokens_decoder.items()
+        special = {number: str(token.content) for number, token in added if token.special}
+        found = special.keys() & tokens
+        return special[min(found)] if found else None
+
+    def generate(
+        self, prompts: Sequence[Prompt], *, max_new_tokens: int, batch_size: int, watch: Watch | None = None
+    ) -> list[Written]:
+        """See `Engine`.
+
+        Raises:
+            QueryError: a prompt is longer than the model takes.
+            VisionReasonerError: out of memory with a single prompt.
+        """
+
+        def run(chunk: Sequence[int]) -> list[Written]:
+            watched = None if watch is None else watch.of(chunk)
+            if watched is not None and watched.stopped:
+                return [Written("", False, 0, image_size=prompts[i].frame) for i in chunk]
+            asked = [prompts[i] for i in chunk]
+            images = _framed_images(asked)
+            with self._lock:
+                return self._write(asked, images, max_new_tokens, watched)
+
+        # Where all images have one size, what was too much once is not tried again; otherwise it may well do.
+        frame = prompts[0].frame if len({prompt.frame for prompt in prompts}) == 1 else None
+        fits = batch_size if frame is None else min(batch_size, self._fits.get(frame, batch_size))
+
+        def remember(batch_size: int) -> None:
+            if frame is not None:
+                self._fits[frame] = batch_size
+
+        return in_batches(range(len(prompts)), fits, run, halved=remember)
+
+    def _write(
+        self, prompts: Sequence[Prompt], images: Sequence[Image.Image], max_new_tokens: int, watch: Watch | None
+    ) -> list[Written]:
+        """What the model writes to one batch; `images` are the prompts' in their frames, or none at all."""
+        start = time.perf_counter()
+        if images:
+            batch, sizes = self._read_images(prompts, images)
+        else:
+            texts = [self._in_template(prompt.messages()) for prompt in prompts]
+            batch = self.tokenizer(texts, padding=True, padding_side="left", return_tensors="pt")
+            sizes = [None] * len(prompts)
+        prepare_seconds = (time.perf_counter() - start) / len(prompts)
+        written = decode_greedily(
+            self.model,
+            self.tokenizer,
+            batch,
+            max_new_tokens,
+            logprobs=self.logprobs,
+            decoder=self._decoder,
+            watch=watch,
+        )
+        return [
+            replace(row, prefill_seconds=prepare_seconds + row.prefill_seconds, image_size=size)
+            for row, size in zip(written, sizes, strict=True)
+        ]
+
+    def _read_images(
+        self, prompts: Sequence[Prompt], images: Sequence[Image.Image]
+    ) -> tuple[Mapping[str, Any], list[Size | None]]:
+        """The processor's batch of prompts with images, and the size in which it has each image."""
+        from qwen_vl_utils import process_vision_info
+
+        image_processor = self.processor.image_processor
+        limits = {
+            "min_pixels": image_processor.size["shortest_edge"],
+            "max_pixels": image_processor.size["longest_edge"],
+        }
+        conversations = []
+        for prompt, image in zip(prompts, images, strict=True):
+            framed = prompt.frame is not None  # then it must stay as it is
+            size = {"resized_width": image.width, "resized_height": image.height} if framed else limits
+            conversations.append(prompt.messages({"type": "image", "image": image, **size}))
+        on_device = self.patches_on_device and self.model.device.type == "cuda"
+        resized, _ = process_vision_info(conversations, image_patch_size=image_processor.patch_size)
+        batch = self.processor(
+            text=[self._in_template(conversation) for conversation in conversations],
+            images=resized,
+            do_resize=False,
+            padding=True,
+            padding_side="left",
+            return_tensors="pt",
+            **({"device": self.model.device} if on_device else {}),
+        )
+        return batch, [image.size for image in resized]
+
+    def _in_template(self, messages: Sequence[Mapping[str, Any]]) -> str:
+        return str(self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+
+
+def _framed_images(prompts: Sequence[Prompt]) -> list[Image.Image]:
+    """The images in their frames, several at a time: Pillow resizes without holding the interpreter's lock."""
+    if len(prompts) == 1:
+        images = [prompts[0].framed_image()]
+    else:
+        with ThreadPoolExecutor() as pool:
+            images = list(pool.map(Prompt.framed_image, prompts))
+    return [image for image in images if image is not None]
