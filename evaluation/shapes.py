@@ -21,7 +21,7 @@ from vision_reasoner.models import window_attention
 from vision_reasoner.models.aligned_mlp import align_mlps
 from vision_reasoner.models.checkpoints import BUNDLED, in_pretrained
 from vision_reasoner.models.devices import choose_device, choose_dtype
-from vision_reasoner.models.engine import Prompt, Watch, Written
+from vision_reasoner.models.engine import Completion, Prompt, Watch
 from vision_reasoner.models.local import TransformersEngine
 from vision_reasoner.models.reasoner import Reasoner, Reply
 from vision_reasoner.results import Task
@@ -117,7 +117,7 @@ class Reference(TransformersEngine):
 
     def generate(
         self, prompts: Sequence[Prompt], *, max_new_tokens: int, batch_size: int, watch: Watch | None = None
-    ) -> list[Written]:
+    ) -> list[Completion]:
         """What the model writes to each prompt, in order."""
         with _own_vision_tower(self.model):
             return super().generate(prompts, max_new_tokens=max_new_tokens, batch_size=batch_size, watch=watch)

@@ -13,7 +13,7 @@ from vision_reasoner.matching import best_assignment_score, box_hits, f1_score, 
 
 
 def iou_of_two(a, b, extra):
-    """Written out for two boxes, as the definition says."""
+    """Completion out for two boxes, as the definition says."""
     width = min(a[2], b[2]) - max(a[0], b[0]) + extra
     height = min(a[3], b[3]) - max(a[1], b[1]) + extra
     shared = max(width, 0) * max(height, 0)

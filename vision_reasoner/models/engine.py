@@ -55,7 +55,7 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class Written:
+class Completion:
     """What a model wrote to one prompt.
 
     Attributes:
@@ -119,7 +119,7 @@ class Engine(Protocol):
 
     def generate(
         self, prompts: Sequence[Prompt], *, max_new_tokens: int, batch_size: int, watch: Watch | None = None
-    ) -> list[Written]:
+    ) -> list[Completion]:
         """What the model writes to each prompt, in order.
 
         Args:

@@ -16,7 +16,7 @@ from vision_reasoner.errors import CheckpointError, QueryError, UsageError, Visi
 from vision_reasoner.models.checkpoints import Part, check_transformers_folder, load_errors, weight_bytes
 from vision_reasoner.models.decoding import MODEL_TYPES, Rules, Start, StaticDecoder, is_plain, is_supported
 from vision_reasoner.models.devices import COMPILES, choose_attention, choose_device, choose_dtype, is_out_of_memory
-from vision_reasoner.models.engine import Watch, Written
+from vision_reasoner.models.engine import Completion, Watch
 
 if TYPE_CHECKING:
     import torch
@@ -134,7 +134,7 @@ def decode_greedily(
     logprobs: bool = False,
     decoder: StaticDecoder | None = None,
     watch: Watch | None = None,
-) -> list[Written]:
+) -> list[Completion]:
     """Decode a left-padded batch greedily until each row's end token.
 
     Nothing but the end token ends a reply: to stop at a closing tag as well would save the one token that follows it,
@@ -182,7 +182,7 @@ def decode_greedily(
         end = next((i for i, token in enumerate(row) if token in ends), None)
         kept = row if end is None else row[:end]
         decoded.append(
-            Written(
+            Completion(
                 text=_decode(tokenizer, kept),
                 finished=end is not None,
                 n_tokens=len(row) if end is None else end + 1,
@@ -225,7 +225,7 @@ class _Follower:
 
 
 @dataclass(frozen=True)
-class _Written:
+class _Tokens:
     """The new tokens of each row, all as many, and their log-probabilities or none; when the first ones were there."""
 
     tokens: list[list[int]]
@@ -235,7 +235,7 @@ class _Written:
 
 def _decode_dynamic(
     model: Any, inputs: Mapping[str, "torch.Tensor"], config: Any, *, logprobs: bool, follow: "_Follower | None"
-) -> _Written:
+) -> _Tokens:
     """By transformers' own loop, over a cache that grows."""
     import torch
     from transformers import StoppingCriteria, StoppingCriteriaList
@@ -265,7 +265,7 @@ def _decode_dynamic(
     hook = model.get_output_embeddings().register_forward_hook(steps.see_logits) if logprobs else nullcontext()
     with hook, _without_cudnn_attention():
         output = model.generate(**inputs, generation_config=config, stopping_criteria=StoppingCriteriaList([steps]))
-    return _Written(
+    return _Tokens(
         tokens=output[:, inputs["input_ids"].shape[1] :].tolist(),
         logprobs=torch.stack(steps.logprobs, dim=1).tolist() if steps.logprobs else [],
         first_time=steps.first_time,
@@ -293,7 +293,7 @@ def _decode_static(
     *,
     logprobs: bool,
     follow: "_Follower | None",
-) -> _Written:
+) -> _Tokens:
     """The prompt by transformers, all that follows the first token by `decoder`.
 
     Where memory does not suffice, what the decoder holds of earlier batches is given back before it is tried again.
@@ -321,13 +321,13 @@ def _decode_static_once(
     *,
     logprobs: bool,
     follow: "_Follower | None",
-) -> _Written:
+) -> _Tokens:
     rules = Rules(tuple(sorted(ends)), config.pad_token_id, config.repetition_penalty or 1.0, logprobs)
     start = _read_prompt(decoder.model, inputs, config, logprobs=logprobs)
     start.tokens[0].item()  # waits for the device
     first_time = time.perf_counter()
     tokens, likely = decoder.decode(start, config.max_new_tokens, rules, follow)
-    return _Written(tokens, likely, first_time)
+    return _Tokens(tokens, likely, first_time)
 
 
 def _read_prompt(model: Any, inputs: Mapping[str, "torch.Tensor"], config: Any, *, logprobs: bool) -> Start:

@@ -14,7 +14,7 @@ from vision_reasoner.geometry import Size
 from vision_reasoner.models import window_attention
 from vision_reasoner.models.aligned_mlp import align_mlps
 from vision_reasoner.models.checkpoints import load_errors, locate
-from vision_reasoner.models.engine import FRAME_SIDE, Prompt, Watch, Written, check_frame
+from vision_reasoner.models.engine import FRAME_SIDE, Completion, Prompt, Watch, check_frame
 from vision_reasoner.models.generation import decode_greedily, in_batches, load_model, static_decoder
 
 
@@ -110,7 +110,7 @@ class TransformersEngine:
 
     def generate(
         self, prompts: Sequence[Prompt], *, max_new_tokens: int, batch_size: int, watch: Watch | None = None
-    ) -> list[Written]:
+    ) -> list[Completion]:
         """See `Engine`.
 
         Raises:
@@ -118,10 +118,10 @@ class TransformersEngine:
             VisionReasonerError: out of memory with a single prompt.
         """
 
-        def run(chunk: Sequence[int]) -> list[Written]:
+        def run(chunk: Sequence[int]) -> list[Completion]:
             watched = None if watch is None else watch.of(chunk)
             if watched is not None and watched.stopped:
-                return [Written("", False, 0, image_size=prompts[i].frame) for i in chunk]
+                return [Completion("", False, 0, image_size=prompts[i].frame) for i in chunk]
             asked = [prompts[i] for i in chunk]
             images = _framed_images(asked)
             with self._lock:
@@ -139,7 +139,7 @@ class TransformersEngine:
 
     def _write(
         self, prompts: Sequence[Prompt], images: Sequence[Image.Image], max_new_tokens: int, watch: Watch | None
-    ) -> list[Written]:
+    ) -> list[Completion]:
         """What the model writes to one batch; `images` are the prompts' in their frames, or none at all."""
         start = time.perf_counter()
         if images:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from vision_reasoner.errors import ImageError, UsageError
 from vision_reasoner.geometry import Size
-from vision_reasoner.models.engine import FRAME_SIDE, Engine, Prompt, Watch, Written, check_text
+from vision_reasoner.models.engine import FRAME_SIDE, Completion, Engine, Prompt, Watch, check_text
 from vision_reasoner.models.local import TransformersEngine
 from vision_reasoner.prompts import VISION_REASONER, Compat, Dialect, normalize_query
 from vision_reasoner.results import Task
@@ -197,7 +197,7 @@ class Reasoner:
         replies = {i: self._reply(row, images[i], tasks[i]) for i, row in zip(order, written, strict=True)}
         return [replies[i] for i in range(len(queries))]
 
-    def _reply(self, written: Written, image: Image.Image, task: Task) -> Reply:
+    def _reply(self, written: Completion, image: Image.Image, task: Task) -> Reply:
         normalized = self.dialect.frame == "normalized_1000" and task is not Task.VQA
         return Reply(
             text=written.text,

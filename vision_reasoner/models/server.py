@@ -22,7 +22,7 @@ from typing import Any, Self
 from PIL import Image
 
 from vision_reasoner.errors import CheckpointError, EngineError, QueryError, UsageError
-from vision_reasoner.models.engine import FRAME_SIDE, Prompt, Watch, Written, check_frame
+from vision_reasoner.models.engine import FRAME_SIDE, Completion, Prompt, Watch, check_frame
 from vision_reasoner.settings import CONCURRENCY, Checkpoints, RunSettings
 
 logger = logging.getLogger(__name__)
@@ -154,7 +154,7 @@ class ServerEngine:
         max_new_tokens: int,
         batch_size: int,  # noqa: ARG002
         watch: Watch | None = None,
-    ) -> list[Written]:
+    ) -> list[Completion]:
         """See `Engine`; `concurrency` says how many at once.
 
         Raises:
@@ -166,7 +166,7 @@ class ServerEngine:
         with ThreadPoolExecutor(max(1, min(self.concurrency, len(prompts)))) as pool:
             one_by_one = threading.Lock()
 
-            def write(i: int) -> Written:
+            def write(i: int) -> Completion:
                 return self._write(prompts[i], max_new_tokens, None if watch is None else _watch(watch, i, one_by_one))
 
             futures = [pool.submit(write, i) for i in range(len(prompts))]
@@ -184,9 +184,9 @@ class ServerEngine:
             for row in written
         ]
 
-    def _write(self, prompt: Prompt, max_new_tokens: int, watch: Watch | None) -> Written:
+    def _write(self, prompt: Prompt, max_new_tokens: int, watch: Watch | None) -> Completion:
         if watch is not None and watch.stopped:
-            return Written("", False, 0, image_size=prompt.frame)
+            return Completion("", False, 0, image_size=prompt.frame)
         image = _sized_image(prompt)
         options: dict[str, Any] = {"logprobs": True} if self.logprobs else {}
         if watch is not None:
@@ -210,7 +210,7 @@ class ServerEngine:
             if told.finish is None and not watch.stopped:
                 raise EngineError(f"{self.url}: the server cut its reply off; try again")
         end = time.perf_counter()
-        return Written(
+        return Completion(
             text=told.text,
             finished=told.finish not in ("length", None),
             n_tokens=told.n_tokens or len(told.tokens) or n_pieces,
