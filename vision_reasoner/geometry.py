@@ -53,13 +53,14 @@ def clamp(values: Iterable[float], size: Size) -> list[float]:
     return [min(max(value, 0), size[i % 2]) for i, value in enumerate(values)]
 
 
-def rescale(values: Iterable[float], *, from_size: Size, to_size: Size) -> list[int]:
+def rescale(values: Iterable[float], *, from_size: Size, to_size: Size, truncate: bool = False) -> list[int]:
     """Bring coordinates from one frame to another, rounded to whole pixels: `int(v * (to / from) + 0.5)` per axis.
 
     Args:
         values: x and y in turn (a point, a box, or several), finite, in the frame of `from_size`.
         from_size: (width, height) of the frame they are in.
         to_size: (width, height) of the frame they are wanted in.
+        truncate: `int(v * (to / from))` instead, as the original treats its baselines.
 
     Raises:
         ValueError: `from_size` is not positive.
@@ -67,4 +68,5 @@ def rescale(values: Iterable[float], *, from_size: Size, to_size: Size) -> list[
     if min(from_size) <= 0:
         raise ValueError(f"from_size must be positive (width, height), got {from_size}")
     factors = (to_size[0] / from_size[0], to_size[1] / from_size[1])
-    return [int(value * factors[i % 2] + 0.5) for i, value in enumerate(values)]
+    half = 0.0 if truncate else 0.5
+    return [int(value * factors[i % 2] + half) for i, value in enumerate(values)]

@@ -486,6 +486,7 @@ class VisionReasoner:
             grammar=self.reasoner.dialect.grammar,
             max_objects=self.settings.max_objects,
             compat=self.settings.compat,
+            truncate=self.reasoner.dialect.truncate,
         )
         return Prediction(
             image.size,

@@ -85,6 +85,7 @@ def parse_reply(
     grammar: Grammar = "answer",
     max_objects: int = MAX_OBJECTS,
     compat: Compat = "none",
+    truncate: bool = False,
 ) -> ParsedReply:
     """Read the objects out of a model's reply. No text makes it raise.
 
@@ -102,6 +103,7 @@ def parse_reply(
         grammar: how the reply is written.
         max_objects: at most so many objects are kept.
         compat: "upstream" reads the first fence alone, and keeps an object as often as it is repeated.
+        truncate: whether coordinates are truncated rather than rounded, see `geometry.rescale`.
 
     Raises:
         ValueError: a size is not positive.
@@ -109,7 +111,7 @@ def parse_reply(
     if min(*model_size, *image_size) <= 0:
         raise ValueError(f"sizes must be positive (width, height), got model {model_size} and image {image_size}")
     upstream = compat == "upstream"
-    rules = _Rules(model_size, image_size, grammar, max_objects, keep_repeated=upstream)
+    rules = _Rules(model_size, image_size, grammar, max_objects, keep_repeated=upstream, truncate=truncate)
     answer = _find_answer(text) if grammar == "answer" else _find_fences(text, first_only=upstream)
     reading = _Reading() if answer.missing else _collect(_strict_items(answer.text), rules)
     empty = not answer.missing and bool(_EMPTY_LIST.search(answer.text))
@@ -298,6 +300,7 @@ class _Rules:
     grammar: Grammar
     max_objects: int
     keep_repeated: bool
+    truncate: bool
 
 
 @dataclass
@@ -401,11 +404,13 @@ def _instance(item: dict[str, Any] | str, rules: _Rules) -> tuple[Instance, list
         width, height = rules.model_size
         repairs.append(f"it left the frame of {width}x{height} and is put onto the border")
 
-    frames = {"from_size": rules.model_size, "to_size": rules.image_size}
-    box = Box(*rescale(inside, **frames))
+    def in_image(values: list[float]) -> list[int]:
+        return rescale(values, from_size=rules.model_size, to_size=rules.image_size, truncate=rules.truncate)
+
+    box = Box(*in_image(inside))
     if box.area == 0:
         raise _UnusableObjectError("its box has no area in the image")
-    found = Instance(box, None if inside_point is None else Point(*rescale(inside_point, **frames)))
+    found = Instance(box, None if inside_point is None else Point(*in_image(inside_point)))
     return found, repairs, (*upright, *(point or ()))
 
 

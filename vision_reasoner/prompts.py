@@ -26,9 +26,13 @@ class Dialect:
         name: the value of `--model`.
         prompt: the user turn's text, with one `{query}` to fill in.
         frame: what the coordinates of the reply refer to: "square" is the image resized to the checkpoint's own
-            side, "processed" the picture as the processor resized it, "normalized_1000" a grid of 1000 x 1000.
+            side, "processed" the image as the processor resized it, "normalized_1000" a grid of 1000 x 1000.
         grammar: "answer" is `<think>…</think><answer>[…]</answer>`, "fence" a Markdown JSON fence.
         normalize_query: whether the query is lower-cased and stripped before it is put into the prompt.
+        counting_prompt: the text where objects are to be counted; None is `prompt`.
+        system: the system turn; None leaves it to the checkpoint's chat template.
+        max_new_tokens: the limit of a reply, where it is less than the caller's.
+        truncate: whether coordinates are truncated to whole pixels rather than rounded.
     """
 
     name: str
@@ -36,14 +40,19 @@ class Dialect:
     frame: Frame
     grammar: Grammar
     normalize_query: bool = False
+    counting_prompt: str | None = None
+    system: str | None = None
+    max_new_tokens: int | None = None
+    truncate: bool = False
 
     def query_for(self, query: str) -> str:
         """`query` as it stands in the prompt."""
         return normalize_query(query) if self.normalize_query else query
 
-    def text_for(self, query: str) -> str:
+    def text_for(self, query: str, *, counting: bool = False) -> str:
         """The user turn's text for `query`."""
-        return self.prompt.replace("{query}", self.query_for(query))
+        prompt = self.counting_prompt if counting and self.counting_prompt else self.prompt
+        return prompt.replace("{query}", self.query_for(query))
 
 
 # The sentences follow each other without a space: so it was in training.
@@ -61,21 +70,47 @@ VISION_REASONER = Dialect(
     normalize_query=True,
 )
 
+# The paper's baselines, as the original asks them: white space, the missing full stop of the system turn and all.
+BASELINE_SYSTEM = "You are a helpful assistant"
+BASELINE_TOKENS = 1024
+_LOCATE = 'Locate "{query}", report the bboxes coordinates in JSON format.'
+_COUNTING = f"\n        {_LOCATE}\n        "
+
 QWEN2_5_VL = Dialect(
     name="qwen",
-    prompt='Locate "{query}", report the bboxes coordinates in JSON format.',
+    prompt=f"\n            {_LOCATE}\n            ",
     frame="processed",
     grammar="fence",
+    normalize_query=True,
+    counting_prompt=_COUNTING,
+    system=BASELINE_SYSTEM,
+    max_new_tokens=BASELINE_TOKENS,
+    truncate=True,
 )
 
 QWEN2_VL = Dialect(
     name="qwen2",
     prompt=(
-        'Locate "{query}" in the picture. Report every object that matches as a JSON array in a ```json fence, '
-        'one {"bbox": [x1,y1,x2,y2], "label": "name"} per object, with coordinates from 0 to 1000.'
+        '\n            Please identify "{query}" in the image. '
+        "\n            Return a JSON array where each object is represented as:"
+        '\n            {"bbox": [x1, y1, x2, y2], "label": label}'
+        "\n            "
+        "\n            Your response should be formatted as:"
+        "\n            ```json"
+        "\n            ["
+        '\n                {"bbox": [x1, y1, x2, y2], "label": label},'
+        "\n                ..."
+        "\n            ]"
+        "\n            ```"
+        "\n            "
     ),
     frame="normalized_1000",
     grammar="fence",
+    normalize_query=True,
+    counting_prompt=_COUNTING,
+    system=BASELINE_SYSTEM,
+    max_new_tokens=BASELINE_TOKENS,
+    truncate=True,
 )
 
 DIALECTS = {dialect.name: dialect for dialect in (VISION_REASONER, QWEN2_5_VL, QWEN2_VL)}

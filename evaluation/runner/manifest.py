@@ -4,6 +4,7 @@ import argparse
 import logging
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from evaluation.runner.samples import Samples, digest_of
 from evaluation.runner.schema import Checkpoint, Data, Manifest, Places, Settings
@@ -90,12 +91,22 @@ def describe(
         "data": _data(samples, annotations),
         "checkpoint": weights,
         "model": arguments.model,
-        "prompt": digest_of([asdict(DIALECTS[arguments.model]), suite.instruction]),
+        "prompt": digest_of([_dialect(arguments.model), suite.instruction]),
         "settings": _numerics(settings, server or folders["reasoner"]),
         "versions": versions(),
         "places": places,
     }
     return checkpoints, settings, manifest
+
+
+def _dialect(name: str) -> dict[str, Any]:
+    """How the model is asked and how it answers, by the names that the digests of earlier runs were made of."""
+    later = {"counting_prompt": None, "system": None, "max_new_tokens": None, "truncate": False}
+    fields = asdict(DIALECTS[name])
+    dialect = {key: value for key, value in fields.items() if key not in later or value != later[key]}
+    dialect["normalise_query"] = dialect.pop("normalize_query")
+    dialect["frame"] = {"normalized_1000": "thousand"}.get(dialect["frame"], dialect["frame"])
+    return dialect
 
 
 def _choose(named: Checkpoints, settings: RunSettings, samples: Samples) -> Choice:

@@ -79,13 +79,15 @@ class ReasonerLike(Protocol):
 def query_for(query: str, task: Task, dialect: Dialect, compat: Compat = "none") -> str:
     """The query as it stands in the prompt."""
     if task is Task.VQA:
-        return normalize_query(query) if compat == "upstream" else query
+        return normalize_query(query) if compat == "upstream" and dialect.frame == "square" else query
     return dialect.query_for(query)
 
 
 def prompt_for(query: str, task: Task, dialect: Dialect, compat: Compat = "none") -> str:
     """The text that goes with the picture: the dialect's prompt, or for VQA the bare question."""
-    return query_for(query, task, dialect, compat) if task is Task.VQA else dialect.text_for(query)
+    if task is Task.VQA:
+        return query_for(query, task, dialect, compat)
+    return dialect.text_for(query, counting=task is Task.COUNTING)
 
 
 class Reasoner:
@@ -142,7 +144,8 @@ class Reasoner:
     def frame_for(self, task: Task) -> Size | None:
         """(width, height) that an image is resized to for `task`; None where it keeps its own size."""
         if task is Task.VQA:
-            side = self.engine.frame_side if self.compat == "upstream" else self.engine.vqa_frame_side
+            upstream = self.compat == "upstream" and self.dialect.frame == "square"
+            side = self.engine.frame_side if upstream else self.engine.vqa_frame_side
         else:
             side = self.engine.frame_side if self.dialect.frame == "square" else None
         return None if side is None else (side, side)
@@ -181,7 +184,8 @@ class Reasoner:
                 raise ImageError(
                     f"the image is {image.size[0]}x{image.size[1]}, too elongated to be asked about; cut it into pieces"
                 )
-            prompts.append(Prompt(prompt_for(query, task, self.dialect, self.compat), image, frame))
+            text = prompt_for(query, task, self.dialect, self.compat)
+            prompts.append(Prompt(text, image, frame, system=self.dialect.system))
 
         def length(i: int) -> tuple[int, int]:
             width, height = prompts[i].frame or images[i].size
@@ -190,7 +194,7 @@ class Reasoner:
         order = sorted(range(len(prompts)), key=length)  # side by side, rows of about one length need little padding
         written = self.engine.generate(
             [prompts[i] for i in order],
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=min(max_new_tokens, self.dialect.max_new_tokens or max_new_tokens),
             batch_size=batch_size,
             watch=None if watch is None else watch.of(order),
         )
