@@ -114,6 +114,7 @@ class Reference(TransformersEngine):
     """The model as the original runs it."""
 
     patches_on_device = False
+    cudnn_attention = True
 
     def generate(
         self, prompts: Sequence[Prompt], *, max_new_tokens: int, batch_size: int, watch: Watch | None = None

@@ -263,7 +263,7 @@ def _decode_dynamic(
 
     steps = Steps()
     hook = model.get_output_embeddings().register_forward_hook(steps.see_logits) if logprobs else nullcontext()
-    with hook, _without_cudnn_attention():
+    with hook:
         output = model.generate(**inputs, generation_config=config, stopping_criteria=StoppingCriteriaList([steps]))
     return _Tokens(
         tokens=output[:, inputs["input_ids"].shape[1] :].tolist(),
@@ -273,7 +273,7 @@ def _decode_dynamic(
 
 
 @contextmanager
-def _without_cudnn_attention() -> Iterator[None]:
+def without_cudnn_attention() -> Iterator[None]:
     """Keep cuDNN's attention out: it plans anew for every cache length, which takes some 45 ms a step on an H200."""
     import torch
 

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -15,7 +16,13 @@ from vision_reasoner.models import window_attention
 from vision_reasoner.models.aligned_mlp import align_mlps
 from vision_reasoner.models.checkpoints import load_errors, locate
 from vision_reasoner.models.engine import FRAME_SIDE, Completion, Prompt, Watch, check_frame
-from vision_reasoner.models.generation import decode_greedily, in_batches, load_model, static_decoder
+from vision_reasoner.models.generation import (
+    decode_greedily,
+    in_batches,
+    load_model,
+    static_decoder,
+    without_cudnn_attention,
+)
 
 
 class TransformersEngine:
@@ -27,9 +34,11 @@ class TransformersEngine:
         frame_side, vqa_frame_side: see `Engine`; what the model's config says, otherwise 840 and None.
         logprobs: whether the log-probability of each token is wanted.
         patches_on_device: whether a CUDA device cuts the images into patches itself, rather than the CPU.
+        cudnn_attention: whether transformers' own decoding loop may use cuDNN's attention.
     """
 
     patches_on_device = True
+    cudnn_attention = False
 
     def __init__(self, model: Any, processor: Any, *, logprobs: bool = False, compile: str = "auto") -> None:
         """Wrap a loaded model; `from_pretrained` loads one.
@@ -149,15 +158,16 @@ class TransformersEngine:
             batch = self.tokenizer(texts, padding=True, padding_side="left", return_tensors="pt")
             sizes = [None] * len(prompts)
         prepare_seconds = (time.perf_counter() - start) / len(prompts)
-        written = decode_greedily(
-            self.model,
-            self.tokenizer,
-            batch,
-            max_new_tokens,
-            logprobs=self.logprobs,
-            decoder=self._decoder,
-            watch=watch,
-        )
+        with nullcontext() if self._decoder or self.cudnn_attention else without_cudnn_attention():
+            written = decode_greedily(
+                self.model,
+                self.tokenizer,
+                batch,
+                max_new_tokens,
+                logprobs=self.logprobs,
+                decoder=self._decoder,
+                watch=watch,
+            )
         return [
             replace(row, prefill_seconds=prepare_seconds + row.prefill_seconds, image_size=size)
             for row, size in zip(written, sizes, strict=True)
