@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MAX_CONFIG_BYTES = 1 << 20  # sam2's own have 4 kB
+# sam2's own configs have 4 kB and 8 brackets; deeply nested ones are read in quadratic time.
+MAX_CONFIG_BYTES, MAX_CONFIG_BRACKETS = 1 << 16, 1000
 BOXES_AT_ONCE = 8  # of one decoder call; 60 MB of activations each in a SAM2 of 1024 pixels, and no faster with more
 UPSAMPLED_PIXELS = 1 << 24  # of float32 logits held at once while masks are brought to the picture's size
 MAX_TOKENS = 64  # more than the decoder has for a prompt, fewer than a picture has
@@ -259,8 +260,9 @@ def _read_config(file: Path) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     text = file.read_text(encoding="utf-8") if file.stat().st_size <= MAX_CONFIG_BYTES else ""
-    if not text or any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
-        raise CheckpointError(f"{file}: is no config of sam2 (too large, empty, or with aliases); download it again")
+    deep = text.count("[") + text.count("{") > MAX_CONFIG_BRACKETS
+    if not text or deep or any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+        raise CheckpointError(f"{file}: is no config of sam2 (empty, too large or deep, or with aliases); get it again")
     config: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
     model = config.get("model") if isinstance(config, dict) else None
     if not isinstance(model, dict) or "_target_" not in model:
