@@ -162,7 +162,8 @@ def read_manifest(folder: Path) -> Manifest:
         )
         _check_kinds(manifest["data"], {"name": str, "split": str, "fingerprint": str, "rows": int, "columns": dict})
         _check_kinds(manifest["checkpoint"], {"reasoner": dict})
-        _check_kinds(manifest["checkpoint"]["reasoner"], {"name": str, "digest": str})
+        reasoner = manifest["checkpoint"]["reasoner"]
+        _check_kinds(reasoner, {"name": str, "served_as" if "served_as" in reasoner else "digest": str})
         _check_kinds(manifest["settings"], {"compat": str})
     except ValueError as error:
         raise DataError(f"{file}: is damaged ({error}); run with --overwrite") from error
