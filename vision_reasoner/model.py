@@ -25,6 +25,7 @@ from vision_reasoner.masks import Mask
 from vision_reasoner.models.checkpoints import BASELINES, Part, choose
 from vision_reasoner.models.devices import is_out_of_memory
 from vision_reasoner.models.engine import Watch
+from vision_reasoner.models.local import LoadOptions
 from vision_reasoner.models.reasoner import Reasoner, ReasonerLike, Reply
 from vision_reasoner.models.router import Route, Router
 from vision_reasoner.models.segmenter import Segmenter
@@ -177,20 +178,22 @@ class VisionReasoner:
         )
         if choice.note:
             logger.info(choice.note)
-        language: dict[str, Any] = {
+        language: LoadOptions = {
             "device": settings.device,
             "dtype": settings.dtype,
             "attn_implementation": settings.attn_implementation,
             "compile": settings.compile,
             "offline": settings.offline,
         }
-        manner: dict[str, Any] = {"dialect": DIALECTS[settings.model], "compat": settings.compat}
+        dialect, compat = DIALECTS[settings.model], settings.compat
 
         def reasoner() -> Reasoner:
             if settings.engine != LOCAL:
-                return Reasoner(ServerEngine.of_reasoner(checkpoints, settings), **manner)
-            revision, logprobs = checkpoints.revision, settings.logprobs
-            return Reasoner.from_pretrained(choice.reasoner, revision=revision, logprobs=logprobs, **manner, **language)
+                return Reasoner(ServerEngine.of_reasoner(checkpoints, settings), dialect=dialect, compat=compat)
+            loading: LoadOptions = {**language, "revision": checkpoints.revision}
+            return Reasoner.from_pretrained(
+                choice.reasoner, dialect=dialect, compat=compat, logprobs=settings.logprobs, **loading
+            )
 
         def router() -> Router:
             if settings.router_engine != LOCAL:

@@ -13,7 +13,7 @@ from evaluation.suite import (
     is_readable,
     percent,
 )
-from evaluation.suites.detection import MATCHING, READABLE
+from evaluation.suites.detection import MATCHING, N_ACC, READABLE
 from evaluation.truth import boxes_of, check_box_of_mask, mask_of
 from vision_reasoner.data.sources import Row
 from vision_reasoner.results import Task
@@ -74,7 +74,7 @@ SUITE = Suite(
     headline=iou_headline,
     figures=(
         *MASKS,
-        Figure("N-acc", "official", ("no_target_right", "no_target"), counts="no_target"),
+        N_ACC,
         Figure("T-acc", "official", ("target_right", "target"), counts="target", given="no_target"),
         Figure("box accuracy", "official", ("first_box", "one_box"), counts="one_box"),
         Figure("box accuracy", "upstream", ("any_box", "one_box"), counts="one_box", label="bbox_AP"),

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypedDict
 
 from PIL import Image
 
@@ -23,6 +23,17 @@ from vision_reasoner.models.generation import (
     static_decoder,
     without_cudnn_attention,
 )
+
+
+class LoadOptions(TypedDict, total=False):
+    """The options of `TransformersEngine.from_pretrained`, for functions that pass them on."""
+
+    device: str
+    dtype: str
+    attn_implementation: str
+    compile: str
+    revision: str | None
+    offline: bool
 
 
 class TransformersEngine:

@@ -7,14 +7,14 @@ that comes with it (`Reply.model_size`).
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Protocol, Self, Unpack
 
 from PIL import Image
 
 from vision_reasoner.errors import ImageError, UsageError
 from vision_reasoner.geometry import Size
 from vision_reasoner.models.engine import FRAME_SIDE, Completion, Engine, Prompt, Watch, check_text
-from vision_reasoner.models.local import TransformersEngine
+from vision_reasoner.models.local import LoadOptions, TransformersEngine
 from vision_reasoner.prompts import VISION_REASONER, Compat, Dialect, normalize_query
 from vision_reasoner.results import Task
 from vision_reasoner.settings import MAX_NEW_TOKENS
@@ -115,30 +115,17 @@ class Reasoner:
         dialect: Dialect = VISION_REASONER,
         compat: Compat = "none",
         logprobs: bool = False,
-        device: str = "auto",
-        dtype: str = "auto",
-        attn_implementation: str = "auto",
-        compile: str = "auto",
-        revision: str | None = None,
-        offline: bool = False,
+        **loading: Unpack[LoadOptions],
     ) -> Self:
         """Load a reasoner from a folder or Hub id, to be run by transformers in this process.
+
+        Arguments not listed here are those of `TransformersEngine.from_pretrained`.
 
         Raises:
             CheckpointError: it is missing, incomplete or of another kind.
             UsageError: there is no such device, dtype, attention or compile.
         """
-        engine = TransformersEngine.from_pretrained(
-            path,
-            "reasoner",
-            logprobs=logprobs,
-            device=device,
-            dtype=dtype,
-            attn_implementation=attn_implementation,
-            compile=compile,
-            revision=revision,
-            offline=offline,
-        )
+        engine = TransformersEngine.from_pretrained(path, "reasoner", logprobs=logprobs, **loading)
         return cls(engine, dialect=dialect, compat=compat)
 
     def frame_for(self, task: Task) -> Size | None:

@@ -7,11 +7,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Self, Unpack
 
 from vision_reasoner.errors import QueryError
 from vision_reasoner.models.engine import Engine, Prompt, check_text
-from vision_reasoner.models.local import TransformersEngine
+from vision_reasoner.models.local import LoadOptions, TransformersEngine
 from vision_reasoner.prompts import router_messages
 from vision_reasoner.results import Task
 
@@ -161,34 +161,16 @@ class Router:
         self.batch_size = batch_size
 
     @classmethod
-    def from_pretrained(
-        cls,
-        path: str | Path,
-        *,
-        device: str = "auto",
-        dtype: str = "auto",
-        attn_implementation: str = "auto",
-        compile: str = "auto",
-        revision: str | None = None,
-        offline: bool = False,
-    ) -> Self:
+    def from_pretrained(cls, path: str | Path, **loading: Unpack[LoadOptions]) -> Self:
         """Load a router from a folder or Hub id, to be run by transformers in this process.
+
+        Arguments not listed here are those of `TransformersEngine.from_pretrained`.
 
         Raises:
             CheckpointError: it is missing, incomplete or of another kind.
             UsageError: there is no such device, dtype, attention or compile.
         """
-        engine = TransformersEngine.from_pretrained(
-            path,
-            "router",
-            device=device,
-            dtype=dtype,
-            attn_implementation=attn_implementation,
-            compile=compile,
-            revision=revision,
-            offline=offline,
-        )
-        return cls(engine)
+        return cls(TransformersEngine.from_pretrained(path, "router", **loading))
 
     def route(self, query: str) -> Route:
         """The task of one request."""

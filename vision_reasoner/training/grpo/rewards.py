@@ -155,81 +155,57 @@ def read_answer(reply: str) -> list[Candidate] | None:
 
 
 # --- for TRL ----------------------------------------------------------------------------------------------------------
-def think_format(
-    completions: Sequence[Any],
-    solution: Sequence[str],
-    *,
-    model_size: Size = FRAME,
-    compat: Compat = None,
-    **_columns: Any,
-) -> list[float]:
+def think_format(completions: Sequence[Any], solution: Sequence[str], **columns: Any) -> list[float]:
     """`Reward.think_format` of each reply, as TRL calls a reward function.
 
     Args:
         completions: conversations, the reply's text in the first message.
         solution: the column of the rows, one for each reply.
-        model_size: as for `compute_reward`.
-        compat: as for `compute_reward`.
-        **_columns: the other columns of the rows, which play no role.
+        **columns: model_size and compat as for `compute_reward`; the other columns of the rows play no role.
 
     >>> think_format([[{"content": "<think>None.</think><answer>[]</answer>"}], [{"content": "[]"}]], ["[]"] * 2)
     [1.0, 0.0]
     """
-    return [reward.think_format for reward in _rewards(completions, solution, model_size, compat)]
+    return [reward.think_format for reward in _rewards(completions, solution, **columns)]
 
 
-def answer_format(
-    completions: Sequence[Any],
-    solution: Sequence[str],
-    *,
-    model_size: Size = FRAME,
-    compat: Compat = None,
-    **_columns: Any,
-) -> list[float]:
+def answer_format(completions: Sequence[Any], solution: Sequence[str], **columns: Any) -> list[float]:
     """`Reward.answer_format` of each reply; arguments as for `think_format`.
 
     >>> solution = '[{"bbox_2d": [10, 10, 49, 49], "point_2d": [30, 30]}]'
     >>> answer_format([[{"content": '<answer>[{"bbox_2d": [10, 10, 49, 49]}]</answer>'}]], [solution])
     [1.0]
     """
-    return [reward.answer_format for reward in _rewards(completions, solution, model_size, compat)]
+    return [reward.answer_format for reward in _rewards(completions, solution, **columns)]
 
 
-def accuracy(
-    completions: Sequence[Any],
-    solution: Sequence[str],
-    *,
-    model_size: Size = FRAME,
-    compat: Compat = None,
-    **_columns: Any,
-) -> list[float]:
+def accuracy(completions: Sequence[Any], solution: Sequence[str], **columns: Any) -> list[float]:
     """`Reward.accuracy` of each reply; arguments as for `think_format`.
 
     >>> solution = '[{"bbox_2d": [10, 10, 49, 49], "point_2d": [30, 30]}]'
     >>> accuracy([[{"content": f"<answer>{solution}</answer>"}]], [solution])
     [3.0]
     """
-    return [reward.accuracy for reward in _rewards(completions, solution, model_size, compat)]
+    return [reward.accuracy for reward in _rewards(completions, solution, **columns)]
 
 
-def non_repeat(
-    completions: Sequence[Any],
-    solution: Sequence[str],
-    *,
-    model_size: Size = FRAME,
-    compat: Compat = None,
-    **_columns: Any,
-) -> list[float]:
+def non_repeat(completions: Sequence[Any], solution: Sequence[str], **columns: Any) -> list[float]:
     """`Reward.non_repeat` of each reply; arguments as for `think_format`.
 
     >>> non_repeat([[{"content": "A cat. A cat. A cat."}], [{"content": "A cat. A dog."}]], ["[]"] * 2)
     [0.0, 1.0]
     """
-    return [reward.non_repeat for reward in _rewards(completions, solution, model_size, compat)]
+    return [reward.non_repeat for reward in _rewards(completions, solution, **columns)]
 
 
 def _rewards(
-    completions: Sequence[Any], solutions: Sequence[str], model_size: Size, compat: Compat
+    completions: Sequence[Any],
+    solutions: Sequence[str],
+    /,
+    *,
+    model_size: Size = FRAME,
+    compat: Compat = None,
+    **_columns: Any,
 ) -> Iterator[Reward]:
     for messages, solution in zip(completions, solutions, strict=True):
         yield compute_reward(messages[0]["content"], solution, model_size=model_size, compat=compat)
