@@ -6,7 +6,7 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from tests.support.tiny import build_tokenizer
 from vision_reasoner.errors import VisionReasonerError
-from vision_reasoner.models.generation import _token_ends, in_batches
+from vision_reasoner.models.generation import _token_ends, in_batches, without_cudnn_attention
 
 
 def double(chunk):
@@ -59,3 +59,19 @@ def test_bytes_that_are_no_text_still_end_where_the_text_does():
     ends = _token_ends(tokenizer, tokens)
     assert ends == sorted(ends)
     assert ends[-1] <= len(tokenizer.decode(tokens)) + 1
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_cudnn_attention_is_set_back_when_the_last_of_overlapping_threads_leaves(allowed):
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(allowed)
+    try:
+        first, second = without_cudnn_attention(), without_cudnn_attention()
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert not torch.backends.cuda.cudnn_sdp_enabled(), "the second still needs it"
+        second.__exit__(None, None, None)
+        assert torch.backends.cuda.cudnn_sdp_enabled() == allowed
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)

@@ -5,6 +5,7 @@ Knows nothing of tasks or pictures; a batch is whatever the tokenizer or process
 
 import copy
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     import torch
 
 logger = logging.getLogger(__name__)
+
+_CUDNN_LOCK = threading.Lock()
+_CUDNN_BEFORE: list[bool] = []  # for each `without_cudnn_attention` that is open, what the switch was
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -274,15 +278,20 @@ def _decode_dynamic(
 
 @contextmanager
 def without_cudnn_attention() -> Iterator[None]:
-    """Keep cuDNN's attention out: it plans anew for every cache length, which takes some 45 ms a step on an H200."""
+    """Keep cuDNN's attention out: it plans anew for every cache length, which takes some 45 ms a step on an H200.
+
+    The switch is the process's. With several threads it is set back when the last of them leaves.
+    """
     import torch
 
-    before = torch.backends.cuda.cudnn_sdp_enabled()
-    torch.backends.cuda.enable_cudnn_sdp(False)
+    with _CUDNN_LOCK:
+        _CUDNN_BEFORE.append(torch.backends.cuda.cudnn_sdp_enabled())
+        torch.backends.cuda.enable_cudnn_sdp(False)
     try:
         yield
     finally:
-        torch.backends.cuda.enable_cudnn_sdp(before)
+        with _CUDNN_LOCK:
+            torch.backends.cuda.enable_cudnn_sdp(_CUDNN_BEFORE.pop())
 
 
 def _decode_static(
