@@ -10,7 +10,6 @@ import json
 import math
 import re
 import reprlib
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -23,7 +22,7 @@ from evaluation.runner.schema import Truth
 from vision_reasoner.data.sources import Row
 from vision_reasoner.errors import DataError, ImageError, one_line
 from vision_reasoner.geometry import Size
-from vision_reasoner.images import FORMATS, load_image
+from vision_reasoner.images import FORMATS, load_image, without_warnings
 from vision_reasoner.masks import Mask, RunLengths, check_run_lengths, encode_mask
 from vision_reasoner.matching import pairwise_iou
 
@@ -297,14 +296,12 @@ def _mask_image(field: str, source: bytes | Path) -> Mask:
     except ImageError as error:
         raise FieldError(field, f"{one_line(error)}; expected {A_MASK}") from error
     data = source if isinstance(source, bytes) else source.read_bytes()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            name, deep = f"a mask image of mode {image.mode}", ";16" in str(image.tile)
-            if deep and not image.mode.startswith("I"):  # Pillow keeps the upper 8 bits of each channel
-                raise FieldError(field, f"found {name} of 16 bits for each channel; expected one channel of labels")
-            format_ = image.format
-            upright = ImageOps.exif_transpose(image)
+    with without_warnings(), Image.open(io.BytesIO(data), formats=FORMATS) as image:  # remarks on odd metadata
+        name, deep = f"a mask image of mode {image.mode}", ";16" in str(image.tile)
+        if deep and not image.mode.startswith("I"):  # Pillow keeps the upper 8 bits of each channel
+            raise FieldError(field, f"found {name} of 16 bits for each channel; expected one channel of labels")
+        format_ = image.format
+        upright = ImageOps.exif_transpose(image)
     if upright.mode in ("P", "PA"):
         return _agreeing(field, _indices(upright), _colors(upright.convert("RGB")), name, "its labels and its colors")
     if upright.mode in ("LA", "La", "RGBA", "RGBa"):

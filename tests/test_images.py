@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image, TiffImagePlugin
 
 from vision_reasoner.errors import ImageError, UsageError
-from vision_reasoner.images import FORMATS, SUFFIXES, load_image
+from vision_reasoner.images import FORMATS, SUFFIXES, load_image, without_warnings
 
 # Red above left, blue below right, black elsewhere: no turn or flip leaves it as it is.
 PIXELS = np.zeros((24, 40, 3), dtype=np.uint8)
@@ -537,3 +537,14 @@ def test_a_jpeg_of_fill_bytes_is_refused():
     data = encoded(PICTURE, "JPEG")
     assert "fill bytes" in refused(data[:2] + b"\xff" * 5_000_000 + data[2:])
     assert difference(load_image(data[:2] + b"\xff" * 1000 + data[2:])) < 12
+
+
+def test_warnings_are_shown_again_when_the_last_of_overlapping_threads_leaves():
+    before = warnings.filters[:]
+    first, second = without_warnings(), without_warnings()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert warnings.filters != before, "the second is still reading"
+    second.__exit__(None, None, None)
+    assert warnings.filters == before

@@ -2,7 +2,10 @@
 
 import io
 import re
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +44,28 @@ _TURNS = {
 }
 
 ImageSource = str | Path | bytes | Image.Image | NDArray[Any]
+
+_WARNINGS_LOCK = threading.Lock()
+_WARNINGS_BEFORE: list["warnings.catch_warnings[None]"] = []  # one for each `without_warnings` that is open
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Ignore warnings while Pillow reads a file.
+
+    The filters are the process's. With several threads they are set back when the last of them leaves, which
+    `warnings.catch_warnings` alone does not do.
+    """
+    with _WARNINGS_LOCK:
+        before = warnings.catch_warnings()
+        before.__enter__()
+        warnings.simplefilter("ignore")
+        _WARNINGS_BEFORE.append(before)
+    try:
+        yield
+    finally:
+        with _WARNINGS_LOCK:
+            _WARNINGS_BEFORE.pop().__exit__(None, None, None)
 
 
 def load_image(
@@ -85,8 +110,7 @@ def load_image(
             f"a picture is a path, bytes, a Pillow image or an array, not {type(source).__name__}; give one of these"
         )
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata
+    with without_warnings():  # Pillow's remarks on odd metadata
         raw_mode = _raw_mode(image)  # of the file; known until it is decoded
         try:
             image.load()
@@ -142,8 +166,7 @@ def _open(name: str, data: bytes, max_pixels: int, max_bytes: int) -> Image.Imag
         raise ImageError(f"{name}: {len(data):,} bytes are more than {max_bytes:,}; give a smaller picture")
     if data.startswith(b"\xff\xd8") and sum(len(fill) for fill in _FILL.findall(data)) > MAX_FILL_BYTES:
         raise ImageError(f"{name}: the picture is damaged (it is mostly fill bytes); get it again")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's own limit on pixels: ours is checked below
+    with without_warnings():  # Pillow's own limit on pixels: ours is checked below
         try:
             image = Image.open(io.BytesIO(data), formats=FORMATS)
         except Image.DecompressionBombError as error:

@@ -8,7 +8,6 @@ import hashlib
 import io
 import json
 import re
-import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from PIL import ExifTags, Image
 from vision_reasoner.errors import DataError, VisionReasonerError, one_line
 from vision_reasoner.files import sha256
 from vision_reasoner.geometry import Size
-from vision_reasoner.images import FORMATS, MAX_BYTES
+from vision_reasoner.images import FORMATS, MAX_BYTES, without_warnings
 
 Row = dict[str, Any]
 """A row's values by column; a list of lists of bool is an (H, W) array, an image `{"bytes": …, "path": …}`."""
@@ -116,16 +115,14 @@ def upright_sizes(image: Any) -> tuple[Size, ...]:
     if not data or not isinstance(data, bytes):
         return ()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata
-            with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
-                size = opened.size
-                if opened.format == "TIFF":  # Pillow turns it by itself
-                    return (size,)
-                if opened.format == "PNG" and "exif" not in opened.info:  # asking Pillow would decode it
-                    return (size, size[::-1]) if any(chunk in data for chunk in _PNG_TURNS) else (size,)
-                turned = opened.getexif().get(ExifTags.Base.Orientation, 1) in range(5, 9)
-                return (size[::-1],) if turned else (size,)
+        with without_warnings(), Image.open(io.BytesIO(data), formats=FORMATS) as opened:  # remarks on odd metadata
+            size = opened.size
+            if opened.format == "TIFF":  # Pillow turns it by itself
+                return (size,)
+            if opened.format == "PNG" and "exif" not in opened.info:  # asking Pillow would decode it
+                return (size, size[::-1]) if any(chunk in data for chunk in _PNG_TURNS) else (size,)
+            turned = opened.getexif().get(ExifTags.Base.Orientation, 1) in range(5, 9)
+            return (size[::-1],) if turned else (size,)
     except Exception:  # noqa: BLE001 - `load_image` says what is wrong with it when it is asked about
         return ()
 
