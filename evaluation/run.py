@@ -93,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
     checkpoints, settings, manifest = describe(arguments, samples, annotations)
     folder = Path(arguments.output_path or _default_folder(arguments, manifest))
     load = partial(load_model, checkpoints, settings, silent=not arguments.verbose)
-    pool: Pool = in_process
+    pool: Pool = partial(in_process, at_once=settings.portions_at_once)
     if spread:
         digests = {part: one["digest"] for part, one in manifest["checkpoint"].items()}
         load = partial(load_model, *_everywhere(checkpoints, settings, manifest), digests, silent=not arguments.verbose)
@@ -110,7 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
         folder,
         manifest,
         annotations=annotations,
-        batch_size=settings.at_once,
+        batch_size=settings.portion,
         overwrite=arguments.overwrite,
         pool=pool,
         quiet=arguments.quiet,

@@ -1,8 +1,10 @@
 """The whole: tasks decide which parts run, parts load once and when needed, results come back in order."""
 
+import asyncio
 import json
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from vision_reasoner import (
     ImageError,
     Instance,
     Point,
+    Prediction,
     QueryError,
     ScriptedReasoner,
     Status,
@@ -22,9 +25,10 @@ from vision_reasoner import (
     VisionReasoner,
 )
 from vision_reasoner.errors import CheckpointError, VisionReasonerError
+from vision_reasoner.images import ImageSource
 from vision_reasoner.models.reasoner import Reply
 from vision_reasoner.models.router import Route
-from vision_reasoner.prompts import QWEN2_5_VL
+from vision_reasoner.prompts import QWEN2_5_VL, VISION_REASONER
 
 ONE = '<think>one</think><answer>[{"bbox_2d": [84, 84, 420, 420], "point_2d": [210, 168]}]</answer>'
 TWO = '<think>two</think><answer>[{"bbox_2d": [0, 0, 420, 420]}, {"bbox_2d": [420, 420, 840, 840]}]</answer>'
@@ -462,3 +466,88 @@ def test_instances_carry_the_likelihood_of_their_own_tokens_where_the_reply_has_
     assert all(instance.mask is not None for instance in result.instances)
     plain = VisionReasoner(ScriptedReasoner(["".join(pieces)])).predict(noise(84, 84), "x", "detection")
     assert [instance.likelihood for instance in plain.instances] == [None, None]
+
+
+# --- as they are done, and asynchronously -----------------------------------------------------------------------------
+class Writes:
+    """A reasoner that goes on writing until it is stopped; says which queries it is at work on."""
+
+    dialect = VISION_REASONER
+
+    def __init__(self):
+        self.writing = set()
+
+    def ask(self, images, queries, *, tasks, max_new_tokens=9, batch_size=8, watch=None):  # noqa: ARG002
+        text = ""
+        assert watch is not None
+        self.writing |= set(queries)
+        while not watch.stopped:
+            text += "x"
+            watch.on_text(0, text)
+            time.sleep(0.001)
+        self.writing -= set(queries)
+        return [Reply(text, (84, 84), finished=False, n_tokens=len(text))]
+
+
+def test_a_stream_has_the_text_and_then_the_result():
+    async def pieces():
+        model = VisionReasoner(ScriptedReasoner([ONE]))
+        return [piece async for piece in model.astream(noise(100, 50), "dog", "detection")]
+
+    text, result = asyncio.run(pieces())
+    assert text == ONE
+    assert isinstance(result, Prediction)
+    assert result.instances == (Instance(Box(10, 5, 50, 25), Point(25, 10)),)
+
+
+@pytest.mark.parametrize("how", ["close", "cancel"])
+def test_the_model_stops_when_nobody_listens_any_more(how):
+    reasoner = Writes()
+    model = VisionReasoner(reasoner)
+
+    async def listen(stream, heard):
+        async for _ in stream:
+            heard.set()
+
+    async def leave():
+        stream, heard = model.astream(noise(50, 50), "dog", "detection"), asyncio.Event()
+        if how == "close":
+            await anext(stream)
+            await stream.aclose()
+        else:
+            listening = asyncio.create_task(listen(stream, heard))
+            await heard.wait()
+            listening.cancel()
+            await asyncio.wait([listening])
+        while reasoner.writing:
+            await asyncio.sleep(0.001)
+
+    asyncio.run(asyncio.wait_for(leave(), 20))
+
+
+def test_a_time_limit_ends_a_reply_with_what_is_there():
+    result = asyncio.run(VisionReasoner(Writes()).apredict(noise(50, 50), "what?", "vqa", seconds=0.05))
+    assert result.status is Status.TRUNCATED
+    assert set(result.answer or "") == {"x"}
+    assert any("was stopped after" in warning for warning in result.warnings)
+
+
+def test_several_are_under_way_together_and_errors_are_raised_where_they_are_awaited():
+    model = VisionReasoner(Writes())
+
+    async def several():
+        good = [model.apredict(noise(50, 50), f"query {i}", "vqa", seconds=0.05) for i in range(3)]
+        return await asyncio.gather(*good, model.apredict(noise(50, 50), "x", "painting"), return_exceptions=True)
+
+    *results, error = asyncio.run(several())
+    assert [result.query for result in results] == [f"query {i}" for i in range(3)]
+    assert isinstance(error, UsageError)
+
+
+def test_results_as_they_are_done_have_their_numbers_and_errors_their_place():
+    model = VisionReasoner(ScriptedReasoner([ONE, NONE, TWO]), batch_size=2)
+    pictures: list[ImageSource] = [noise(50, 50), "missing.png", noise(50, 50), noise(50, 50)]
+    outcomes = dict(model.predict_as_done(((picture, "dogs") for picture in pictures), "counting"))
+    assert isinstance(outcomes.pop(1), ImageError)
+    counts = {i: outcome.count for i, outcome in outcomes.items() if isinstance(outcome, Prediction)}
+    assert counts == {0: 1, 2: 0, 3: 2}

@@ -32,9 +32,9 @@ def test_numbers_that_cannot_be(changes):
 
 
 def test_a_server_is_never_short_of_requests():
-    assert RunSettings(batch_size=3).at_once == 3
-    assert RunSettings(batch_size=3, concurrency=5, engine=SERVER).at_once == 10
-    assert RunSettings(batch_size=30, concurrency=5, engine=SERVER).at_once == 30
+    here, served = RunSettings(batch_size=3), RunSettings(batch_size=3, concurrency=5, engine=SERVER)
+    assert (here.portion, here.portions_at_once) == (3, 1)
+    assert (served.portion, served.portions_at_once) == (1, 10)
 
 
 def test_which_parts_servers_run():

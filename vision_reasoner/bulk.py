@@ -48,7 +48,7 @@ def run_many(
     A picture that cannot be worked on gets a line with its `error`, and the others go on.
 
     Args:
-        model: answers, `model.settings.at_once` pictures at a time.
+        model: answers, several pictures at a time.
         files: the pictures.
         query: what to find, count or answer.
         task: None lets the router decide, once for all.
@@ -115,20 +115,19 @@ def _answer(
     """Each file's record once it is on disk, and what is printed for people; None where the image failed."""
     files = list(todo)
     with (output_dir / RESULTS).open("ab") as lines:
-        for start in range(0, len(files), model.settings.at_once):
-            batch = files[start : start + model.settings.at_once]
-            for file, outcome in zip(batch, model.predict_each([(file, query) for file in batch], task), strict=True):
-                record: dict[str, Any] = {"sha256": todo[file], "settings": settings}
-                text = None
-                if isinstance(outcome, Exception):
-                    record |= {"image": str(file), "query": query, "usable": False, "error": one_line(outcome)}
-                else:
-                    record |= record_of(file, outcome) | {"usable": outcome.usable}
-                    image = load_image(file, max_pixels=model.settings.max_image_pixels)
-                    record |= _save(output_dir, names[file], outcome, image)
-                    text = f"Image: {printable(str(file), one_line=True)}\n{report(outcome)}\n"
-                append_jsonl(lines, [record])
-                yield record, text
+        for i, outcome in model.predict_as_done(((file, query) for file in files), task):
+            file = files[i]
+            record: dict[str, Any] = {"sha256": todo[file], "settings": settings}
+            text = None
+            if isinstance(outcome, Exception):
+                record |= {"image": str(file), "query": query, "usable": False, "error": one_line(outcome)}
+            else:
+                record |= record_of(file, outcome) | {"usable": outcome.usable}
+                image = load_image(file, max_pixels=model.settings.max_image_pixels)
+                record |= _save(output_dir, names[file], outcome, image)
+                text = f"Image: {printable(str(file), one_line=True)}\n{report(outcome)}\n"
+            append_jsonl(lines, [record])
+            yield record, text
 
 
 def resume(results: Path, settings: Mapping[str, Any], digests: Mapping[str, str]) -> dict[str, dict[str, Any]]:

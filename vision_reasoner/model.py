@@ -4,12 +4,14 @@ Each step is usable alone: `route`, `ask`, `parse_reply` (in `parsing`), `segmen
 needed, once: the router only where no task is given, the segmenter only for segmentation.
 """
 
+import asyncio
 import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self
@@ -30,6 +32,7 @@ from vision_reasoner.models.reasoner import Reasoner, ReasonerLike, Reply
 from vision_reasoner.models.router import Route, Router
 from vision_reasoner.models.segmenter import Segmenter
 from vision_reasoner.models.server import ServerEngine
+from vision_reasoner.parallel import in_threads, portioned
 from vision_reasoner.parsing import MAX_OBJECTS, parse_reply, split_thinking
 from vision_reasoner.prompts import DIALECTS, Compat
 from vision_reasoner.results import Instance, Prediction, Status, Task
@@ -275,6 +278,56 @@ class VisionReasoner:
         _check_texts(queries)
         return self._predict(self._load_all([source for source, _ in requests]), queries, tasks, watch)
 
+    async def apredict(
+        self, image: ImageSource, query: str, task: Task | str | None = None, *, seconds: float | None = None
+    ) -> Prediction:
+        """The result for one picture and one query, computed in a thread; see `astream`."""
+        async with aclosing(self.astream(image, query, task, seconds=seconds)) as pieces:
+            async for piece in pieces:
+                if isinstance(piece, Prediction):
+                    return piece
+        raise AssertionError("a stream ends with its result")
+
+    async def astream(
+        self, image: ImageSource, query: str, task: Task | str | None = None, *, seconds: float | None = None
+    ) -> AsyncGenerator[str | Prediction]:
+        """The reply as it is written, and then the result, computed in a thread of its own.
+
+        `parse_reply` and `split_thinking` read what is there so far. Where the task that awaits is canceled, or the
+        iterator is closed (`contextlib.aclosing`), the model stops writing. How many are under way is the caller's
+        to bound.
+
+        Args:
+            image, query, task: as for `predict`.
+            seconds: a time limit for the reply, from now on; its result is of what was written until then, and the
+                warnings say so.
+
+        Yields:
+            The whole text so far, whenever there is more of it; last of all the prediction.
+
+        Raises:
+            VisionReasonerError: as for `predict`.
+        """
+        loop = asyncio.get_running_loop()
+        texts: asyncio.Queue[str | None] = asyncio.Queue()
+        stop = threading.Event()
+        watch = Watch(
+            on_text=lambda _, text: loop.call_soon_threadsafe(texts.put_nowait, text),
+            stop=stop,
+            deadline=None if seconds is None else time.monotonic() + seconds,
+        )
+        thread = ThreadPoolExecutor(1, "predict")
+        result = asyncio.wrap_future(thread.submit(self.predict, image, query, task, watch=watch))
+        result.add_done_callback(lambda _: texts.put_nowait(None))
+        thread.shutdown(wait=False)  # it ends with its work
+        try:
+            while (text := await texts.get()) is not None:
+                yield text
+            yield await result
+        finally:
+            stop.set()
+            result.cancel()  # nobody waits for it any more
+
     def predict_each(
         self,
         requests: Sequence[tuple[ImageSource, str]],
@@ -313,6 +366,30 @@ class VisionReasoner:
 
         done = dict(zip(loaded, attempt(list(loaded)) if loaded else [], strict=True))
         return [image if isinstance(image, ImageError) else done[i] for i, image in enumerate(images)]
+
+    def predict_as_done(
+        self, requests: Iterable[tuple[ImageSource, str]], task: Task | str | None = None
+    ) -> Iterator[tuple[int, Prediction | Exception]]:
+        """Like `predict_each` for any number of requests: each one's number, from 0, and its result once it is there.
+
+        Requests are taken as the engine gets free: `settings.batch_size` together with that of this process, otherwise
+        one by one with as many under way as keep it busy.
+
+        Args:
+            requests: see `predict_batch`.
+            task: of all of them; None lets the router decide.
+
+        Raises:
+            UsageError, CheckpointError: as `predict_each`.
+        """
+
+        def answer(portion: Sequence[tuple[int, tuple[ImageSource, str]]]) -> list[tuple[int, Prediction | Exception]]:
+            outcomes = self.predict_each([request for _, request in portion], task)
+            return [(i, outcome) for (i, _), outcome in zip(portion, outcomes, strict=True)]
+
+        portions = portioned(enumerate(requests), self.settings.portion)
+        for done in in_threads(answer, portions, self.settings.portions_at_once):
+            yield from done
 
     def _predict(
         self,

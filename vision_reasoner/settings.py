@@ -108,9 +108,14 @@ class RunSettings:
         return tuple(part for part, engine in engines.items() if engine != LOCAL)
 
     @property
-    def at_once(self) -> int:
-        """How many requests to hand over together, so that a server always has as many as it is sent at a time."""
-        return self.batch_size if self.engine == LOCAL else max(self.batch_size, 2 * self.concurrency)
+    def portion(self) -> int:
+        """How many requests are best handed over together: an engine that makes no batches takes one at a time."""
+        return self.batch_size if self.engine == LOCAL else 1
+
+    @property
+    def portions_at_once(self) -> int:
+        """How many portions are best under way together: twice what a server is sent, for masks take time as well."""
+        return 1 if self.engine == LOCAL else 2 * self.concurrency
 
 
 def _check_engine(engine: str) -> None:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from vision_reasoner.geometry import Box, Point
 from vision_reasoner.images import load_image
 from vision_reasoner.model import VisionReasoner
 from vision_reasoner.models.checkpoints import Part, digest
+from vision_reasoner.parallel import in_threads
 from vision_reasoner.results import Instance, Prediction, Status, Task
 from vision_reasoner.settings import Checkpoints, RunSettings
 
@@ -79,12 +81,11 @@ def load_model(
     return VisionReasoner.from_settings(checkpoints, settings)
 
 
-def in_process(load: Load, batches: Iterable[Batch]) -> Iterator[list[Record]]:
-    """Work on the batches here, one after the other. The model is loaded if there is any."""
-    model = None
-    for batch in batches:
-        model = model or load()
-        yield answer(model, batch)
+def in_process(load: Load, batches: Iterable[Batch], *, at_once: int = 1) -> Iterator[list[Record]]:
+    """Work here on so many batches at a time. The model is loaded if there is any batch."""
+    todo = iter(batches)
+    if (first := next(todo, None)) is not None:
+        yield from in_threads(partial(answer, load()), chain([first], todo), at_once)
 
 
 def on_ray(

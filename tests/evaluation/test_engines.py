@@ -1,6 +1,7 @@
 """Runs through a server: what the manifest says of it, and that a server that dies costs nothing but time."""
 
 import json
+import threading
 
 import pytest
 
@@ -60,6 +61,23 @@ def test_the_manifest_says_which_model_the_server_runs_and_not_where_it_is(run, 
         server.models = ["another/model"]
         assert run(server.url) == ExitCode.USAGE, "another model is another run"
         assert "another" in capsys.readouterr().err
+
+
+def test_a_slow_reply_holds_no_other_one_up(run, tmp_path):
+    others = threading.Semaphore(0)
+
+    def answer(i, request):
+        if i > 0:
+            others.release()
+        elif not all(others.acquire(timeout=30) for _ in range(9)):
+            return Says(status=400)
+        return counts(i, request)
+
+    with serving(answer) as server:
+        assert run(server.url) == ExitCode.OK
+    assert server.most_at_once == 2, "--concurrency"
+    assert read(tmp_path, METRICS)["errors"] == 0
+    assert sorted(json.loads(line)["index"] for line in (tmp_path / "run/samples.jsonl").open()) == list(range(10))
 
 
 def test_a_server_that_dies_leaves_errors_that_are_done_again(run, tmp_path, capsys):

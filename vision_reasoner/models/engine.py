@@ -4,9 +4,11 @@
 `local` runs a transformers model here, that of `server` asks an OpenAI-compatible server.
 """
 
+import math
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from PIL import Image
@@ -85,21 +87,27 @@ class Watch:
         on_text: is told the number of a request, counted from 0, and its text so far, whenever there is more of it;
             one call at a time, perhaps from another thread. What it raises ends the request.
         stop: once it is set nothing more is written. Replies end where they are, and are not `finished`.
-            For a time limit: `threading.Timer(seconds, watch.stop.set).start()`.
+        deadline: the `time.monotonic()` at which it is as if `stop` were set.
     """
 
     on_text: Callable[[int, str], object] | None = None
     stop: threading.Event | None = None
+    deadline: float | None = None
 
     @property
     def stopped(self) -> bool:
         """Whether nothing more is to be written."""
-        return self.stop is not None and self.stop.is_set()
+        return (self.stop is not None and self.stop.is_set()) or self.seconds_left <= 0
+
+    @property
+    def seconds_left(self) -> float:
+        """Until the deadline; infinite without one."""
+        return math.inf if self.deadline is None else self.deadline - time.monotonic()
 
     def of(self, numbers: Sequence[int]) -> "Watch":
         """The same for some of the requests, which are counted from 0 there and are `numbers` here."""
         on_text = self.on_text
-        return Watch(None if on_text is None else lambda i, text: on_text(numbers[i], text), self.stop)
+        return replace(self, on_text=None if on_text is None else lambda i, text: on_text(numbers[i], text))
 
 
 class Engine(Protocol):

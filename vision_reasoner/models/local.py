@@ -139,13 +139,12 @@ class TransformersEngine:
         """
 
         def run(chunk: Sequence[int]) -> list[Completion]:
-            watched = None if watch is None else watch.of(chunk)
-            if watched is not None and watched.stopped:
-                return [Completion("", False, 0, image_size=prompts[i].frame) for i in chunk]
             asked = [prompts[i] for i in chunk]
             images = _framed_images(asked)
             with self._lock:
-                return self._write(asked, images, max_new_tokens, watched)
+                if watch is not None and watch.stopped:  # perhaps while others had their turn
+                    return [Completion("", False, 0, image_size=prompt.frame) for prompt in asked]
+                return self._write(asked, images, max_new_tokens, watch and watch.of(chunk))
 
         # Where all images have one size, what was too much once is not tried again; otherwise it may well do.
         frame = prompts[0].frame if len({prompt.frame for prompt in prompts}) == 1 else None

@@ -47,7 +47,7 @@ class ServerEngine:
         model: what the model is called there.
         frame_side, vqa_frame_side: see `Engine`.
         logprobs: whether the log-probability of each token is wanted.
-        concurrency: how many requests are under way at a time.
+        concurrency: how many requests are under way at a time, those of all threads together.
     """
 
     def __init__(
@@ -88,6 +88,7 @@ class ServerEngine:
         self.vqa_frame_side = vqa_frame_side
         self.logprobs = logprobs
         self.concurrency = concurrency
+        self._slots = threading.Semaphore(concurrency)
 
     @classmethod
     def connect(
@@ -167,7 +168,9 @@ class ServerEngine:
             one_by_one = threading.Lock()
 
             def write(i: int) -> Completion:
-                return self._write(prompts[i], max_new_tokens, None if watch is None else _watch(watch, i, one_by_one))
+                watched = None if watch is None else _watch(watch, i, one_by_one)
+                with self._slots:
+                    return self._write(prompts[i], max_new_tokens, watched)
 
             futures = [pool.submit(write, i) for i in range(len(prompts))]
             try:
@@ -417,7 +420,7 @@ def _watch(watch: Watch, number: int, lock: threading.Lock) -> Watch:
         with lock:
             on_text(number, text)
 
-    return Watch(report, watch.stop)
+    return replace(watch, on_text=report)
 
 
 def _sized_image(prompt: Prompt) -> Image.Image | None:
