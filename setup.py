@@ -37,6 +37,7 @@ TRAIN = [
 ]
 RAY = ["ray>=2.60"]  # evaluation on several devices
 SERVER = ["openai>=3.57"]  # models that a server runs
+FORMATS = ["supervision>=0.31,<0.32"]  # its writers are called one by one, which another version may have moved
 TEST = ["transformers[serving]", "pytest>=9", "hypothesis>=6.100", "ruff>=0.17", "mypy>=2"]
 
 setup(
@@ -59,6 +60,12 @@ setup(
         "vision_reasoner.training.clusters": ["*.sh", "*.txt", "*.yaml"],
     },
     install_requires=CORE,
-    extras_require={"train": TRAIN, "ray": RAY, "server": SERVER, "test": TRAIN + RAY + SERVER + TEST},
+    extras_require={
+        "train": TRAIN,
+        "ray": RAY,
+        "server": SERVER,
+        "formats": FORMATS,
+        "test": TRAIN + RAY + SERVER + FORMATS + TEST,
+    },
     entry_points={"console_scripts": ["vision-reasoner = vision_reasoner.inference:main"]},
 )

@@ -21,7 +21,10 @@ LIBRARIES = {
 }
 """Commands that may be imported, for what else is in them."""
 
-CONVENIENCES = {("vision_reasoner.results", "vision_reasoner.visualize")}
+CONVENIENCES = {
+    ("vision_reasoner.results", "vision_reasoner.visualize"),
+    ("vision_reasoner.results", "vision_reasoner.formats.by_supervision"),
+}
 """Imports inside a method that only passes on: `Prediction.plot` calls what draws predictions."""
 
 

@@ -5,10 +5,8 @@ each object's mask. A line is written when everything else of its picture is on 
 what has no line yet, what failed, and pictures that have changed.
 """
 
-import hashlib
 import json
 import logging
-import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +16,8 @@ import numpy as np
 from PIL import Image
 
 from vision_reasoner.errors import ExitCode, UsageError, one_line, printable
-from vision_reasoner.files import append_jsonl, check_writable, filter_jsonl, locked, sha256
+from vision_reasoner.files import append_jsonl, check_writable, filter_jsonl, locked, sha256, unique_stem
+from vision_reasoner.formats.export import export
 from vision_reasoner.images import load_image
 from vision_reasoner.model import VisionReasoner
 from vision_reasoner.results import Prediction, Task, record_of, report
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RESULTS = "results.jsonl"
-MAX_NAME_BYTES = 200  # of 255, with room for a number and an ending
 
 
 def run_many(
@@ -40,6 +38,7 @@ def run_many(
     *,
     output_dir: Path,
     settings: Mapping[str, Any],
+    formats: Sequence[str] = (),
     as_json: bool = False,
     quiet: bool = False,
 ) -> int:
@@ -54,6 +53,7 @@ def run_many(
         task: None lets the router decide, once for all.
         output_dir: made if need be.
         settings: whatever else results depend on, as plain values; earlier results with others are not mixed with.
+        formats: also written, each into a folder of its name in `output_dir`; see `formats.export`.
         as_json: print each line of results.jsonl instead of text.
         quiet: no progress bar.
 
@@ -64,6 +64,7 @@ def run_many(
         UsageError: `output_dir` holds the results of something else.
         QueryError: the query cannot be used, or asks for editing.
         CheckpointError: a part does not load.
+        DataError: there is nothing to write in a format.
     """
     settings = {"query": query, "task": task or "auto", **settings}
     with locked(output_dir):
@@ -85,6 +86,8 @@ def run_many(
                     else:
                         logger.error("error: %s", record["error"])
                 bar.update()
+        if formats:
+            export([output_dir / RESULTS], formats, output_dir)
     logger.info("%d images, %d of them earlier, %d failed: %s", len(files), len(files) - len(todo), failed, output_dir)
     return ExitCode.SOME_FAILED if failed else ExitCode.OK
 
@@ -186,22 +189,6 @@ def _names(files: Sequence[Path], done: Mapping[str, Mapping[str, Any]]) -> dict
     names = {file: str(done[str(file)]["picture"]).removesuffix(".png") for file in files if str(file) in done}
     taken = {str(record["picture"]).removesuffix(".png").lower() for record in done.values()}
     for file in files:
-        number = 1
-        while file not in names:
-            name = _short(file.stem) if number == 1 else f"{_short(file.stem)}-{number}"
-            if name.lower() not in taken:
-                names[file] = name
-                taken.add(name.lower())
-            number += 1
+        if file not in names:
+            names[file] = unique_stem(file.stem, taken)
     return names
-
-
-def _short(stem: str) -> str:
-    """A file name's stem that can be that of a result: not of dots alone, and with room for an ending."""
-    if not stem.strip("."):
-        return "image"
-    name = os.fsencode(stem)
-    if len(name) <= MAX_NAME_BYTES:
-        return stem
-    digest = hashlib.sha256(name).hexdigest()[:8]
-    return f"{os.fsdecode(name[: MAX_NAME_BYTES - 9]).encode(errors='ignore').decode()}-{digest}"

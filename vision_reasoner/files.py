@@ -15,6 +15,7 @@ from vision_reasoner.errors import UsageError, one_line
 logger = logging.getLogger(__name__)
 
 LOCK = ".lock"
+MAX_NAME_BYTES = 200  # of 255, with room for a number and an ending
 
 
 def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
@@ -170,3 +171,29 @@ def sha256(file: Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def unique_stem(stem: str, taken: set[str]) -> str:
+    """A file name's stem that can be that of a new file beside those of `taken`, numbered where it is taken.
+
+    Args:
+        stem: as it is wanted; one of dots alone, or too long to get an ending, is changed.
+        taken: those that are there, in lower case; gets the new one.
+    """
+    short = _short(stem)
+    number, name = 1, short
+    while name.lower() in taken:
+        number += 1
+        name = f"{short}-{number}"
+    taken.add(name.lower())
+    return name
+
+
+def _short(stem: str) -> str:
+    if not stem.strip("."):
+        return "image"
+    name = os.fsencode(stem)
+    if len(name) <= MAX_NAME_BYTES:
+        return stem
+    digest = hashlib.sha256(name).hexdigest()[:8]
+    return f"{os.fsdecode(name[: MAX_NAME_BYTES - 9]).encode(errors='ignore').decode()}-{digest}"

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from vision_reasoner.cli import add_model_options, make_parser, model_settings, run_command, silence_transformers
 from vision_reasoner.errors import ImageError, ReplyError, UsageError
 from vision_reasoner.files import check_writable
+from vision_reasoner.formats import FORMATS
 
 if TYPE_CHECKING:
     from vision_reasoner.model import VisionReasoner
@@ -40,6 +41,7 @@ examples:
   python vision_reasoner/inference.py --image_path photos/ "more/*.png" --query "the red car" --output_dir results
   python vision_reasoner/inference.py --model_path pretrained_models/VisionReasoner-7B --device cuda
   python -m vision_reasoner download --what all
+  python -m vision_reasoner export results/results.jsonl --format coco,yolo
 """
 
 
@@ -62,6 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--task", choices=TASKS, default="auto", help="kind of request; default: auto, the router decides")
     add("--output_path", default=DEFAULT_OUTPUT, help="picture of the result of one image; default: %(default)s")
     add("--output_dir", metavar="DIR", help="folder for the results of many images; default for many: results")
+    add("--format", metavar="NAMES", help=f"results of many images also as some of {','.join(FORMATS)}")
     add("--json", action="store_true", help="print JSON, one line for each image, instead of text")
     add("--batch_size", type=int, metavar="N", help="images at once; default: 8")
     add_model_options(parser)
@@ -75,6 +78,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from vision_reasoner.models.download import main as download_main
 
         return download_main(given[1:])
+    if given[:1] == ["export"]:
+        from vision_reasoner.formats.export import main as export_main
+
+        return export_main(given[1:])
     return run_command(build_parser(), run, given)
 
 
@@ -84,6 +91,8 @@ def run(arguments: argparse.Namespace) -> int:
     many = many or bool(arguments.output_dir)
     if many and arguments.output_path != DEFAULT_OUTPUT:
         raise UsageError("--output_path is for the result of one image; give --output_dir for many")
+    if arguments.format and not many:
+        raise UsageError("--format is for a folder of results; give --output_dir")
     from vision_reasoner.model import VisionReasoner
 
     model = VisionReasoner.from_settings(*model_settings(arguments))
@@ -92,6 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
     task = None if arguments.task == "auto" else arguments.task
     if many:
         from vision_reasoner.bulk import run_many
+        from vision_reasoner.formats.export import check_formats
 
         return run_many(
             model,
@@ -102,6 +112,7 @@ def run(arguments: argparse.Namespace) -> int:
             settings=model.sources
             | {name: getattr(arguments, name) for name in ("model", "revision", "dtype", "compat")}
             | {"max_new_tokens": model.settings.max_new_tokens, "max_objects": model.settings.max_objects},
+            formats=check_formats(arguments.format) if arguments.format else (),
             as_json=arguments.json,
             quiet=arguments.quiet,
         )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -21,6 +21,9 @@ from vision_reasoner.files import atomic_write
 from vision_reasoner.geometry import Box, Point, Size
 from vision_reasoner.images import ImageSource
 from vision_reasoner.masks import Mask, RunLengths, check_run_lengths, decode_mask, encode_mask
+
+if TYPE_CHECKING:
+    from supervision import Detections
 
 
 class Task(StrEnum):
@@ -282,6 +285,16 @@ class Prediction:
             answer=data["answer"],
             timings=data["timings"],
         )
+
+    def to_supervision(self) -> "Detections":
+        """The objects as `supervision.Detections`: xyxy, masks, confidence, class names.
+
+        Raises:
+            UsageError: supervision is not installed.
+        """
+        from vision_reasoner.formats.by_supervision import detections_of
+
+        return detections_of(self)
 
     def plot(self, image: ImageSource) -> Image.Image:
         """The picture of the result in three panels: the image, boxes and points, masks.
