@@ -209,7 +209,12 @@ def _facts(manifest: Manifest) -> list[tuple[str, list[tuple[str, str]]]]:
             )
             if value is not None
         },
-        "settings": {"model": manifest["model"], "prompt": manifest["prompt"], **manifest["settings"]},
+        "settings": {
+            "model": manifest["model"],
+            "prompt": manifest["prompt"],
+            **manifest["settings"],
+            "batch size": ", ".join(map(str, manifest.get("batch_sizes", []))) or None,
+        },
         "versions": manifest["versions"],
     }
     return [

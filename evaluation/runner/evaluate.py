@@ -2,12 +2,13 @@
 
 import logging
 import sys
-from collections.abc import Container, Mapping, Set
+from collections.abc import Container, Mapping, Sequence, Set
 from pathlib import Path
+from typing import Any
 
 from evaluation.runner.figures import write_report
 from evaluation.runner.ranking import read_annotations
-from evaluation.runner.records import INSTANCES, MANIFEST, SAMPLES, begin, finished, write_json
+from evaluation.runner.records import INSTANCES, MANIFEST, SAMPLES, add_batch_size, begin, finished, write_json
 from evaluation.runner.samples import Samples
 from evaluation.runner.schema import Manifest, Metrics
 from evaluation.runner.workers import Batch, Load, Pool, in_process
@@ -20,7 +21,39 @@ logger = logging.getLogger(__name__)
 SHOWN = 5  # rows that cannot be used, before the run begins
 
 
-def evaluate(
+def evaluate(samples: Samples, load: Load, folder: Path, manifest: Manifest, **options: Any) -> Metrics:
+    """Begin a run, or continue it, and report on it; arguments and errors are those of `collect`.
+
+    Returns:
+        What metrics.json holds.
+    """
+    with locked(folder):
+        _collect(samples, load, folder, manifest, **options)
+        return write_report(folder)
+
+
+def collect(samples: Samples, load: Load, folder: Path, manifest: Manifest, **options: Any) -> int:
+    """Begin a run or a shard of one, or continue it, without a report.
+
+    Args:
+        samples: of the data set.
+        load: gives the model; not called where nothing is left to do.
+        folder: of the run; made if need be.
+        manifest: what the run is of, see `manifest.describe`.
+        options: those of `_collect`.
+
+    Returns:
+        How many samples failed.
+
+    Raises:
+        UsageError: the folder holds a run of something else, or another process writes there.
+        DataError: no row can be used, or the instances file is not this set's.
+    """
+    with locked(folder):
+        return _collect(samples, load, folder, manifest, **options)
+
+
+def _collect(
     samples: Samples,
     load: Load,
     folder: Path,
@@ -31,40 +64,34 @@ def evaluate(
     overwrite: bool = False,
     pool: Pool = in_process,
     quiet: bool = False,
-) -> Metrics:
-    """Begin a run, or continue it, and report on it.
+) -> int:
+    """`collect` in a folder that is locked.
 
     Args:
-        samples: of the data set.
-        load: gives the model; not called where nothing is left to do.
-        folder: of the run; made if need be.
-        manifest: what the run is of, see `manifest.describe`.
         annotations: for average precision the instances file; None takes the rows' own boxes.
         batch_size: how many samples go through the model together.
         overwrite: whether an earlier run in the folder is thrown away.
         pool: who works on the batches.
         quiet: no progress bar.
-
-    Returns:
-        What metrics.json holds.
-
-    Raises:
-        UsageError: the folder holds a run of something else, or another process writes there.
-        DataError: no row can be used, or the instances file is not this set's.
     """
-    with locked(folder):
-        begin(folder, manifest, overwrite=overwrite)
-        n, done = manifest["n"], finished(folder)
-        try:
-            problems = _check(samples, n, quiet=quiet) if len(done) < n else {}
-            if samples.suite.ranked and not (folder / INSTANCES).is_file():
-                write_json(folder / INSTANCES, read_annotations(annotations, samples).to_json())
-        except DataError:
-            if not (folder / SAMPLES).exists():
-                (folder / MANIFEST).unlink()  # the same command begins anew when the data is put right
-            raise
-        _work(samples, load, folder, done, problems, n=n, batch_size=batch_size, pool=pool, quiet=quiet)
-        return write_report(folder)
+    begin(folder, manifest, overwrite=overwrite)
+    n, done = manifest["n"], finished(folder)
+    try:
+        problems = _check(samples, n, quiet=quiet) if len(done) < n else {}
+        if samples.suite.ranked and not (folder / INSTANCES).is_file():
+            write_json(folder / INSTANCES, read_annotations(annotations, samples).to_json())
+    except DataError:
+        if not (folder / SAMPLES).exists():
+            (folder / MANIFEST).unlink()  # the same command begins anew when the data is put right
+        raise
+    batches = plan(samples, n, batch_size) if len(done) < n else []
+    if (shard := manifest.get("shard")) is not None:
+        batches = batches[shard["number"] - 1 :: shard["of"]]
+    # A batch of which something is missing is done whole, so that every sample is asked in the same company always.
+    batches = [batch for batch in batches if not done >= set(batch)]
+    if batches:
+        add_batch_size(folder, batch_size)
+    return _work(samples, load, folder, batches, done, problems, pool=pool, quiet=quiet)
 
 
 def _check(samples: Samples, n: int, *, quiet: bool) -> Mapping[int, str]:
@@ -91,21 +118,23 @@ def _work(
     samples: Samples,
     load: Load,
     folder: Path,
+    batches: Sequence[Sequence[int]],
     done: Set[int],
     problems: Container[int],
     *,
-    n: int,
-    batch_size: int,
     pool: Pool,
     quiet: bool,
-) -> None:
-    """Add a record for each of the first `n` samples that is not `done`; of `problems` is not warned again."""
+) -> int:
+    """Add a record for each sample of the batches that is not `done`; of `problems` is not warned again.
+
+    Returns:
+        How many of them failed.
+    """
     from tqdm import tqdm
 
-    suite = samples.suite
-    # A batch of which something is missing is done whole, so that every sample is asked in the same company always.
-    batches = [batch for batch in plan(samples, n, batch_size) if not done >= set(batch)]
-    bar = tqdm(total=n, initial=len(done), unit="sample", disable=quiet, file=sys.stderr)
+    suite, failed = samples.suite, 0
+    todo = {index for batch in batches for index in batch} - done
+    bar = tqdm(total=len(todo) + len(done), initial=len(done), unit="sample", disable=quiet, file=sys.stderr)
     with (folder / SAMPLES).open("ab") as lines, bar:
         made = (Batch([samples[i] for i in batch], suite.task, prompted=suite.prompted) for batch in batches)
         for records in pool(load, made):
@@ -113,9 +142,11 @@ def _work(
             append_jsonl(lines, new)
             bar.update(len(new))
             for record in new:
+                failed += record["error"] is not None
                 if record["error"] and record["index"] not in problems:
                     with tqdm.external_write_mode(file=sys.stderr):
                         logger.warning("sample %s failed: %s", record["id"], record["error"])
+    return failed
 
 
 def plan(samples: Samples, n: int, batch_size: int) -> list[list[int]]:

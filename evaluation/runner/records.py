@@ -5,7 +5,7 @@ continues with those it has.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -21,7 +21,8 @@ INSTANCES = "instances.json"
 METRICS = "metrics.json"
 PAGE = "report.html"
 
-PLACES: Final = "places"  # the part of a manifest that may differ when a run continues: where things lie
+PLACES: Final = "places"  # where things lie
+MAY_DIFFER = (PLACES, "batch_sizes")  # the parts of a manifest that may differ when a run continues
 
 
 def begin(folder: Path, manifest: Mapping[str, object], *, overwrite: bool = False) -> None:
@@ -29,7 +30,7 @@ def begin(folder: Path, manifest: Mapping[str, object], *, overwrite: bool = Fal
 
     Args:
         folder: locked.
-        manifest: what the run is of, plain values; under `PLACES` what may differ.
+        manifest: what the run is of, plain values; under `MAY_DIFFER` what may differ.
         overwrite: whether an earlier run is taken away.
 
     Raises:
@@ -39,22 +40,33 @@ def begin(folder: Path, manifest: Mapping[str, object], *, overwrite: bool = Fal
         for name in (SAMPLES, INSTANCES, METRICS, PAGE, MANIFEST):
             (folder / name).unlink(missing_ok=True)
     if (folder / MANIFEST).is_file():
-        earlier, now = (
-            _flat({k: v for k, v in one.items() if k != PLACES}) for one in (read_json(folder / MANIFEST), manifest)
-        )
-        differing = [
-            f"{key} was {earlier.get(key)} and is {now.get(key)}"
-            for key in sorted({*earlier, *now})
-            if earlier.get(key) != now.get(key)
-        ]
-        if differing:
+        earlier = read_json(folder / MANIFEST)
+        if unlike := differences(earlier, manifest):
             raise UsageError(
-                f"{folder}: holds a run of something else ({'; '.join(differing)}); give another --output_path, or "
+                f"{folder}: holds a run of something else ({'; '.join(unlike)}); give another --output_path, or "
                 "--overwrite to start anew"
             )
+        manifest = {**manifest, "batch_sizes": earlier.get("batch_sizes", [])}
     elif (folder / SAMPLES).is_file():
         raise UsageError(f"{folder}: holds samples without a manifest; give another --output_path, or --overwrite")
     write_json(folder / MANIFEST, manifest)
+
+
+def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """In what two manifests are of different runs."""
+    first, second = (_flat({k: v for k, v in one.items() if k not in MAY_DIFFER}) for one in (earlier, now))
+    return [
+        f"{key} was {first.get(key)} and is {second.get(key)}"
+        for key in sorted({*first, *second})
+        if first.get(key) != second.get(key)
+    ]
+
+
+def add_batch_size(folder: Path, size: int) -> None:
+    """Note in a run's manifest that batches of this size are made."""
+    manifest = read_json(folder / MANIFEST)
+    if size not in (sizes := manifest.get("batch_sizes", [])):
+        write_json(folder / MANIFEST, {**manifest, "batch_sizes": [*sizes, size]})
 
 
 def finished(folder: Path) -> set[int]:
@@ -82,35 +94,52 @@ def read_records(folder: Path) -> Iterator[Record]:
         DataError: a sample is missing, damaged, there twice, or there is no run at all.
     """
     manifest = read_manifest(folder)
-    most_pixels = max(MAX_PIXELS, int(manifest["settings"].get("max_image_pixels", 0)))
+    if "shard" in manifest:
+        raise DataError(f"{folder}: is a shard of a run; python -m evaluation.merge joins all of them")
     seen: set[int] = set()
-    if (folder / SAMPLES).is_file():
-        with (folder / SAMPLES).open("rb") as lines:
-            for line in lines:
-                record = parse_jsonl_line(line)
-                if record is None or not isinstance(record.get("index"), int):
-                    continue  # torn: its sample is missing
-                if record["index"] in seen:
-                    raise DataError(
-                        f"{folder / SAMPLES}: sample {record['index']} is there twice; run with --overwrite"
-                    )
-                seen.add(record["index"])
-                try:
-                    _check_record(record, most_pixels)
-                except ValueError as error:
-                    raise DataError(
-                        f"{folder / SAMPLES}: sample {record['index']} is damaged ({error}); run with --overwrite"
-                    ) from error
-                yield cast("Record", record)
-    n = manifest["n"]
+    for _, record in read_lines(folder, seen):
+        yield record
+    check_complete(folder, seen, manifest["n"], "give the command of the run again, it does the rest")
+
+
+def read_lines(folder: Path, seen: set[int]) -> Iterator[tuple[bytes, Record]]:
+    """The whole lines of a run that may not be finished, with their records.
+
+    Args:
+        folder: of the run.
+        seen: the numbers of samples that are known already; gets those of the records.
+
+    Raises:
+        DataError: a sample is damaged or there twice.
+    """
+    most_pixels = max(MAX_PIXELS, int(read_manifest(folder)["settings"].get("max_image_pixels", 0)))
+    file = folder / SAMPLES
+    if not file.is_file():
+        return
+    with file.open("rb") as lines:
+        for line in lines:
+            record = parse_jsonl_line(line)
+            if record is None or not isinstance(record.get("index"), int):
+                continue  # torn: its sample is missing
+            if record["index"] in seen:
+                raise DataError(f"{file}: sample {record['index']} is there twice; run with --overwrite")
+            seen.add(record["index"])
+            try:
+                _check_record(record, most_pixels)
+            except ValueError as error:
+                raise DataError(
+                    f"{file}: sample {record['index']} is damaged ({error}); run with --overwrite"
+                ) from error
+            yield line.rstrip(b"\n") + b"\n", cast("Record", record)
+
+
+def check_complete(folder: Path, seen: Collection[int], n: int, advice: str) -> None:
+    """Raise a DataError unless all of a run's `n` samples were seen, and no others."""
     if stray := sorted(index for index in seen if not 0 <= index < n):
         raise DataError(f"{folder / SAMPLES}: sample {stray[0]} is none of this run's {n}; --overwrite")
     if len(seen) < n:
         missing = next(index for index in range(n) if index not in seen)
-        raise DataError(
-            f"{folder}: {n - len(seen)} of {n} samples are missing (first: {missing}); give the command of the run "
-            "again, it does the rest"
-        )
+        raise DataError(f"{folder}: {n - len(seen)} of {n} samples are missing (first: {missing}); {advice}")
 
 
 def _check_record(record: Mapping[str, Any], most_pixels: int) -> None:
@@ -165,6 +194,9 @@ def read_manifest(folder: Path) -> Manifest:
         reasoner = manifest["checkpoint"]["reasoner"]
         _check_kinds(reasoner, {"name": str, "served_as" if "served_as" in reasoner else "digest": str})
         _check_kinds(manifest["settings"], {"compat": str})
+        if "shard" in manifest:
+            _check_kinds(manifest, {"shard": dict})
+            _check_kinds(manifest["shard"], {"number": int, "of": int, "batch_size": int})
     except ValueError as error:
         raise DataError(f"{file}: is damaged ({error}); run with --overwrite") from error
     return cast("Manifest", manifest)

@@ -100,8 +100,16 @@ class Places(TypedDict):
     segmenter: NotRequired[str]
 
 
+class Shard(TypedDict):
+    """Which part of a run: of its batches of `batch_size` the `number`-th (from 1), and every `of`-th after it."""
+
+    number: int
+    of: int
+    batch_size: int
+
+
 class Manifest(TypedDict):
-    """What a run is of. A folder is continued when all of it but `places` is the same."""
+    """What a run is of. A folder is continued when all of it but `places` and `batch_sizes` is the same."""
 
     suite: str
     n: int
@@ -114,6 +122,10 @@ class Manifest(TypedDict):
     """Digest of its prompts and the suite's instruction."""
     settings: Settings
     versions: dict[str, str]
+    batch_sizes: NotRequired[list[int]]
+    """How many samples went through the model together; several where a run was continued with another size."""
+    shard: NotRequired[Shard]
+    """Where it is not a whole run."""
     places: Places
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from evaluation.merge import main as merge
 from evaluation.run import main
 from evaluation.runner.evaluate import plan
 from evaluation.runner.records import METRICS, PAGE, SAMPLES
@@ -421,6 +422,26 @@ def test_the_same_command_continues_in_a_folder_of_its_own(command, data, tmp_pa
     assert names == {"bundle", "bundle-limit4", "bundle-limit4-qwen-upstream"}
 
 
+def test_shards_go_into_folders_of_their_own_and_are_joined(command, data, folder, tmp_path):
+    for number in ("1", "2"):
+        assert command("--suite", "counting", data, "--output_path", folder, "--shard", f"{number}/2")[0] == 0
+    assert not (folder / METRICS).exists()
+    assert merge([str(folder)]) == 0
+    assert command("--suite", "counting", data, "--output_path", tmp_path / "whole")[0] == 0
+    assert (folder / METRICS).read_bytes() == (tmp_path / "whole" / METRICS).read_bytes()
+
+
+def test_the_manifest_says_how_many_went_through_the_model_together(command, data, folder):
+    command("--suite", "counting", data, "--output_path", folder, "--batch_size", "4")
+    assert json.loads((folder / "manifest.json").read_text())["batch_sizes"] == [4]
+    command("--suite", "counting", data, "--output_path", folder, "--batch_size", "5")
+    assert json.loads((folder / "manifest.json").read_text())["batch_sizes"] == [4], "nothing was left to do"
+    whole = (folder / SAMPLES).read_bytes().splitlines(keepends=True)
+    (folder / SAMPLES).write_bytes(b"".join(whole[:5]))
+    command("--suite", "counting", data, "--output_path", folder, "--batch_size", "5")
+    assert json.loads((folder / "manifest.json").read_text())["batch_sizes"] == [4, 5]
+
+
 def test_too_many_errors_make_the_exit_code_seven(command, data, folder, capsys):
     def says(i):
         return RuntimeError("odd") if i in (2, 9) else objects()
@@ -441,6 +462,8 @@ def test_too_many_errors_make_the_exit_code_seven(command, data, folder, capsys)
         (["{data}", "--columns", "text=words"], 3, "has no column 'words'"),
         (["{data}", "--limit", "0"], 2, "at least 1"),
         (["{data}", "--batch_size", "0"], 2, "at least 1"),
+        (["{data}", "--shard", "0/4"], 2, "give I/N"),
+        (["{data}", "--shard", "5/4"], 2, "give I/N"),
         (["{data}", "--device", "cuda:99"], 2, "cannot be used here"),
         (["{data}", "--output_path", "{data}"], 2, "cannot be written to"),
     ],
