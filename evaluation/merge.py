@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def run(arguments: argparse.Namespace) -> int:
         folder = arguments.folder
         merge(folder, arguments.shards or find_shards(folder), overwrite=arguments.overwrite)
-        return conclude(write_report(folder), folder, arguments)
+        return conclude(write_report(folder, arguments.by), folder, arguments)
 
     return run_command(build_parser(), run, argv)
 

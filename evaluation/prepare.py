@@ -65,6 +65,7 @@ from vision_reasoner.scenes.art import SPLITS
 
 logger = logging.getLogger(__name__)
 
+REFERENCES = ("refcoco", "grefcoco")  # sources whose rows are references
 QUESTION = "How many {what} are there in this image?"
 TIMEOUT = 30  # seconds for a server to answer
 
@@ -110,6 +111,7 @@ def reference_rows(reference: Reference, instances: Instances, level: str, *, by
             **_common(annotated, image, phrase, f"{name}-{number}" if level == "expression" else name),
             "mask": mask,
             "bbox": boxes[0] if len(boxes) == 1 else None,
+            "targets": len(objects),
         }
         for number, phrase in enumerate(phrases)
     ]
@@ -234,10 +236,10 @@ def add_flags(parser: argparse.ArgumentParser, source: str) -> None:
     else:
         add("--annotations", required=True, metavar="JSON", help="instances, as COCO has them")
         add("--images", required=True, metavar="DIR", help="the images")
-    if source in ("refcoco", "grefcoco"):
+    if source in REFERENCES:
         add("--refs", required=True, metavar="FILE", help="refs(*).p or grefs(*).json")
         add("--split", default="val", help="of the references: val, testA, ...; default: val")
-    if source in ("refcoco", "grefcoco", "reasonseg"):
+    if source in (*REFERENCES, "reasonseg"):
         add(
             "--level",
             choices=("instance", "expression"),
@@ -336,6 +338,7 @@ def columns_of(source: str) -> dict[str, Any]:
         "grounding": {"bbox": datasets.List(datasets.List(number))},
         "segmenter": {"mask": mask, "bbox": datasets.List(number), "point": datasets.List(number)},
         "vqa": {"answers": datasets.List(text)},
+        **{name: {"mask": mask, "bbox": datasets.List(number), "targets": number} for name in REFERENCES},
     }.get(source, {"mask": mask, "bbox": datasets.List(number)})
     request = "question" if source == "vqa" else "text"
     common = {"image": datasets.Image(), request: text, "image_id": text, "ann_id": text}

@@ -1,6 +1,7 @@
 """Report on a run again, from its folder alone: metrics.json, report.html and a table for the terminal.
 
     python -m evaluation.report results/segmentation/refcoco_val/VisionReasoner-7B
+    python -m evaluation.report results/chartqa/ChartQA/VisionReasoner-7B --by type
 
 No model is needed, and the data set for the page's images only. The same records give the same metrics.json.
 """
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from evaluation.runner.figures import table, write_report
+from evaluation.runner.options import add_group_options
 from vision_reasoner.cli import make_parser, run_command
 
 
@@ -19,6 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = make_parser("python -m evaluation.report", __doc__)
     parser.add_argument("folder", type=Path, help="a run's --output_path")
     parser.add_argument("--protocol", choices=("both", "upstream", "official"), default="both")
+    add_group_options(parser)
     return parser
 
 
@@ -26,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Report on a finished run."""
 
     def run(arguments: argparse.Namespace) -> int:
-        print(table(write_report(arguments.folder), arguments.protocol))
+        print(table(write_report(arguments.folder, arguments.by), arguments.protocol))
         return 0
 
     return run_command(build_parser(), run, argv)

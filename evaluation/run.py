@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
         "quiet": arguments.quiet,
     }
     if part is None:
-        return conclude(evaluate(samples, load, folder, manifest, **options), folder, arguments)
+        return conclude(evaluate(samples, load, folder, manifest, by=arguments.by, **options), folder, arguments)
     manifest["shard"] = {"number": part.number, "of": part.of, "batch_size": settings.portion}
     errors = collect(samples, load, shard_folder(folder, part), manifest, **options)
     logger.info("Shard %d of %d is done; when all are: python -m evaluation.merge %s", *part, folder)

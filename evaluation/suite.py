@@ -112,6 +112,7 @@ class Suite:
         instruction: is added to every request.
         ranked: whether average precision is computed too, for which boxes need a likelihood.
         prompted: whether the truth's boxes and points go to the segmenter, and the reasoner is not asked.
+        by: columns by whose values the figures are given, too, where the data set has them.
         published: figures from VisionReasoner's paper (arXiv 2505.12081), by (data set, figure, protocol).
     """
 
@@ -131,6 +132,7 @@ class Suite:
     instruction: str = ""
     ranked: bool = False
     prompted: bool = False
+    by: tuple[str, ...] = ()
     published: Mapping[tuple[str, str, Protocol], Published] = field(default_factory=dict)
 
     @property

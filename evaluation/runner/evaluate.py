@@ -21,15 +21,17 @@ logger = logging.getLogger(__name__)
 SHOWN = 5  # rows that cannot be used, before the run begins
 
 
-def evaluate(samples: Samples, load: Load, folder: Path, manifest: Manifest, **options: Any) -> Metrics:
-    """Begin a run, or continue it, and report on it; arguments and errors are those of `collect`.
+def evaluate(
+    samples: Samples, load: Load, folder: Path, manifest: Manifest, *, by: Sequence[str] = (), **options: Any
+) -> Metrics:
+    """Begin a run, or continue it, and report on it, `by` columns; other arguments and errors are those of `collect`.
 
     Returns:
         What metrics.json holds.
     """
     with locked(folder):
         _collect(samples, load, folder, manifest, **options)
-        return write_report(folder)
+        return write_report(folder, by)
 
 
 def collect(samples: Samples, load: Load, folder: Path, manifest: Manifest, **options: Any) -> int:

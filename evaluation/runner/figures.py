@@ -6,61 +6,73 @@ metrics.json has no times, dates or paths: the same records give the same bytes.
 from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import cast
 
 from evaluation.page.build import write_page
+from evaluation.runner.groups import columns_of, grouped
 from evaluation.runner.ranking import load_annotations, measure_ranking, ranked_protocols
 from evaluation.runner.records import INSTANCES, METRICS, PAGE, read_manifest, read_records, write_json
-from evaluation.runner.schema import Metric, Metrics, Record
-from evaluation.suite import PROTOCOLS, Scores, measure, scores_of
+from evaluation.runner.schema import Grouped, Metric, Metrics, Record
+from evaluation.suite import PROTOCOLS, Scores, Suite, measure, scores_of
 from evaluation.suites import suite_of
 from vision_reasoner.results import Status
 
+SHOWN = 4  # figures of a group on the terminal
+LIGHT = ("index", "id", "image_id", "error", "status", "columns")  # of a record, what figures of sums need
 
-def compute_metrics(folder: Path) -> Metrics:
+
+def compute_metrics(folder: Path, by: Sequence[str] = ()) -> Metrics:
     """All that metrics.json holds.
+
+    Args:
+        folder: of the run.
+        by: columns by whose values the figures are given, too, besides the suite's own.
 
     Raises:
         DataError: the run is not finished, a sample is there twice or has damaged masks, or the folder holds no run.
+        UsageError: the records do not have a column.
     """
     manifest = read_manifest(folder)
     suite = suite_of(manifest)
-    scored: list[tuple[int, str, Scores]] = []
-    ranked: list[Record] = []
-    statuses: Counter[str] = Counter()
-    errors = 0
-    for record in read_records(folder):
-        if record["error"] is not None:
-            errors += 1
-            continue
-        statuses[record["status"]] += 1
-        scored.append((record["index"], record["image_id"], scores_of(suite, record)))
-        if suite.ranked:
-            ranked.append(record)
-    scored.sort(key=lambda one: one[0])  # sums do not depend on the order in which samples were finished
-    figures = measure(suite, [scores for _, _, scores in scored], [image_id for _, image_id, _ in scored])
-    if ranked:
-        ranked.sort(key=lambda record: record["index"])
-        figures += measure_ranking(load_annotations(folder / INSTANCES), ranked, ranked_protocols(manifest))
+    samples = [_scored(suite, record) for record in read_records(folder)]
+    samples.sort(key=lambda one: one[0]["index"])  # sums do not depend on the order in which samples were finished
+    scored = [(record, scores) for record, scores in samples if scores is not None]
+    statuses = Counter(record["status"] for record, _ in scored)
+    figures = measure(suite, [scores for _, scores in scored], [record["image_id"] for record, _ in scored])
+    annotations = load_annotations(folder / INSTANCES) if suite.ranked and scored else None
+    if annotations is not None:
+        figures += measure_ranking(annotations, [record for record, _ in scored], ranked_protocols(manifest))
     data = manifest["data"]
     for figure in figures:
         figure["published"] = suite.published_for(data["name"], figure["name"], figure["protocol"])
-    return {
+    metrics: Metrics = {
         "suite": manifest["suite"],
         "data": data,
         "checkpoint": manifest["checkpoint"],
         "model": manifest["model"],
         "n": manifest["n"],
         "compat": manifest["settings"]["compat"],
-        "errors": errors,
+        "errors": len(samples) - len(scored),
         "status": {status.value: statuses[status.value] for status in Status},
         "interval": "95 %, clustered by image: score intervals of shares, else bootstrap",
         "figures": figures,
     }
+    own = [column for column in suite.by if any(column in record.get("columns", {}) for record, _ in samples)]
+    if columns := dict.fromkeys([*own, *by]):
+        metrics["by"] = [grouped(suite, samples, column, annotations) for column in columns]
+    return metrics
 
 
-def write_report(folder: Path) -> Metrics:
-    """Write metrics.json and report.html; what the former holds."""
-    metrics = compute_metrics(folder)
+def _scored(suite: Suite, record: Record) -> tuple[Record, Scores | None]:
+    """A record with its scores; without its masks and texts, for all records are in memory."""
+    scores = None if record["error"] is not None else scores_of(suite, record)
+    record["columns"] = columns_of(record)
+    return (record if suite.ranked else cast("Record", {key: record.get(key) for key in LIGHT})), scores
+
+
+def write_report(folder: Path, by: Sequence[str] = ()) -> Metrics:
+    """Write metrics.json and report.html; arguments, result and errors are those of `compute_metrics`."""
+    metrics = compute_metrics(folder, by)
     write_json(folder / METRICS, metrics)
     write_page(folder, folder / PAGE)
     return metrics
@@ -101,7 +113,27 @@ def table(metrics: Metrics, protocol: str = "both") -> str:
                 _published(list(figures.values())),
             ]
         )
-    return "\n".join([*lines, *aligned(cells)])
+    lines += aligned(cells)
+    for groups in metrics.get("by", []):
+        lines += ["", *_groups(groups, shown)]
+    return "\n".join(lines)
+
+
+def _groups(found: Grouped, protocols: Sequence[str]) -> list[str]:
+    """The lines of a table of groups: a row for each, with the first figures of the protocols."""
+    figures = [
+        {(one["name"], one["protocol"]): one for one in group["figures"] if one["protocol"] in protocols}
+        for group in found["groups"]
+    ]
+    names = list(dict.fromkeys(name for one in figures for name in one))
+    several = len({protocol for _, protocol in names}) > 1
+    head = [f"{name} ({protocol})" if several else name for name, protocol in names[:SHOWN]]
+    cells = [[f"by {found['column']}", "n", *head]]
+    for group, one in zip(found["groups"], figures, strict=True):
+        numbers = [_number(one[name]) if name in one else "" for name in names[:SHOWN]]
+        cells.append([group["value"][:40], str(group["n"]), *numbers])
+    more = [f"{METRICS} has {len(names) - SHOWN} more figures of each"] if len(names) > SHOWN else []
+    return [*aligned(cells, right=(1,)), *more]
 
 
 def aligned(rows: Sequence[Sequence[str]], *, right: Collection[int] = ()) -> list[str]:

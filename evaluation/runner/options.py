@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 
 from evaluation.runner.figures import table
+from evaluation.runner.groups import TARGETS
 from evaluation.runner.ranking import find_annotations
 from evaluation.runner.records import PAGE
 from evaluation.runner.samples import Samples
@@ -36,6 +37,18 @@ def add_result_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--max_errors", type=int, default=0, metavar="N", help="more failed samples make the exit code 7; default: 0")
     add("--protocol", choices=("both", "upstream", "official"), default="both", help="which figures are printed")
+    add_group_options(parser)
+
+
+def add_group_options(parser: argparse.ArgumentParser) -> None:
+    """Figures of parts of the samples."""
+    parser.add_argument(
+        "--by",
+        action="append",
+        default=[],
+        metavar="COLUMN",
+        help="figures also for each value of a column of the data set, or of targets, the number of true objects",
+    )
 
 
 def open_samples(arguments: argparse.Namespace) -> tuple[Samples, Path | None]:
@@ -58,6 +71,8 @@ def open_samples(arguments: argparse.Namespace) -> tuple[Samples, Path | None]:
         offline=arguments.offline,
     )
     samples = Samples(suite, source)
+    if unknown := [column for column in arguments.by if column not in (*source.columns, TARGETS)]:
+        raise UsageError(f"--by {unknown[0]}: {source.path} has no such column (it has {', '.join(source.columns)})")
     return samples, find_annotations(arguments.annotations, source.path) if suite.ranked else None
 
 

@@ -151,6 +151,8 @@ def _check_record(record: Mapping[str, Any], most_pixels: int) -> None:
     _check_kinds(record, {"id": str, "image_id": str, "query": str, "size": list})
     if "error" not in record or not isinstance(record["error"], str | None):
         raise ValueError('its "error" is missing or of another kind')
+    if not isinstance(record.get("columns", {}), dict):
+        raise ValueError('its "columns" are of another kind')
     size = record["size"]
     if len(size) != 2 or not all(type(side) is int and side >= 0 for side in size) or size[0] * size[1] > most_pixels:
         raise ValueError(f'its "size" is {str(size)[:60]}')

@@ -2,10 +2,11 @@
 
 import hashlib
 import json
+import math
 import sys
 from collections import Counter
-from collections.abc import Hashable
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from vision_reasoner.errors import DataError, one_line
 from vision_reasoner.geometry import Size
 from vision_reasoner.prompts import normalize_query
 from vision_reasoner.results import Task
+
+MAX_TEXT, MAX_VALUES = 200, 20  # of a value that is kept with a sample: characters, and texts in a list
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Sample:
         image: the image as it is stored.
         query: the request.
         truth: what scoring needs, as plain values.
+        columns: the row's short values, by the data set's names.
         size: (width, height) of the upright image as far as it is known before it is decoded, else (0, 0).
         problem: why the row cannot be used, one line; None where it can.
     """
@@ -42,6 +46,7 @@ class Sample:
     truth: Truth
     size: Size
     problem: str | None = None
+    columns: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Samples:
@@ -102,6 +107,7 @@ class Samples:
             sample = replace(sample, image_id=self.image_ids[index])
         try:
             stored = self.source.row(index)
+            sample = replace(sample, columns={name: value for name, value in stored.items() if _is_short(value)})
             row = {name: stored[column] for name, column in self.columns.items()}
             data = stored_image(row, "image")
             if self.image_ids is None:
@@ -178,6 +184,15 @@ class Samples:
         """How many pixels the image has, by its header; 0 where that does not say."""
         sizes = upright_sizes(self.source.row(index)[self.columns["image"]])
         return sizes[0][0] * sizes[0][1] if sizes else 0
+
+
+def _is_short(value: Any) -> bool:
+    """Whether a value of a row goes into its record: a number, a short text, or a few of these."""
+    if isinstance(value, list):
+        return 0 < len(value) <= MAX_VALUES and all(isinstance(one, str) and _is_short(one) for one in value)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, bool | int) or (isinstance(value, str) and len(value) <= MAX_TEXT)
 
 
 def digest_of(value: Any) -> str:

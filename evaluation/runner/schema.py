@@ -36,6 +36,8 @@ class Record(TypedDict, total=False):
     task: Required[str]
     size: Required[list[int]]
     """[width, height] of the image."""
+    columns: dict[str, Any]
+    """The row's short values, by the data set's names."""
     error: Required[str | None]
     """Why there is no answer, in one line; the sample is then in no figure."""
     status: str
@@ -148,6 +150,22 @@ class Metric(TypedDict):
     """By model."""
 
 
+class Group(TypedDict):
+    """The samples with one value of a column, and their figures."""
+
+    value: str
+    n: int
+    errors: int
+    figures: list[Metric]
+
+
+class Grouped(TypedDict):
+    """A column of the data set, and the groups of its values."""
+
+    column: str
+    groups: list[Group]
+
+
 class Metrics(TypedDict):
     """All figures of a run."""
 
@@ -162,3 +180,5 @@ class Metrics(TypedDict):
     """How many replies of each status."""
     interval: str
     figures: list[Metric]
+    by: NotRequired[list[Grouped]]
+    """Of parts of the samples, where asked for."""

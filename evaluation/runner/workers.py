@@ -302,6 +302,7 @@ def record_of(sample: Sample, task: Task, outcome: Prediction | Exception | None
         "query": sample.query,
         "task": task.value,
         "size": list(sample.size),
+        "columns": dict(sample.columns),
         "error": sample.problem,
     }
     if isinstance(outcome, Exception):

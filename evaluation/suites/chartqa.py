@@ -9,5 +9,6 @@ SUITE = questions(
     columns={"answers": "answer"},
     data="lmms-lab/ChartQA",
     instruction=SHORT_ANSWER,
+    by=("type",),  # human or augmented
     published={("ChartQA", "relaxed accuracy", "official"): percent({"VisionReasoner-7B": 84.9})},
 )

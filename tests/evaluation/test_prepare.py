@@ -109,7 +109,7 @@ def test_refcoco_has_a_row_for_each_object_or_each_phrase(tmp_path: Path) -> Non
     flags = refer_flags(releases.write_refer(tmp_path))
     assert run("refcoco", tmp_path, *flags) == 0
     cat, dog = table(tmp_path)
-    assert list(cat) == [*COMMON, "mask", "bbox"]
+    assert list(cat) == [*COMMON, "mask", "bbox", "targets"]
     assert (cat["text"], cat["image_id"], cat["ann_id"], cat["bbox"]) == ("the cat", "1", "11", [40, 20, 80, 60])
     assert np.array_equal(dog["mask"], releases.rectangle(13))
     assert run("refcoco", tmp_path, *flags, "--level", "expression", "--overwrite") == 0

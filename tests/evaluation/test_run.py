@@ -462,6 +462,7 @@ def test_too_many_errors_make_the_exit_code_seven(command, data, folder, capsys)
         (["{data}", "--columns", "text=words"], 3, "has no column 'words'"),
         (["{data}", "--limit", "0"], 2, "at least 1"),
         (["{data}", "--batch_size", "0"], 2, "at least 1"),
+        (["{data}", "--by", "kind"], 2, "--by kind: "),
         (["{data}", "--shard", "0/4"], 2, "give I/N"),
         (["{data}", "--shard", "5/4"], 2, "give I/N"),
         (["{data}", "--device", "cuda:99"], 2, "cannot be used here"),

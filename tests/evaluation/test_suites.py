@@ -196,6 +196,14 @@ def test_answers_are_scored_as_the_set_is(suite, answers, answer, figure, value)
     assert values(SUITES[suite], one)[figure, "official"] == pytest.approx(value)
 
 
+def test_the_total_of_ocrbench_is_of_a_thousand():
+    suite = SUITES["ocrbench"]
+    rows = [record(suite, {"answers": ["a"]}, answer=answer) for answer in ("a", "b", "a", "A!")]
+    found = figures(suite, *rows)["total", "official"]
+    assert (found["value"], found["unit"], found["n"]) == (750, "of 1,000", 4)
+    assert 0 < found["low"] < 750 < found["high"] <= 1000
+
+
 def test_handwritten_mathematics_of_ocrbench_is_compared_without_spaces():
     row = {"answers": [r"x ^ { 2 }"], "dataset": "HME100k"}
     assert SUITES["ocrbench"].score(record(SUITES["ocrbench"], row, answer="$x^{2}$"))["contains"] == 1
