@@ -235,6 +235,12 @@ def found_boxes(record: Record) -> list[list[int]]:
     return [instance["box"] for instance in record["instances"]]
 
 
+def found_count(record: Record) -> int:
+    """How many objects an answer lists, or the number that the answer to a counting request states instead."""
+    stated = record.get("answer") if record.get("task") == Task.COUNTING and not record["instances"] else None
+    return len(record["instances"]) if stated is None else int(stated)
+
+
 # --- names and published figures --------------------------------------------------------------------------------------
 def plain_name(name: str) -> str:
     """A data set's name without case, dashes and underscores."""

@@ -6,7 +6,8 @@ from tests.conftest import noise
 from vision_reasoner import VisionReasoner
 from vision_reasoner.models.engine import Completion
 from vision_reasoner.models.reasoner import Reasoner
-from vision_reasoner.prompts import DIALECTS, ROUTER_PROMPT, ROUTER_SYSTEM, router_messages
+from vision_reasoner.prompts import DIALECTS, ROUTER_PROMPT, ROUTER_SYSTEM, VISURF, router_messages
+from vision_reasoner.results import Task
 
 EXAMPLE = '[{"bbox_2d": [10,100,200,210], "point_2d": [30,110]}, {"bbox_2d": [225,296,706,786], "point_2d": [302,410]}]'
 FIND = (
@@ -18,6 +19,11 @@ FIND = (
 LOCATE = (
     '\n            Locate "the red dog", report the bboxes coordinates in JSON format.\n            ',
     '\n        Locate "the red dog", report the bboxes coordinates in JSON format.\n        ',
+)
+SPACED = EXAMPLE.replace(",", ", ").replace(",  ", ", ")
+CATEGORIES = (
+    'Locate every instance that belongs to the following categories: "the red dog". '
+    "Report bbox coordinates in JSON format."
 )
 IDENTIFY = """
             Please identify "the red dog" in the image.\x20
@@ -36,6 +42,7 @@ QUERY = "The red dog."
 SIZE = (1000, 600)
 ANSWER = '<think>A dog.</think><answer>[{"bbox_2d": [85,98,421,505], "point_2d": [211,303]}]</answer>'
 DOGS = ('{"bbox_2d": [85, 98, 421, 505], "label": "dog"}', '{"bbox_2d": [3, 5, 99, 101], "label": "dog"}')
+NONE = "<think>There is no dog.</think><answer>[]</answer>"
 FENCE = f"```json\n[\n\t{DOGS[0]},\n\t{DOGS[1]}\n]\n```"
 PROCESSED = (980, 588)  # what Qwen's processor makes of SIZE: multiples of 28
 
@@ -52,6 +59,14 @@ WAYS = [
         2048,
     ),
     ("vision_reasoner", "vqa", QUERY, None, None, "A dog.", ([], []), 2048),
+    (
+        *("visurf", "counting", FIND.replace(EXAMPLE, SPACED).replace("red dog", "red dog."), None, (840, 840)),
+        *(ANSWER, ([(101, 70, 501, 361)], [(251, 216)]), 2048),
+    ),
+    (
+        *("visurf", "detection", FIND.replace(EXAMPLE, SPACED).replace("red dog", "red dog."), None, (840, 840)),
+        *(NONE, ([], []), 2048),
+    ),
     (
         *("qwen", "detection", LOCATE[0], "You are a helpful assistant", None, FENCE),
         ([(86, 100, 429, 515), (3, 5, 101, 103)], [None, None]),
@@ -72,7 +87,11 @@ WAYS = [
         ([(85, 58, 421, 303), (3, 3, 99, 60)], [None, None]),
         1024,
     ),
+    ("qwen", "vqa", QUERY, "You are a helpful assistant", None, "A dog.", ([], []), 1024),
     ("qwen2", "vqa", QUERY, "You are a helpful assistant", None, "A dog.", ([], []), 1024),
+    ("qwen3", "detection", CATEGORIES, None, None, FENCE, ([(85, 59, 421, 303), (3, 3, 99, 61)], [None, None]), 2048),
+    ("qwen3", "counting", CATEGORIES, None, None, FENCE, ([(85, 59, 421, 303), (3, 3, 99, 61)], [None, None]), 2048),
+    ("qwen3", "vqa", QUERY, None, None, "A dog.", ([], []), 2048),
 ]
 
 
@@ -110,6 +129,43 @@ def test_the_original_s_way_of_asking_and_reading(model, task, text, system, fra
     assert [instance.point and tuple(instance.point) for instance in result.instances] == points
     assert result.count == len(boxes)
     assert result.answer == ("A dog." if task == "vqa" else None)
+
+
+@pytest.mark.parametrize(
+    ("query", "asked"), [('"The Dog"!', "the dog"), ("Is it a Dog?", "is it a dog?"), ("A dog.!", "a dog.")]
+)
+def test_visurf_keeps_full_stops_and_question_marks(query, asked):
+    assert f'Please find "{asked}" with' in VISURF.text_for(query)
+
+
+@pytest.mark.parametrize("model", ["qwen", "qwen2", "qwen3"])
+def test_other_models_are_asked_questions_about_the_image_as_it_is_also_as_upstream(model):
+    engine = Records("A dog.")
+    Reasoner(engine, dialect=DIALECTS[model], compat="upstream").ask([noise(*SIZE)], [QUERY], tasks=[Task.VQA])
+    ((prompt, _),) = engine.asked
+    assert (prompt.text, prompt.frame) == (QUERY, None)
+
+
+@pytest.mark.parametrize(
+    ("model", "reply", "count"),
+    [
+        ("qwen", "There are five dogs.", 5),
+        ("qwen2", "The count is 5.", 5),
+        ("qwen", "I see dogs.", 0),
+        ("qwen", f"{FENCE} There are five.", 2),
+        ("qwen2", "There are 0 dogs:\n```json\n[]\n```", 0),
+        ("vision_reasoner", "There are five dogs.", 0),
+    ],
+)
+def test_counting_without_boxes_takes_the_number_in_words(model, reply, count):
+    result = VisionReasoner(Reasoner(Records(reply), dialect=DIALECTS[model])).predict(noise(*SIZE), "dogs", "counting")
+    assert result.count == count
+    assert result.usable == (count > 0 or "0" in reply)
+
+
+def test_baselines_run_in_float16_on_a_gpu_and_the_others_in_what_suits_it():
+    formats = {name: dialect.gpu_dtype for name, dialect in DIALECTS.items()}
+    assert formats == {"vision_reasoner": None, "visurf": None, "qwen": "float16", "qwen2": "float16", "qwen3": None}
 
 
 def test_the_router_is_asked_as_it_was_trained():

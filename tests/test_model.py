@@ -166,7 +166,7 @@ def test_the_grammar_is_the_reasoner_s():
     fence = '```json\n[{"bbox_2d": [0, 0, 10, 10], "label": "dog"}]\n```'
     scripted = ScriptedReasoner([fence], model_size=(20, 20), dialect=QWEN2_5_VL)
     assert VisionReasoner(scripted).predict(noise(40, 40), "dog", "detection").instances == (
-        Instance(Box(0, 0, 20, 20)),
+        Instance(Box(0, 0, 20, 20), label="dog"),
     )
 
 

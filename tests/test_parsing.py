@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from vision_reasoner.geometry import Box, Point
-from vision_reasoner.parsing import MAX_OBJECT_WARNINGS, ParsedReply, parse_reply, split_thinking
+from vision_reasoner.parsing import MAX_OBJECT_WARNINGS, ParsedReply, parse_reply, split_thinking, stated_count
 from vision_reasoner.prompts import ANSWER_EXAMPLE, Grammar
 from vision_reasoner.results import Instance, Status
 
@@ -99,6 +99,8 @@ def test_table_of_replies(row):
     assert reply.thinking == row.get("thinking", "")
     assert [found.box for found in reply.instances] == [Box(*box) for box in boxes]
     assert [found.point for found in reply.instances] == [Point(*point) if point else None for point in points]
+    if "labels" in row:
+        assert [found.label or "" for found in reply.instances] == row["labels"]
     expected = row.get("warnings", [])
     assert len(reply.warnings) == len(expected)
     for part, warning in zip(expected, reply.warnings, strict=True):
@@ -219,12 +221,35 @@ def test_what_is_read_strictly_stays_as_it_is_read():
         ("<think>It barks.</think>A dog.", "It barks.", "A dog."),
         ("<think>\nIt barks.\n</think>\n<answer> A dog. </answer>", "It barks.", "A dog."),
         ("<think>It barks.", "It barks.", ""),
+        ("It barks.</think>\n\nA dog.", "It barks.", "A dog."),
+        ("<think></think><answer>A dog.</answer>", "", "A dog."),
         ("The tag <think> opens </think> it.", "", "The tag <think> opens </think> it."),
         ("", "", ""),
     ],
 )
 def test_thinking_is_split_from_an_answer_in_prose(text, thinking, answer):
     assert split_thinking(text) == (thinking, answer)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("There are five dogs in the image.", 5),
+        ("There is 1 dog.", 1),
+        ("I can see Twelve of them.", 12),
+        ("there are sixteen dogs", 16),
+        ("The image has 7 objects.", 7),
+        ("The count is 5.", 5),
+        ("That is a total of nine, or 9 in total; I found 3.", 9),
+        ("<think>There are 3? No.</think>There are four.", 4),
+        ("<think>There are 3", None),
+        ("There are no dogs, and that makes 12.", None),
+        (f"There are {'9' * 5000} dogs.", None),
+        ("", None),
+    ],
+)
+def test_a_count_in_words_is_read_as_the_original_does(text, count):
+    assert stated_count(text) == count
 
 
 # ---- cuts ----

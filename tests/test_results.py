@@ -39,7 +39,7 @@ def prediction():
         warnings=["object 2 dropped: it has no bbox_2d"],
         instances=[
             Instance(Box(1, 2, 11, 12), Point(5, 6), mask_of(1, 2, 11, 12), 0.9),
-            Instance(Box(5, 5, 40, 30), None, mask_of(5, 5, 40, 30), 0.5),
+            Instance(Box(5, 5, 40, 30), None, mask_of(5, 5, 40, 30), 0.5, label="dog"),
         ],
         timings={"think": 0.5},
     )
@@ -239,7 +239,26 @@ def test_json_holds_these_keys(prediction):
         "mask": encode_mask(mask_of(5, 5, 40, 30)),
         "score": 0.5,
         "likelihood": None,
+        "label": "dog",
     }
+
+
+def test_results_of_before_there_were_labels_are_read(prediction):
+    data = prediction.to_json()
+    for instance in data["instances"]:
+        del instance["label"]
+    assert [instance.label for instance in Prediction.from_json(data).instances] == [None, None]
+
+
+def test_the_count_is_what_a_counting_reply_states_where_it_lists_nothing():
+    one = Instance(Box(0, 0, 5, 5))
+    stated = Prediction(SIZE, "dogs", Task.COUNTING, answer="12")
+    assert (stated.count, stated.usable, Prediction.from_json(stated.to_json())) == (12, True, stated)
+    assert Prediction(SIZE, "dogs", Task.COUNTING, instances=[one], answer="12").count == 1
+    assert Prediction(SIZE, "dogs", Task.VQA, answer="12").count == 0
+    for wrong in ("", "a dozen", "1" * 99, "-1"):
+        with pytest.raises(ValueError, match="counting"):
+            Prediction(SIZE, "dogs", Task.COUNTING, answer=wrong)
 
 
 def test_numpy_numbers_become_plain_ones():
@@ -298,5 +317,6 @@ def test_saving_says_what_is_wrong(prediction, tmp_path, name, image, message):
 
 @given(st.sampled_from(Task), st.sampled_from(Status), st.text(), st.lists(st.text(max_size=5)), st.none() | st.text())
 def test_any_text_survives_json(task, status, text, warnings, answer):
+    answer = None if task is Task.COUNTING else answer
     made = Prediction(SIZE, text, task, text, text, status, warnings, [], answer, {"load": 1.5})
     assert Prediction.from_json(json.loads(json.dumps(made.to_json()))) == made

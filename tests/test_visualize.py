@@ -147,3 +147,19 @@ def test_the_answer_is_written_below():
         for answer in ("Northwind", "Contoso")
     ]
     assert sheets[0].tobytes() != sheets[1].tobytes()
+
+
+@pytest.mark.parametrize("label", ["dog", "有狗", "a\x00b\ud800\n", "word " * 50, " "])
+def test_labels_stand_beside_the_boxes(label):
+    size = (400, 300)
+    drawn = {
+        text: panels(
+            draw_prediction(
+                Image.new("RGB", size, GREY),
+                Prediction(size, "all", Task.DETECTION, instances=[Instance(Box(100, 100, 200, 200), label=text)]),
+            ),
+            size,
+        )[1]
+        for text in (None, label)
+    }
+    assert (drawn[None] != drawn[label]).any() == bool(label.strip())

@@ -65,7 +65,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--model",
         choices=tuple(DIALECTS),
         default="vision_reasoner",
-        help="how it is asked; qwen, qwen2: the baselines",
+        help="how it is asked: visurf, the baselines qwen and qwen2, qwen3",
     )
     add(
         "--engine",

@@ -24,7 +24,7 @@ from vision_reasoner.errors import CheckpointError, ImageError, UsageError, Visi
 from vision_reasoner.geometry import Box, Point, Size
 from vision_reasoner.images import MAX_PIXELS, ImageSource, load_image
 from vision_reasoner.masks import Mask
-from vision_reasoner.models.checkpoints import BASELINES, Part, choose
+from vision_reasoner.models.checkpoints import Part, choose
 from vision_reasoner.models.devices import is_out_of_memory
 from vision_reasoner.models.engine import Watch
 from vision_reasoner.models.local import LoadOptions
@@ -33,7 +33,7 @@ from vision_reasoner.models.router import Route, Router
 from vision_reasoner.models.segmenter import Segmenter
 from vision_reasoner.models.server import ServerEngine
 from vision_reasoner.parallel import in_threads, portioned
-from vision_reasoner.parsing import MAX_OBJECTS, parse_reply, split_thinking
+from vision_reasoner.parsing import MAX_OBJECTS, parse_reply, split_thinking, stated_count
 from vision_reasoner.prompts import DIALECTS, Compat
 from vision_reasoner.results import Instance, Prediction, Status, Task
 from vision_reasoner.settings import BATCH_SIZE, CONCURRENCY, LOCAL, MAX_NEW_TOKENS, Checkpoints, RunSettings
@@ -174,7 +174,7 @@ class VisionReasoner:
             checkpoints.reasoner,
             checkpoints.router,
             checkpoints.segmenter,
-            baseline=settings.model if settings.model in BASELINES else None,
+            model=settings.model,
             revision=checkpoints.revision,
             offline=settings.offline,
             served=settings.served,
@@ -568,6 +568,12 @@ class VisionReasoner:
             compat=self.settings.compat,
             truncate=self.reasoner.dialect.truncate,
         )
+        stated = None
+        if task is Task.COUNTING and self.reasoner.dialect.grammar == "fence" and not parsed.instances:
+            stated = stated_count(reply.text)
+        if stated is not None and parsed.status is not Status.NONE:
+            said = "the reply lists no objects; the count is the number that it states"
+            parsed = replace(parsed, status=Status.OK, warnings=[said])
         return Prediction(
             image.size,
             query,
@@ -580,6 +586,7 @@ class VisionReasoner:
                 replace(instance, likelihood=reply.likelihood(*span))
                 for instance, span in zip(parsed.instances, parsed.spans, strict=True)
             ],
+            answer=None if stated is None else str(stated),
         )
 
     def _part(self, name: str) -> Any:

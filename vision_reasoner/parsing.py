@@ -4,7 +4,8 @@ Whatever the text, reading it neither raises nor hangs: what cannot be used is l
 say so. Two grammars are read (see `prompts.Dialect`):
 
 - "answer": `<think>…</think><answer>[{"bbox_2d": [x1,y1,x2,y2], "point_2d": [x,y]}, …]</answer>`;
-- "fence": a Markdown JSON fence around `[{"bbox_2d" or "bbox": [x1,y1,x2,y2]}, …]`, boxes only.
+- "fence": a Markdown JSON fence around `[{"bbox_2d" or "bbox": [x1,y1,x2,y2], "label": "…"}, …]`, boxes only, perhaps
+  after thinking that `</think>` ends.
 
 An answer is read strictly first: as JSON, each object by itself, so that one broken object costs no other. Where that
 meets text that is no JSON, or finds nothing, the answer is also read loosely: every `{…}` with a box in it counts,
@@ -28,6 +29,7 @@ MAX_OBJECT_CHARS = 20_000  # longer than a whole reply of 2048 tokens
 MAX_UNREADABLE = 300  # broken objects, each of which may be read to its last character before it proves broken
 MAX_WASTED_CHARS = 100_000  # of all broken objects together, which bounds the time on any text
 MAX_OBJECT_WARNINGS = 100  # enough to see what is wrong
+MAX_LABEL_CHARS = 200  # of what a model calls an object
 
 ANSWER_AFTER_THINKING = re.compile(r"</think>\s*<answer>")
 _BOX_KEYS: dict[Grammar, tuple[str, ...]] = {"answer": ("bbox_2d",), "fence": ("bbox_2d", "bbox")}
@@ -56,6 +58,26 @@ _PLAIN_PUNCTUATION = str.maketrans(
 _BRACED = re.compile(r"\{[^{}]*\}")
 _NAMED_NUMBERS = re.compile(r"""\b(bbox_2d|bbox|point_2d)["']?\s*[:=]\s*[\[(]([^\[\](){}]*)[\])]""")
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+_LABEL = re.compile(r"""\blabel["']?\s*[:=]\s*["']([^"'{}]*)["']""")
+
+NUMBER_WORDS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen twenty"
+).split()
+_COUNT = rf"\b(\d{{1,9}}|{'|'.join(NUMBER_WORDS)})\b"
+# As the original reads its baselines' replies without JSON: the first of these that is found, in this order.
+_STATED_COUNTS = [
+    re.compile(pattern.format(n=_COUNT))
+    for pattern in (
+        r"there (?:are|is) {n}",
+        r"i (?:can )?(?:see|count|find) {n}",
+        r"{n} (?:objects|items)",
+        r"count(?:ing)? (?:is|of) {n}",
+        r"total (?:of|is) {n}",
+        r"{n} in total",
+        r"found {n}",
+    )
+]
 
 
 @dataclass(frozen=True)
@@ -192,40 +214,63 @@ def split_answer(text: str) -> tuple[str, str | None, int, bool]:
 
 def _find_fences(text: str, *, first_only: bool) -> _Answer:
     """What stands inside the fences, or inside the first; a reply of nothing but JSON is taken as if it had one."""
+    thinking, answer, begin = _after_thinking(text)
+    text = " " * begin + answer  # so that places in the text stay what they were
     marks = list(_FENCE.finditer(text))
     if not marks:
         bare = text.strip()
         offset = text.find(bare)
         if bare.startswith(("[", "{")):
-            return _Answer("", bare, offset, closed=bare.endswith("]" if bare.startswith("[") else "}"))
-        return _Answer("", text, missing="there is no fence; objects are read")
+            return _Answer(thinking, bare, offset, closed=bare.endswith("]" if bare.startswith("[") else "}"))
+        return _Answer(thinking, text, missing="there is no fence; objects are read")
     start, closed = marks[0].end(), len(marks) % 2 == 0
     ends = [mark.start() for mark in marks[1:]] + ([] if closed else [len(text)])
     if first_only or len(marks) <= 2:
-        return _Answer("", text[start : ends[0]], start, closed=len(marks) > 1)
-    # Prose and marks are blanked, so that places in the text stay what they were.
+        return _Answer(thinking, text[start : ends[0]], start, closed=len(marks) > 1)
+    # Prose and marks are blanked, likewise.
     parts = [(mark.end(), end) for mark, end in zip(marks, ends, strict=False)]
     lists = [(a, b) for a, b in parts if "{" in text[a:b] or "[" in text[a:b]]
     inside = [" "] * (ends[-1] - start)
     for a, b in lists:
         inside[a - start : b - start] = text[a:b]
     said = (f"{len(lists)} fences are read as one list",) if len(lists) > 1 else ()
-    return _Answer("", "".join(inside), start, closed, warnings=said)
+    return _Answer(thinking, "".join(inside), start, closed, warnings=said)
 
 
 def split_thinking(text: str) -> tuple[str, str]:
     """The thinking of a reply in prose, and the answer that is left; both without tags and outer white space.
 
-    Only a reply that begins with thinking has any, and without its end all of it is thinking.
+    See `_after_thinking` for where thinking is.
     """
-    body = text.strip()
-    if not body.startswith("<think>"):
-        return "", body
-    thinking, _, answer = body.removeprefix("<think>").partition("</think>")
+    thinking, answer, begin = _after_thinking(text)
     answer = answer.strip()
-    if answer.startswith("<answer>"):
+    if begin and answer.startswith("<answer>"):
         answer = answer.removeprefix("<answer>").partition("</answer>")[0]
-    return thinking.strip(), answer.strip()
+    return thinking, answer.strip()
+
+
+def _after_thinking(text: str) -> tuple[str, str, int]:
+    """The thinking before an answer without its tags and outer white space, what follows it, and where that begins.
+
+    Thinking stands first. Where a chat template opens it the reply has its end tag alone; without an end tag all of a
+    reply that opens it is thinking.
+    """
+    opened = text.lstrip().startswith("<think>")
+    head, ended, answer = text.partition("</think>")
+    if not opened and (not ended or "<think>" in head):
+        return "", text, 0
+    thinking = head.lstrip().removeprefix("<think>").strip()
+    return thinking, answer, len(text) - len(answer)
+
+
+def stated_count(text: str) -> int | None:
+    """The number of objects that a reply in words states, such as "There are five dogs."; None where it states none."""
+    answer = _after_thinking(text)[1].lower()
+    for pattern in _STATED_COUNTS:
+        if found := pattern.search(answer):
+            number = found[1]
+            return NUMBER_WORDS.index(number) if number in NUMBER_WORDS else int(number)
+    return None
 
 
 # --- which objects it has ---------------------------------------------------------------------------------------------
@@ -286,6 +331,8 @@ def _loose_items(answer: str) -> Iterator[_Item]:
             numbers = [part for part in re.split(r"[,;\s]+", listed) if part]
             if numbers and all(_NUMBER.fullmatch(number) for number in numbers):
                 item.setdefault(name, [float(number) for number in numbers])
+        if label := _LABEL.search(braced[0]):
+            item["label"] = label[1]
         if "bbox_2d" in item or "bbox" in item:
             yield _Item(item, braced.start(), braced.end())
 
@@ -410,7 +457,12 @@ def _instance(item: dict[str, Any] | str, rules: _Rules) -> tuple[Instance, list
     box = Box(*in_image(inside))
     if box.area == 0:
         raise _UnusableObjectError("its box has no area in the image")
-    found = Instance(box, None if inside_point is None else Point(*in_image(inside_point)))
+    label = item.get("label")
+    found = Instance(
+        box,
+        None if inside_point is None else Point(*in_image(inside_point)),
+        label=label.strip()[:MAX_LABEL_CHARS] or None if isinstance(label, str) else None,
+    )
     return found, repairs, (*upright, *(point or ()))
 
 

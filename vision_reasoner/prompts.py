@@ -11,6 +11,11 @@ from typing import Literal
 ANSWER_EXAMPLE = (
     '[{"bbox_2d": [10,100,200,210], "point_2d": [30,110]}, {"bbox_2d": [225,296,706,786], "point_2d": [302,410]}]'
 )
+VISURF_EXAMPLE = (
+    '[{"bbox_2d": [10, 100, 200, 210], "point_2d": [30, 110]}, '
+    '{"bbox_2d": [225, 296, 706, 786], "point_2d": [302, 410]}]'
+)
+QUERY_MARKS = '."?!'  # what the released training data has off both ends of a query
 
 Frame = Literal["square", "processed", "normalized_1000"]
 Grammar = Literal["answer", "fence"]
@@ -28,26 +33,35 @@ class Dialect:
         frame: what the coordinates of the reply refer to: "square" is the image resized to the checkpoint's own
             side, "processed" the image as the processor resized it, "normalized_1000" a grid of 1000 x 1000.
         grammar: "answer" is `<think>…</think><answer>[…]</answer>`, "fence" a Markdown JSON fence.
-        normalize_query: whether the query is lower-cased and stripped before it is put into the prompt.
+        strip: the query is lower-cased and stripped of these characters before it is put into the prompt; None leaves
+            it as it is.
         counting_prompt: the text where objects are to be counted; None is `prompt`.
         system: the system turn; None leaves it to the checkpoint's chat template.
         max_new_tokens: the limit of a reply, where it is less than the caller's.
         truncate: whether coordinates are truncated to whole pixels rather than rounded.
+        gpu_dtype: the number format that "auto" stands for on a GPU; None is what suits the device.
+        grid: the side in pixels of a merged patch; the model takes images whose sides are multiples of it.
+        model_types: the architectures that answer so, as `model_type` in a checkpoint's config.
+        checkpoints: the Hub ids that stand for `--model_path`: the first one that is downloaded, or the very first.
     """
 
     name: str
     prompt: str
     frame: Frame
     grammar: Grammar
-    normalize_query: bool = False
+    strip: str | None = QUERY_MARKS
     counting_prompt: str | None = None
     system: str | None = None
     max_new_tokens: int | None = None
     truncate: bool = False
+    gpu_dtype: str | None = None
+    grid: int = 28
+    model_types: tuple[str, ...] = ("qwen2_5_vl",)
+    checkpoints: tuple[str, ...] = ()
 
     def query_for(self, query: str) -> str:
         """`query` as it stands in the prompt."""
-        return normalize_query(query) if self.normalize_query else query
+        return query if self.strip is None else normalize_query(query, self.strip)
 
     def text_for(self, query: str, *, counting: bool = False) -> str:
         """The user turn's text for `query`."""
@@ -56,18 +70,24 @@ class Dialect:
 
 
 # The sentences follow each other without a space: so it was in training.
+_FIND = (
+    'Please find "{query}" with bboxs and points.'
+    "Compare the difference between object(s) and find the most closely matched object(s)."
+    "Output the thinking process in <think> </think> and final answer in <answer> </answer> tags."
+    "Output the bbox(es) and point(s) inside the interested object(s) in JSON format."
+    "i.e., <think> thinking process here </think><answer>{example}</answer>"
+)
 VISION_REASONER = Dialect(
-    name="vision_reasoner",
-    prompt=(
-        'Please find "{query}" with bboxs and points.'
-        "Compare the difference between object(s) and find the most closely matched object(s)."
-        "Output the thinking process in <think> </think> and final answer in <answer> </answer> tags."
-        "Output the bbox(es) and point(s) inside the interested object(s) in JSON format."
-        f"i.e., <think> thinking process here </think><answer>{ANSWER_EXAMPLE}</answer>"
-    ),
+    name="vision_reasoner", prompt=_FIND.replace("{example}", ANSWER_EXAMPLE), frame="square", grammar="answer"
+)
+# Trained by the same authors on the same prompt, with spaces in the example, to say when nothing matches.
+VISURF = Dialect(
+    name="visurf",
+    prompt=_FIND.replace("{example}", VISURF_EXAMPLE),
     frame="square",
     grammar="answer",
-    normalize_query=True,
+    strip='"!',
+    checkpoints=("Ricky06662/Visurf-7B-Best-on-gRefCOCO",),
 )
 
 # The paper's baselines, as the original asks them: white space, the missing full stop of the system turn and all.
@@ -81,11 +101,12 @@ QWEN2_5_VL = Dialect(
     prompt=f"\n            {_LOCATE}\n            ",
     frame="processed",
     grammar="fence",
-    normalize_query=True,
     counting_prompt=_COUNTING,
     system=BASELINE_SYSTEM,
     max_new_tokens=BASELINE_TOKENS,
     truncate=True,
+    gpu_dtype="float16",
+    checkpoints=("Qwen/Qwen2.5-VL-7B-Instruct",),
 )
 
 QWEN2_VL = Dialect(
@@ -106,14 +127,30 @@ QWEN2_VL = Dialect(
     ),
     frame="normalized_1000",
     grammar="fence",
-    normalize_query=True,
     counting_prompt=_COUNTING,
     system=BASELINE_SYSTEM,
     max_new_tokens=BASELINE_TOKENS,
     truncate=True,
+    gpu_dtype="float16",
+    model_types=("qwen2_vl",),
+    checkpoints=("Qwen/Qwen2-VL-7B-Instruct",),
 )
 
-DIALECTS = {dialect.name: dialect for dialect in (VISION_REASONER, QWEN2_5_VL, QWEN2_VL)}
+# As Qwen's own examples of Qwen3-VL ask (cookbooks/2d_grounding.ipynb).
+QWEN3_VL = Dialect(
+    name="qwen3",
+    prompt=(
+        'Locate every instance that belongs to the following categories: "{query}". '
+        "Report bbox coordinates in JSON format."
+    ),
+    frame="normalized_1000",
+    grammar="fence",
+    grid=32,
+    model_types=("qwen3_vl",),
+    checkpoints=("Qwen/Qwen3-VL-8B-Instruct", "Qwen/Qwen3-VL-4B-Instruct", "Qwen/Qwen3-VL-2B-Instruct"),
+)
+
+DIALECTS = {dialect.name: dialect for dialect in (VISION_REASONER, VISURF, QWEN2_5_VL, QWEN2_VL, QWEN3_VL)}
 
 ROUTER_SYSTEM = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
 ROUTER_PROMPT = (
@@ -123,9 +160,9 @@ ROUTER_PROMPT = (
 )
 
 
-def normalize_query(query: str) -> str:
-    """Lower case, without `.`, `"`, `?` and `!` at both ends (spaces stay), as in the training data."""
-    return query.lower().strip('."?!')
+def normalize_query(query: str, marks: str = QUERY_MARKS) -> str:
+    """Lower case, without `marks` at both ends (spaces stay), as in the training data."""
+    return query.lower().strip(marks)
 
 
 def router_messages(query: str) -> list[dict[str, str]]:

@@ -5,6 +5,7 @@ This module knows nothing of models. Masks are kept as run lengths and given as 
 
 import importlib.metadata
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -39,7 +40,7 @@ class Status(StrEnum):
     """How well a reply could be used."""
 
     OK = "ok"
-    """A complete, well-formed answer with at least one object (for VQA: an answer)."""
+    """A complete, well-formed answer with at least one object (for VQA: an answer; for counting: or a number)."""
     NONE = "none"
     """A complete answer that is an empty list: the model says that nothing matches."""
     PARTIAL = "partial"
@@ -84,6 +85,7 @@ class Instance:
             lengths (`run_lengths`): each access gives a new array, so take it once where it is used often.
         score: the segmenter's own estimate of the mask's IoU, or None.
         likelihood: the mean log-probability of the tokens that the reasoner wrote it with, where it was asked for.
+        label: what the reasoner calls it, or None; the models whose replies are JSON in a fence say so.
 
     Raises:
         ValueError: the box is empty or the mask is not a two-dimensional bool array.
@@ -95,6 +97,7 @@ class Instance:
     mask: _Mask = _Mask()
     score: float | None = None
     likelihood: float | None = None
+    label: str | None = None
 
     def __post_init__(self) -> None:
         if len(self.box) != 4 or not (self.box[0] < self.box[2] and self.box[1] < self.box[3]):
@@ -114,7 +117,7 @@ class Instance:
 
     def _values(self) -> tuple[object, ...]:
         counts = self.run_lengths and self.run_lengths["counts"]
-        return (self.box, self.point, self.mask_shape, counts, self.score, self.likelihood)
+        return (self.box, self.point, self.mask_shape, counts, self.score, self.likelihood, self.label)
 
     def __eq__(self, other: object) -> bool:
         return self._values() == other._values() if isinstance(other, Instance) else NotImplemented
@@ -124,7 +127,8 @@ class Instance:
 
     def __repr__(self) -> str:
         mask = "" if self.mask_shape is None else f", {self.mask_shape[1]}x{self.mask_shape[0]} mask"
-        return f"Instance({tuple(self.box)}, point {self.point and tuple(self.point)}{mask})"
+        label = "" if self.label is None else f", {self.label!r}"
+        return f"Instance({tuple(self.box)}, point {self.point and tuple(self.point)}{mask}{label})"
 
 
 @dataclass(frozen=True, repr=False)
@@ -143,11 +147,13 @@ class Prediction:
         status: how well the reply could be used.
         warnings: one line each, in the order in which they came up.
         instances: the objects, in the model's order.
-        answer: the text answer (VQA), otherwise None.
+        answer: the text answer (VQA). Where a counting reply states a number and lists no objects, that number, in
+            digits. Otherwise None.
         timings: seconds by stage.
 
     Raises:
-        ValueError: a box, point or mask does not belong to an image of `image_size`.
+        ValueError: a box, point or mask does not belong to an image of `image_size`, or the answer to a counting
+            request is no number.
     """
 
     image_size: Size
@@ -175,6 +181,8 @@ class Prediction:
             object.__setattr__(self, name, value)
         if width <= 0 or height <= 0:
             raise ValueError(f"image_size must be positive (width, height), got {self.image_size}")
+        if self.task is Task.COUNTING and self.answer is not None and not re.fullmatch("[0-9]{1,9}", self.answer):
+            raise ValueError(f"the answer to a counting request must be a number in digits, got {self.answer[:60]!r}")
         for number, instance in enumerate(self.instances, start=1):
             box, point, shape = instance.box, instance.point, instance.mask_shape
             if box[0] < 0 or box[1] < 0 or box[2] > width or box[3] > height:
@@ -197,8 +205,9 @@ class Prediction:
 
     @property
     def count(self) -> int:
-        """How many objects were found."""
-        return len(self.instances)
+        """How many objects were found, or how many the reply says there are without listing any."""
+        stated = self.answer if self.task is Task.COUNTING and not self.instances else None
+        return len(self.instances) if stated is None else int(stated)
 
     @property
     def has_masks(self) -> bool:
@@ -243,6 +252,7 @@ class Prediction:
                     "mask": instance.run_lengths,
                     "score": None if instance.score is None else float(instance.score),
                     "likelihood": None if instance.likelihood is None else float(instance.likelihood),
+                    "label": instance.label,
                 }
                 for instance in self.instances
             ],
@@ -269,6 +279,7 @@ class Prediction:
                 mask=item["mask"],
                 score=item["score"],
                 likelihood=item.get("likelihood"),
+                label=item.get("label"),
             )
             for item in data["instances"]
         ]

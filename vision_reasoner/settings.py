@@ -45,15 +45,16 @@ class RunSettings:
     """How the parts run and what limits hold.
 
     Attributes:
-        model: how the reasoner is asked and how it answers, a key of `prompts.DIALECTS`: "vision_reasoner", or one of
-            the baselines "qwen" (Qwen2.5-VL) and "qwen2" (Qwen2-VL).
+        model: how the reasoner is asked and how it answers, a key of `prompts.DIALECTS`: "vision_reasoner", "visurf",
+            one of the baselines "qwen" (Qwen2.5-VL) and "qwen2" (Qwen2-VL), or "qwen3" (Qwen3-VL).
         engine: who runs the reasoner: "transformers" in this process, or the address of an OpenAI-compatible server,
             such as http://localhost:8000/v1.
         router_engine: who runs the router, likewise.
         concurrency: how many requests a server is sent at a time.
         frame_side: the side of the square that images are resized to for a server's model, where no config tells it.
         device: a torch device; "auto" is CUDA, else MPS, else the CPU.
-        dtype: of reasoner and router; "auto" suits the device. The segmenter is float32 always.
+        dtype: of reasoner and router; "auto" suits the device, and is float16 for the baselines on a GPU, as in the
+            paper. The segmenter is float32 always.
         attn_implementation: of reasoner and router; "auto" is flash-attn where it is installed, otherwise sdpa.
         compile: whether decoding steps are recorded as CUDA graphs; "auto" where that is possible.
         offline: make no network attempt at all.

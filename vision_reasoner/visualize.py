@@ -18,6 +18,8 @@ PANEL_SIDE = 768  # the longer side of a panel: small pictures are enlarged to i
 MARGIN = 12
 TITLE_SIZE = 20
 CAPTION_LINES = 4
+TAG_CHARS = 24  # of an object's number and label
+LABELLED = 30  # with more objects than these their labels would hide them
 # Searched by Pillow in the system's font folders, for captions in other scripts than ASCII's.
 WIDE_FONTS = ("NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "msyh.ttc", "DejaVuSans.ttf", "Arial.ttf", "arial.ttf")
 
@@ -94,7 +96,7 @@ def _style(count: int) -> _Style:
 
 
 def _boxes_panel(plain: Image.Image, prediction: Prediction, colors: Sequence[Color], style: _Style) -> Image.Image:
-    """Every box with a dark rim, its point, and its number at a corner."""
+    """Every box with a dark rim, its point, and its number at a corner, with its label if it has one."""
     panel = plain.copy()
     draw = ImageDraw.Draw(panel)
     boxes = [
@@ -112,8 +114,9 @@ def _boxes_panel(plain: Image.Image, prediction: Prediction, colors: Sequence[Co
             for radius, fill in ((dot + 2, INK), (dot + 1, PAPER), (dot - 1, color)):
                 draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=fill)
     taken: list[Rectangle] = []
-    for number, ((x1, y1, x2, y2), color) in enumerate(zip(boxes, colors, strict=True), start=1):
-        width, height = _tag_size(number, style)
+    tags = _tags(prediction)
+    for tag, (x1, y1, x2, y2), color in zip(tags, boxes, colors, strict=True):
+        width, height = _tag_size(tag, style)
         # Outside the corners first, where the tag hides nothing of the object, then inside.
         corners = [
             (x1, y1 - height),
@@ -125,7 +128,7 @@ def _boxes_panel(plain: Image.Image, prediction: Prediction, colors: Sequence[Co
             (x1, y1),
             (x2 - width, y2 - height),
         ]
-        _place_tag(draw, number, corners, color, style, taken, panel.size)
+        _place_tag(draw, tag, corners, color, style, taken, panel.size)
     return panel
 
 
@@ -147,11 +150,11 @@ def _masks_panel(plain: Image.Image, prediction: Prediction, colors: Sequence[Co
     draw = ImageDraw.Draw(panel)
     taken: list[Rectangle] = []
     for number, bounds, _ in shapes:
-        width, height = _tag_size(number, style)
+        width, height = _tag_size(str(number), style)
         x, y = (bounds[0] + bounds[2] - width) // 2, (bounds[1] + bounds[3] - height) // 2
         steps = [(0, 0), (0, -1), (0, 1), (-1, 0), (1, 0), (-1, -1), (1, 1), (0, -2), (0, 2)]
         places = [(x + dx * width, y + dy * height) for dx, dy in steps]
-        _place_tag(draw, number, places, colors[number - 1], style, taken, panel.size)
+        _place_tag(draw, str(number), places, colors[number - 1], style, taken, panel.size)
     return panel
 
 
@@ -179,26 +182,37 @@ def _darker(color: Color) -> Color:
     return color[0] // 2, color[1] // 2, color[2] // 2
 
 
-def _tag_size(number: int, style: _Style) -> tuple[int, int]:
-    """(width, height) of the tag that carries a number."""
-    width = ImageFont.load_default(style.font_size).getlength(str(number))
-    return round(width) + style.font_size // 2, style.font_size + 4
+def _tags(prediction: Prediction) -> list[str]:
+    """What is written beside each object."""
+    if prediction.count > LABELLED:
+        return [str(number) for number in range(1, prediction.count + 1)]
+    tags = []
+    for number, instance in enumerate(prediction.instances, start=1):
+        label = "".join(char if char.isprintable() else " " for char in instance.label or "")
+        tag = " ".join(f"{number} {label}".split())
+        tags.append(tag if len(tag) <= TAG_CHARS else tag[: TAG_CHARS - 1] + "…")
+    return tags
+
+
+def _tag_size(tag: str, style: _Style) -> tuple[int, int]:
+    """(width, height) of the tag that carries a number and perhaps a label."""
+    return round(_text_font(tag, style.font_size).getlength(tag)) + style.font_size // 2, style.font_size + 4
 
 
 def _place_tag(
     draw: ImageDraw.ImageDraw,
-    number: int,
+    text: str,
     places: Sequence[tuple[int, int]],
     color: Color,
     style: _Style,
     taken: list[Rectangle],
     size: tuple[int, int],
 ) -> None:
-    """Draw a number on its color where it hides the least of the tags already there, and note the place in `taken`.
+    """Draw a text on its color where it hides the least of the tags already there, and note the place in `taken`.
 
     `places` are the wanted upper left corners, best first; each is moved into the panel of `size`.
     """
-    width, height = _tag_size(number, style)
+    width, height = _tag_size(text, style)
     tags: list[Rectangle] = []
     for x, y in places:
         left = min(max(x, 0), max(size[0] - width, 0))
@@ -209,8 +223,8 @@ def _place_tag(
     bright = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] > 140
     draw.rectangle((tag[0], tag[1], tag[2] - 1, tag[3] - 1), fill=color, outline=INK)
     middle = ((tag[0] + tag[2]) / 2, (tag[1] + tag[3]) / 2)
-    font = ImageFont.load_default(style.font_size)
-    draw.text(middle, str(number), fill=INK if bright else PAPER, font=font, anchor="mm")
+    font = _text_font(text, style.font_size)
+    draw.text(middle, text, fill=INK if bright else PAPER, font=font, anchor="mm")
 
 
 def _overlap(a: Rectangle, b: Rectangle) -> int:

@@ -23,7 +23,7 @@ from PIL import Image
 from evaluation.runner.records import METRICS, PAGE, PLACES, read_json, read_manifest, read_records
 from evaluation.runner.samples import Samples
 from evaluation.runner.schema import Manifest, Metrics, Record
-from evaluation.suite import Scores, Suite, scores_of
+from evaluation.suite import Scores, Suite, found_count, scores_of
 from evaluation.suites import suite_of
 from vision_reasoner.data.sources import IMAGE_COLUMNS, open_source
 from vision_reasoner.errors import DataError, ImageError
@@ -278,7 +278,7 @@ def _sample(suite: Suite, record: Record, scores: Scores | None) -> dict[str, An
         "reply": record.get("reply", ""),
         "answer": record.get("answer"),
         "answers": [str(answer) for answer in truth.get("answers", [])],
-        "count": None if unread else len(instances),
+        "count": None if unread else found_count(record),
         "true_count": len(true_boxes) if only_boxes else truth.get("count"),
         "boxes": [instance["box"] for instance in instances],
         "points": [instance["point"] for instance in instances if instance["point"] is not None],

@@ -11,8 +11,8 @@ from evaluation.runner.schema import Checkpoint, Data, Manifest, Places, Setting
 from evaluation.suite import BUNDLED
 from vision_reasoner.cli import model_settings
 from vision_reasoner.files import sha256
+from vision_reasoner.models.checkpoints import BUNDLED as BUNDLED_CHECKPOINT
 from vision_reasoner.models.checkpoints import (
-    BASELINES,
     Choice,
     Part,
     choose,
@@ -22,10 +22,9 @@ from vision_reasoner.models.checkpoints import (
     locate,
     weight_bytes,
 )
-from vision_reasoner.models.checkpoints import BUNDLED as BUNDLED_CHECKPOINT
-from vision_reasoner.models.devices import choose_attention, choose_device, choose_dtype
+from vision_reasoner.models.devices import choose_attention, choose_device, choose_dtype, named_dtype
 from vision_reasoner.models.server import ServerEngine
-from vision_reasoner.prompts import DIALECTS
+from vision_reasoner.prompts import DIALECTS, QUERY_MARKS
 from vision_reasoner.results import Task, versions
 from vision_reasoner.settings import LOCAL, Checkpoints, RunSettings
 
@@ -101,21 +100,22 @@ def describe(
 
 def _dialect(name: str) -> dict[str, Any]:
     """How the model is asked and how it answers, by the names that the digests of earlier runs were made of."""
-    later = {"counting_prompt": None, "system": None, "max_new_tokens": None, "truncate": False}
-    fields = asdict(DIALECTS[name])
+    later = {"counting_prompt": None, "system": None, "max_new_tokens": None, "truncate": False, "strip": QUERY_MARKS}
+    elsewhere = ("gpu_dtype", "grid", "model_types", "checkpoints")  # in the manifest, or in the checkpoint's digest
+    fields = {key: value for key, value in asdict(DIALECTS[name]).items() if key not in elsewhere}
     dialect = {key: value for key, value in fields.items() if key not in later or value != later[key]}
-    dialect["normalise_query"] = dialect.pop("normalize_query")
+    dialect["normalise_query"] = fields["strip"] is not None
     dialect["frame"] = {"normalized_1000": "thousand"}.get(dialect["frame"], dialect["frame"])
     return dialect
 
 
 def _choose(named: Checkpoints, settings: RunSettings, samples: Samples) -> Choice:
     """The checkpoints that are named; for a bundled data set the bundled ones where none is."""
-    baseline = settings.model if settings.model in BASELINES else None
     model_path = named.reasoner
-    if model_path is None and baseline is None and Path(samples.source.path).is_relative_to(BUNDLED):
+    own = bool(DIALECTS[settings.model].checkpoints)
+    if model_path is None and not own and Path(samples.source.path).is_relative_to(BUNDLED):
         model_path = in_pretrained(BUNDLED_CHECKPOINT)
-    choice = choose(model_path, named.router, named.segmenter, baseline=baseline, served=settings.served)
+    choice = choose(model_path, named.router, named.segmenter, model=settings.model, served=settings.served)
     if choice.note:
         logger.info(choice.note)
     return choice
@@ -149,7 +149,8 @@ def _numerics(settings: RunSettings, reasoner: Path | ServerEngine) -> Settings:
         numerics["engine"] = "server"
         numerics["frame_side"], numerics["vqa_frame_side"] = reasoner.frame_side, reasoner.vqa_frame_side
         return numerics
-    dtype = choose_dtype(settings.dtype, device, weight_bytes(reasoner))
+    named = named_dtype(settings.dtype, device, DIALECTS[settings.model].gpu_dtype)
+    dtype = choose_dtype(named, device, weight_bytes(reasoner))
     numerics["dtype"] = str(dtype).removeprefix("torch.")
     numerics["attn_implementation"] = choose_attention(settings.attn_implementation, device, dtype)
     if device.type == "cuda":  # elsewhere it changes nothing

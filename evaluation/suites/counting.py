@@ -2,7 +2,7 @@
 
 from evaluation.metrics import counting
 from evaluation.runner.schema import Record
-from evaluation.suite import BUNDLED, Figure, Headline, Published, Scores, Suite, is_readable, percent
+from evaluation.suite import BUNDLED, Figure, Headline, Published, Scores, Suite, found_count, is_readable, percent
 from evaluation.suites.detection import N_ACC
 from evaluation.truth import count_of
 from vision_reasoner.results import Task
@@ -10,7 +10,7 @@ from vision_reasoner.results import Task
 
 def _score(record: Record) -> Scores:
     truth = count_of(record["truth"], "count")
-    count = len(record["instances"])
+    count = found_count(record)
     scores = counting.score(count if is_readable(record) else None, truth)
     return scores | {
         "true_count": truth,
@@ -21,7 +21,7 @@ def _score(record: Record) -> Scores:
 
 def _headline(record: Record, scores: Scores) -> Headline:
     """The distance in count."""
-    off = len(record["instances"]) - record["truth"]["count"]
+    off = found_count(record) - record["truth"]["count"]
     if not scores["counted"]:
         return Headline("", 0.0, "no count")
     return Headline("off" if off else "", 1 / (1 + abs(off)), f"{off:+d}".replace("-", "−") if off else "exact")

@@ -143,6 +143,12 @@ def test_counting_counts_boxes():
     assert figures(COUNTING, *records)["MAE", "official"]["unit"] == "objects"
 
 
+def test_a_count_that_is_only_stated_counts():
+    records = [record(COUNTING, {"count": 3}, task="counting", answer=answer) for answer in ("3", "5")]
+    assert values(COUNTING, *records)["accuracy", "official"] == 0.5
+    assert COUNTING.headline(records[1], COUNTING.score(records[1])).shown == "+2"
+
+
 # --- grounding, segmenter ---------------------------------------------------------------------------------------------
 def test_grounding_takes_the_mean_of_the_samples_f1():
     rows = [{"bbox": [[0, 0, 10, 10], [12, 0, 22, 10]]}, {"bbox": [0, 0, 10, 10]}]

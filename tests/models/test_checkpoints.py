@@ -140,8 +140,8 @@ def test_a_reasoner_alone_on_the_hub_goes_with_the_released_parts(hub_files, tmp
 def test_a_baseline_is_found_in_pretrained_models(nowhere):
     folder = nowhere / "pretrained_models" / "Qwen2.5-VL-7B-Instruct"
     folder.mkdir(parents=True)
-    assert Path(choose(baseline="qwen").reasoner).resolve() == folder
-    assert choose(baseline="qwen2").reasoner == "Qwen/Qwen2-VL-7B-Instruct"
+    assert Path(choose(model="qwen").reasoner).resolve() == folder
+    assert choose(model="qwen2").reasoner == "Qwen/Qwen2-VL-7B-Instruct"
 
 
 def test_the_home_folder_may_be_abbreviated(nowhere, monkeypatch):
@@ -166,8 +166,8 @@ def test_a_given_hub_id_takes_the_released_router_and_segmenter(nowhere):
 
 @pytest.mark.usefixtures("nowhere")
 def test_a_baseline_has_its_own_default():
-    assert choose(baseline="qwen").reasoner == "Qwen/Qwen2.5-VL-7B-Instruct"
-    assert choose("owner/model", baseline="qwen").reasoner == "owner/model"
+    assert choose(model="qwen").reasoner == "Qwen/Qwen2.5-VL-7B-Instruct"
+    assert choose("owner/model", model="qwen").reasoner == "owner/model"
 
 
 # --- where ----------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vision_reasoner.errors import UsageError
-from vision_reasoner.models.devices import SMALL_CHECKPOINT, choose_attention, choose_device, choose_dtype
+from vision_reasoner.models.devices import SMALL_CHECKPOINT, choose_attention, choose_device, choose_dtype, named_dtype
 
 CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))
 
@@ -31,6 +31,13 @@ def test_dtype_suits_the_device():
     assert choose_dtype("auto", CPU, 10) is torch.float32
     assert choose_dtype("auto", CPU, SMALL_CHECKPOINT) is torch.bfloat16
     assert choose_dtype("float16", CPU, 10) is torch.float16
+
+
+def test_auto_is_on_a_gpu_what_a_model_was_published_in():
+    assert named_dtype("auto", CUDA, "float16") == "float16"
+    assert named_dtype("auto", CPU, "float16") == "auto"
+    assert named_dtype("bfloat16", CUDA, "float16") == "bfloat16"
+    assert named_dtype("auto", CUDA, None) == "auto"
 
 
 def test_unknown_names_are_refused():

@@ -12,13 +12,14 @@ import torch
 from PIL import Image
 
 from tests.conftest import noise
-from tests.support.tiny import FRAME_SIDE, SPECIAL_TOKENS, save_qwen2_vl, save_reasoner
+from tests.support.tiny import FRAME_SIDE, SPECIAL_TOKENS, save_qwen2_vl, save_qwen3_vl, save_reasoner
 from vision_reasoner.errors import CheckpointError, ImageError, QueryError, UsageError
 from vision_reasoner.models import window_attention
 from vision_reasoner.models.engine import Watch, frame_image
 from vision_reasoner.models.local import TransformersEngine
 from vision_reasoner.models.reasoner import Reasoner, Reply, ScriptedReasoner, prompt_for
-from vision_reasoner.prompts import QWEN2_5_VL, QWEN2_VL, VISION_REASONER
+from vision_reasoner.parsing import parse_reply
+from vision_reasoner.prompts import QWEN2_5_VL, QWEN2_VL, QWEN3_VL, VISION_REASONER
 from vision_reasoner.results import Task
 
 OBJECTS = Task.SEGMENTATION
@@ -161,6 +162,49 @@ def test_a_qwen2_vl_checkpoint_works_as_the_other_baseline(tmp_path, pictures):
     apart = [ask(qwen2, [p], [q], [t])[0] for p, q, t in zip(pictures, QUERIES, MIXED, strict=True)]
     assert [r.text for r in together] == [r.text for r in apart]
     assert together[0].model_size == (1000, 1000)
+
+
+def test_a_qwen3_vl_checkpoint_is_asked_at_its_own_grid(tmp_path, pictures):
+    save_qwen3_vl(tmp_path)
+    engine = TransformersEngine.from_pretrained(tmp_path, "reasoner", device="cpu")
+    assert type(engine.model).__name__ == "Qwen3VLForConditionalGeneration"
+    qwen3 = Reasoner(engine, dialect=QWEN3_VL)
+    together = ask(qwen3, pictures, QUERIES, MIXED)
+    apart = [ask(qwen3, [p], [q], [t])[0] for p, q, t in zip(pictures, QUERIES, MIXED, strict=True)]
+    assert [r.text for r in together] == [r.text for r in apart]
+    assert len({r.text for r in together}) == 5, "the fixture's replies should depend on picture and query"
+    assert together[0].model_size == (1000, 1000)
+    assert ask(qwen3, [noise(150, 90)], ["what?"], [Task.VQA])[0].model_size == (160, 96)  # nearest multiples of 32
+
+
+def test_thinking_that_the_chat_template_opens_is_part_of_the_reply(tmp_path, pictures):
+    save_qwen3_vl(tmp_path, thinking=True)
+    engine = TransformersEngine.from_pretrained(tmp_path, "reasoner", device="cpu", logprobs=True)
+    engine.model.generation_config.suppress_tokens = engine.model.generation_config.eos_token_id
+    told: list[str] = []
+    watch = Watch(lambda _, text: told.append(text))
+    (reply,) = ask(Reasoner(engine, dialect=QWEN3_VL), pictures[:1], ["dog"], [OBJECTS], watch=watch)
+    assert reply.text.startswith("<think>")
+    assert told[-1] == reply.text
+    assert all(text.startswith("<think>") for text in told)
+    assert reply.logprobs[-1][0] == len(reply.text)
+    assert parse_reply(reply.text, model_size=(1000, 1000), image_size=(96, 64), grammar="fence").thinking
+
+
+def test_a_frame_of_its_own_makes_a_qwen3_vl_a_reasoner(tmp_path, pictures):
+    save_qwen3_vl(tmp_path)
+    with pytest.raises(UsageError, match=r"'qwen3_vl' checkpoint.*wrong place; give --model qwen3"):
+        Reasoner.from_pretrained(tmp_path, device="cpu")
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "frame_side": 96}))
+    trained = Reasoner.from_pretrained(tmp_path, device="cpu")
+    assert ask(trained, pictures[:1], ["dog"], [OBJECTS])[0].model_size == (96, 96)
+
+
+@pytest.mark.parametrize("dialect", [QWEN2_VL, QWEN3_VL])
+def test_a_checkpoint_that_answers_in_another_frame_is_refused(bundle, dialect):
+    with pytest.raises(UsageError, match="wrong place"):
+        Reasoner.from_pretrained(bundle / "reasoner", device="cpu", dialect=dialect)
 
 
 def test_resizing_is_bilinear_and_ignores_the_aspect_ratio():

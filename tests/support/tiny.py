@@ -124,6 +124,69 @@ def save_qwen2_vl(folder: Path) -> None:
     model.save_pretrained(folder)
 
 
+def save_qwen3_vl(folder: Path, *, thinking: bool = False, seed: int = 0) -> None:
+    """A Qwen3-VL of three layers, patches of 16 pixels; with a template that opens the thinking, or without."""
+    import torch
+    from transformers import (
+        Qwen2VLImageProcessor,
+        Qwen3VLConfig,
+        Qwen3VLForConditionalGeneration,
+        Qwen3VLProcessor,
+        Qwen3VLVideoProcessor,
+    )
+
+    tokenizer = build_tokenizer()
+    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
+    torch.manual_seed(seed)
+    model = Qwen3VLForConditionalGeneration(
+        Qwen3VLConfig(
+            text_config={
+                "vocab_size": len(tokenizer),
+                "hidden_size": 64,
+                "intermediate_size": 96,
+                "num_hidden_layers": 3,
+                "num_attention_heads": 4,
+                "num_key_value_heads": 2,
+                "head_dim": 16,
+                "max_position_embeddings": 4096,
+                "rope_parameters": {
+                    "rope_type": "default",
+                    "rope_theta": 1000.0,
+                    "mrope_section": [2, 3, 3],
+                    "mrope_interleaved": True,
+                },
+                "initializer_range": 0.3,
+            },
+            vision_config={
+                "depth": 3,
+                "hidden_size": 32,
+                "intermediate_size": 48,
+                "num_heads": 2,
+                "out_hidden_size": 64,
+                "patch_size": 16,
+                "num_position_embeddings": 64,
+                "deepstack_visual_indexes": [0, 1],
+                "initializer_range": 0.3,
+            },
+            image_token_id=ids["<|image_pad|>"],
+            video_token_id=ids["<|video_pad|>"],
+            vision_start_token_id=ids["<|vision_start|>"],
+            vision_end_token_id=ids["<|vision_end|>"],
+            tie_word_embeddings=True,
+        )
+    )
+    model.generation_config = _generation_config(tokenizer, do_sample=True, temperature=0.7, top_p=0.8, top_k=20)
+    model.save_pretrained(folder)
+    limits = {"shortest_edge": 64 * 64, "longest_edge": 32 * 32 * 64}
+    opening = "{% if add_generation_prompt %}<think>\n{% endif %}" if thinking else ""
+    Qwen3VLProcessor(
+        image_processor=Qwen2VLImageProcessor(size=limits, patch_size=16),
+        tokenizer=tokenizer,
+        video_processor=Qwen3VLVideoProcessor(size=limits),
+        chat_template=CHAT_TEMPLATE + opening,
+    ).save_pretrained(folder)
+
+
 def save_router(folder: Path, *, seed: int = 0) -> None:
     """A Qwen2 of two layers and its tokenizer."""
     import torch

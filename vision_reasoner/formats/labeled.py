@@ -61,7 +61,7 @@ class Labeled:
 
 def name_of(instance: Instance, prediction: Prediction) -> str:
     """What an object is called: its own label, else the query; one line of characters that XML can hold."""
-    label = getattr(instance, "label", None) or normalize_query(prediction.query)
+    label = instance.label or normalize_query(prediction.query)
     return clean(label)[:MAX_NAME] or "object"
 
 

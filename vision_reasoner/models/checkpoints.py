@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from vision_reasoner.errors import CheckpointError, VisionReasonerError, one_line
 from vision_reasoner.files import sha256
+from vision_reasoner.prompts import DIALECTS
 
 Part = Literal["reasoner", "router", "segmenter"]
 
@@ -48,9 +49,7 @@ RELEASED: dict[Part, Release] = {
     "router": Release("Ricky06662/TaskRouter-1.5B", TRANSFORMERS_FILES),
     "segmenter": Release("facebook/sam2-hiera-large", SAM2_FILES),
 }
-# What stands for `--model_path` when a baseline is asked for by name (see prompts.DIALECTS).
-BASELINES = {"qwen": "Qwen/Qwen2.5-VL-7B-Instruct", "qwen2": "Qwen/Qwen2-VL-7B-Instruct"}
-MODEL_TYPES: dict[Part, tuple[str, ...]] = {"reasoner": ("qwen2_5_vl", "qwen2_vl"), "router": ("qwen2",)}
+MODEL_TYPES: dict[Part, tuple[str, ...]] = {"reasoner": ("qwen2_5_vl", "qwen2_vl", "qwen3_vl"), "router": ("qwen2",)}
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 _HUB_PART = re.compile(r"([\w-][\w.-]*/[\w.-]+)/(reasoner|router|segmenter)")
 DOWNLOAD_HINT = "python -m vision_reasoner download"
@@ -75,21 +74,22 @@ def choose(
     router: str | Path | None = None,
     segmenter: str | Path | None = None,
     *,
-    baseline: str | None = None,
+    model: str = "vision_reasoner",
     revision: str | None = None,
     offline: bool = False,
     served: Collection[Part] = (),
 ) -> Choice:
     """Say which checkpoint each part comes from.
 
-    Without `model_path`: `pretrained_models/VisionReasoner-7B` if it is there, otherwise the bundled checkpoint.
-    A part that is not named comes from the same bundle, or is the released one.
+    Without `model_path`: for a model that has checkpoints of its own the first one that is in `pretrained_models/`,
+    otherwise its first one on the Hub; else `pretrained_models/VisionReasoner-7B` if it is there, otherwise the bundled
+    checkpoint. A part that is not named comes from the same bundle, or is the released one.
 
     Args:
         model_path: the reasoner or a bundle, as a folder or a Hub id.
         router: the router, as a folder (its own or a bundle) or a Hub id.
         segmenter: the segmenter, likewise.
-        baseline: a key of `BASELINES`, for when `model_path` is not given.
+        model: a key of `prompts.DIALECTS`.
         revision: of `model_path` on the Hub.
         offline: make no network attempt to find out whether a Hub id is a bundle's.
         served: parts that a server runs. Their names are the server's own, unless they are folders.
@@ -104,9 +104,9 @@ def choose(
     if "reasoner" in served and not (model_path and Path(model_path).expanduser().is_dir()):
         model_path, _ = _default()
         note = f"A server is asked; what it does not run comes from {model_path}."
-    elif model_path is None and baseline is not None:
-        hub_id = BASELINES[baseline]
-        model_path = in_pretrained(hub_id.rpartition("/")[2]) or hub_id
+    elif model_path is None and (own := DIALECTS[model].checkpoints):
+        here = (in_pretrained(hub_id.rpartition("/")[2]) for hub_id in own)
+        model_path = next((folder for folder in here if folder is not None), own[0])
     elif model_path is None:
         model_path, note = _default()
     bundle = Path(model_path).expanduser()
@@ -139,7 +139,7 @@ def _is_hub_bundle(hub_id: str, revision: str | None, offline: bool) -> bool:
     inside = ("reasoner/config.json", "router/config.json", "segmenter/config.yaml")
     if all(isinstance(try_to_load_from_cache(hub_id, name, revision=revision), str) for name in inside):
         return True
-    if offline or hub_id in BASELINES.values():
+    if offline or any(hub_id in dialect.checkpoints for dialect in DIALECTS.values()):
         return False
     try:
         return all(HfApi().file_exists(hub_id, name, revision=revision) for name in inside)

@@ -60,6 +60,14 @@ def choose_dtype(dtype: str, device: "torch.device", weight_bytes: int) -> "torc
     return torch.float32 if device.type == "cpu" and weight_bytes < SMALL_CHECKPOINT else torch.bfloat16
 
 
+def named_dtype(dtype: str, device: "torch.device", gpu_dtype: str | None) -> str:
+    """The format to ask `choose_dtype` for: `gpu_dtype` where "auto" is asked for, there is one, and a GPU is used.
+
+    float16 is what the paper's baselines ran in. On a CPU it would be no faster.
+    """
+    return gpu_dtype if gpu_dtype is not None and dtype == "auto" and device.type != "cpu" else dtype
+
+
 def choose_attention(attention: str, device: "torch.device", dtype: "torch.dtype") -> str:
     """The attention called `attention`; for "auto" flash-attn where it is installed and can run, otherwise sdpa."""
     import torch

@@ -16,6 +16,7 @@ from PIL import Image
 from vision_reasoner.errors import CheckpointError, QueryError
 from vision_reasoner.geometry import Size
 
+GRID = 28  # of Qwen2-VL and Qwen2.5-VL: patches of 14 pixels, merged two by two
 FRAME_SIDE = 840  # of the released checkpoints: 30 x 28, on Qwen's grid, so that its own resize leaves it alone
 
 
@@ -34,12 +35,14 @@ class Prompt:
         frame: (width, height) that the image is resized to; None where it keeps its size, but for what the model's
             own processor does to it.
         system: the system turn; None leaves it to the model's chat template.
+        grid: the side in pixels of the model's merged patch; an image that keeps its size is brought to a multiple.
     """
 
     text: str
     image: Image.Image | None = None
     frame: Size | None = None
     system: str | None = None
+    grid: int = GRID
 
     def framed_image(self) -> Image.Image | None:
         """The image by `frame_image`; None where there is none."""

@@ -24,6 +24,8 @@ from vision_reasoner.models.generation import (
     without_cudnn_attention,
 )
 
+THINK = "<think>"
+
 
 class LoadOptions(TypedDict, total=False):
     """The options of `TransformersEngine.from_pretrained`, for functions that pass them on."""
@@ -37,7 +39,7 @@ class LoadOptions(TypedDict, total=False):
 
 
 class TransformersEngine:
-    """A Qwen2.5-VL, Qwen2-VL or Qwen2 model with its processor or tokenizer; batches of several threads take turns.
+    """A Qwen-VL with its processor, or a Qwen2 with its tokenizer; batches of several threads take turns.
 
     In float32 what is written does not depend on what else is in the batch; in half precision it may in the last digit.
 
@@ -55,7 +57,8 @@ class TransformersEngine:
         """Wrap a loaded model; `from_pretrained` loads one.
 
         Args:
-            model: a Qwen2_5_VLForConditionalGeneration, Qwen2VLForConditionalGeneration or Qwen2ForCausalLM.
+            model: a Qwen2_5_VLForConditionalGeneration, Qwen2VLForConditionalGeneration,
+                Qwen3VLForConditionalGeneration or Qwen2ForCausalLM.
             processor: the model's processor, or for a model of text alone its tokenizer.
             logprobs: see above.
             compile: how tokens are decoded, one of `devices.COMPILES`; see `generation.static_decoder`.
@@ -76,6 +79,8 @@ class TransformersEngine:
         self.vqa_frame_side: int | None = getattr(model.config, "vqa_frame_side", None)
         if processor is not self.tokenizer:
             grid = processor.image_processor.patch_size * processor.image_processor.merge_size
+            if not hasattr(model.config, "frame_side"):
+                self.frame_side -= self.frame_side % grid
             check_frame(self.frame_side, grid, model.name_or_path)
             if self.vqa_frame_side is not None:
                 check_frame(self.vqa_frame_side, grid, model.name_or_path)
@@ -108,6 +113,7 @@ class TransformersEngine:
             classes = {
                 "qwen2_5_vl": transformers.Qwen2_5_VLForConditionalGeneration,
                 "qwen2_vl": transformers.Qwen2VLForConditionalGeneration,
+                "qwen3_vl": transformers.Qwen3VLForConditionalGeneration,
             }
         model = load_model(classes, folder, part, device=device, dtype=dtype, attn_implementation=attn_implementation)
         if model.config.model_type == "qwen2_5_vl" and model.config._attn_implementation == "sdpa":
@@ -167,6 +173,7 @@ class TransformersEngine:
             texts = [self._in_template(prompt.messages()) for prompt in prompts]
             batch = self.tokenizer(texts, padding=True, padding_side="left", return_tensors="pt")
             sizes = [None] * len(prompts)
+        opening = self._opening(prompts[0])
         prepare_seconds = (time.perf_counter() - start) / len(prompts)
         with nullcontext() if self._decoder or self.cudnn_attention else without_cudnn_attention():
             written = decode_greedily(
@@ -176,12 +183,23 @@ class TransformersEngine:
                 max_new_tokens,
                 logprobs=self.logprobs,
                 decoder=self._decoder,
-                watch=watch,
+                watch=watch if watch is None else _after(opening, watch),
             )
         return [
-            replace(row, prefill_seconds=prepare_seconds + row.prefill_seconds, image_size=size)
+            replace(
+                row,
+                text=opening + row.text,
+                logprobs=tuple((end + len(opening), logprob) for end, logprob in row.logprobs),
+                prefill_seconds=prepare_seconds + row.prefill_seconds,
+                image_size=size,
+            )
             for row, size in zip(written, sizes, strict=True)
         ]
+
+    def _opening(self, prompt: Prompt) -> str:
+        """What the chat template has already written of a reply: of models that always think the tag that opens it."""
+        messages = prompt.messages(None if prompt.image is None else {"type": "image"})
+        return THINK if self._in_template(messages).rstrip().endswith(THINK) else ""
 
     def _read_images(
         self, prompts: Sequence[Prompt], images: Sequence[Image.Image]
@@ -214,6 +232,12 @@ class TransformersEngine:
 
     def _in_template(self, messages: Sequence[Mapping[str, Any]]) -> str:
         return str(self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+
+
+def _after(opening: str, watch: Watch) -> Watch:
+    """The same watch, told texts with `opening` before them."""
+    on_text = watch.on_text
+    return replace(watch, on_text=None if on_text is None else lambda i, text: on_text(i, opening + text))
 
 
 def _framed_images(prompts: Sequence[Prompt]) -> list[Image.Image]:

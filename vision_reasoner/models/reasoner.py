@@ -13,14 +13,16 @@ from PIL import Image
 
 from vision_reasoner.errors import ImageError, UsageError
 from vision_reasoner.geometry import Size
+from vision_reasoner.models.checkpoints import check_transformers_folder, locate
+from vision_reasoner.models.devices import choose_device, named_dtype
 from vision_reasoner.models.engine import FRAME_SIDE, Completion, Engine, Prompt, Watch, check_text
 from vision_reasoner.models.local import LoadOptions, TransformersEngine
-from vision_reasoner.prompts import VISION_REASONER, Compat, Dialect, normalize_query
+from vision_reasoner.prompts import DIALECTS, VISION_REASONER, Compat, Dialect
 from vision_reasoner.results import Task
 from vision_reasoner.settings import MAX_NEW_TOKENS
 
 MAX_ASPECT_RATIO = 200  # the smart resize of Qwen's processor takes no more
-NORMALIZED_SIZE = (1000, 1000)  # the frame of Qwen2-VL's boxes, whatever the picture
+NORMALIZED_SIZE = (1000, 1000)  # the frame of Qwen2-VL's and Qwen3-VL's boxes, whatever the picture
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class ReasonerLike(Protocol):
 def query_for(query: str, task: Task, dialect: Dialect, compat: Compat = "none") -> str:
     """The query as it stands in the prompt."""
     if task is Task.VQA:
-        return normalize_query(query) if compat == "upstream" and dialect.frame == "square" else query
+        return dialect.query_for(query) if compat == "upstream" and dialect.frame == "square" else query
     return dialect.query_for(query)
 
 
@@ -119,12 +121,18 @@ class Reasoner:
     ) -> Self:
         """Load a reasoner from a folder or Hub id, to be run by transformers in this process.
 
-        Arguments not listed here are those of `TransformersEngine.from_pretrained`.
+        Arguments not listed here are those of `TransformersEngine.from_pretrained`; the dtype "auto" is on a GPU the
+        dialect's `gpu_dtype`, if it has one.
 
         Raises:
             CheckpointError: it is missing, incomplete or of another kind.
-            UsageError: there is no such device, dtype, attention or compile.
+            UsageError: it answers in another frame than the dialect says, or there is no such device, dtype, attention
+                or compile.
         """
+        folder = locate(path, "reasoner", revision=loading.get("revision"), offline=loading.get("offline", False))
+        _check_dialect(folder, dialect)
+        device = choose_device(loading.get("device", "auto"))
+        loading["dtype"] = named_dtype(loading.get("dtype", "auto"), device, dialect.gpu_dtype)
         engine = TransformersEngine.from_pretrained(path, "reasoner", logprobs=logprobs, **loading)
         return cls(engine, dialect=dialect, compat=compat)
 
@@ -172,7 +180,7 @@ class Reasoner:
                     f"the image is {image.size[0]}x{image.size[1]}, too elongated to be asked about; cut it into pieces"
                 )
             text = prompt_for(query, task, self.dialect, self.compat)
-            prompts.append(Prompt(text, image, frame, system=self.dialect.system))
+            prompts.append(Prompt(text, image, frame, system=self.dialect.system, grid=self.dialect.grid))
 
         def length(i: int) -> tuple[int, int]:
             width, height = prompts[i].frame or images[i].size
@@ -199,6 +207,22 @@ class Reasoner:
             decode_seconds=written.decode_seconds,
             logprobs=written.logprobs,
         )
+
+
+def _check_dialect(folder: Path, dialect: Dialect) -> None:
+    """Raise a UsageError where a checkpoint's boxes would be in another frame than `dialect` reads them in.
+
+    One whose config says a frame was trained to answer in that square, whatever its architecture.
+    """
+    config = check_transformers_folder(folder, "reasoner")
+    model_type = config["model_type"]
+    if model_type in dialect.model_types or (dialect.frame == "square" and "frame_side" in config):
+        return
+    fitting = [other.name for other in DIALECTS.values() if model_type in other.model_types and other.checkpoints]
+    raise UsageError(
+        f"{folder}: is a {model_type!r} checkpoint, whose boxes --model {dialect.name} would put in the wrong place; "
+        f"give --model {' or '.join(fitting)}"
+    )
 
 
 class ScriptedReasoner:

@@ -22,7 +22,7 @@ from typing import Any, Self
 from PIL import Image
 
 from vision_reasoner.errors import CheckpointError, EngineError, QueryError, UsageError
-from vision_reasoner.models.engine import FRAME_SIDE, Completion, Prompt, Watch, check_frame
+from vision_reasoner.models.engine import FRAME_SIDE, GRID, Completion, Prompt, Watch, check_frame
 from vision_reasoner.settings import CONCURRENCY, Checkpoints, RunSettings
 
 logger = logging.getLogger(__name__)
@@ -30,8 +30,7 @@ logger = logging.getLogger(__name__)
 TIMEOUT = 600.0  # seconds for a reply, or for the next piece of one
 CONNECT_TIMEOUT = 10.0
 MAX_RETRIES = 4  # of the client, after 0.5, 1, 2 and 4 seconds: not reached, 408, 409, 429, 5xx
-MIN_PIXELS, MAX_PIXELS = 56 * 56, 28 * 28 * 16384  # of Qwen2.5-VL's processor, for an image that keeps its own size
-GRID = 28
+MIN_PATCHES, MAX_PATCHES = 4, 16384  # merged ones, of Qwen2.5-VL's processor, for an image that keeps its own size
 _CONTROL_TOKEN = re.compile(r"<\|[a-z0-9_]+\|>")  # all of Qwen's look so
 _NO_IMAGES = re.compile(
     r"(?=.*(?:image|multi-?modal|vision|mmproj))(?=.*(?:\bnot?\b|n't|without|missing|at most 0|unsupported))", re.I
@@ -429,9 +428,9 @@ def _sized_image(prompt: Prompt) -> Image.Image | None:
         return prompt.framed_image()
     from qwen_vl_utils import fetch_image
 
-    sized: Image.Image = fetch_image(
-        {"image": prompt.image, "min_pixels": MIN_PIXELS, "max_pixels": MAX_PIXELS}, image_patch_size=GRID // 2
-    )
+    pixels = prompt.grid**2
+    limits = {"min_pixels": MIN_PATCHES * pixels, "max_pixels": MAX_PATCHES * pixels}
+    sized: Image.Image = fetch_image({"image": prompt.image, **limits}, image_patch_size=prompt.grid // 2)
     return sized
 
 
