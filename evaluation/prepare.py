@@ -6,6 +6,7 @@
     python -m evaluation.prepare grefcoco --refs "grefs(unc).json" --annotations instances_train2014.json \\
         --images train2014 --split val --output_dir data/grefcoco_val
     python -m evaluation.prepare coco --annotations instances_val2017.json --images val2017 --output_dir data/coco_val
+    python -m evaluation.prepare voc --annotations mine/Annotations --images mine/JPEGImages --output_dir data/mine
     python -m evaluation.prepare pixmo_count --data allenai/pixmo-count --split test --images pixmo --download \\
         --output_dir data/pixmo_test
     python -m evaluation.prepare countbench --data vikhyatk/CountBenchQA --output_dir data/countbench
@@ -17,7 +18,7 @@ A table is a folder of parquet files with the split `test`: `evaluation/eval_*.s
 
     reasonseg          mask (H x W), ignore (H x W, null where nothing is)
     refcoco, grefcoco  mask, bbox (x1 y1 x2 y2; null unless exactly one object is meant)
-    coco               bbox (a list of them), cat_id; beside the table instances.json, which is scored against
+    coco, voc, ...     bbox (a list of them), cat_id; beside the table instances.json, which is scored against
     pixmo_count, countbench  count
 
 Scenes become several tables, `data/scenes/counting_held_out` and so on, one for each kind of request; `scene_sets` says
@@ -29,6 +30,7 @@ takes them out of intersection and union; the original's tables count them as ta
 
 import argparse
 import hashlib
+import json
 import logging
 import shutil
 import sys
@@ -51,12 +53,13 @@ from vision_reasoner.data.annotations import (
     OnBad,
     ReasonSegImage,
     Reference,
+    instances_json,
     read_countbench,
-    read_instances,
     read_pixmo_count,
     read_reasonseg,
     read_references,
 )
+from vision_reasoner.data.formats.command import FORMATS, add_format_flags, read_format
 from vision_reasoner.data.sources import open_source
 from vision_reasoner.data.tables import Row, table_command, write_table
 from vision_reasoner.errors import DataError, ImageError, UsageError
@@ -117,12 +120,20 @@ def reference_rows(reference: Reference, instances: Instances, level: str, *, by
     ]
 
 
-def category_rows(number: int, instances: Instances) -> list[Row]:
-    """For image `number` a row for each category of which it has an object that is no crowd."""
+def category_rows(number: int, instances: Instances, *, absent: bool = False) -> list[Row]:
+    """For image `number` a row for each category of which it has an object that is no crowd.
+
+    Args:
+        number: of the image.
+        instances: has it.
+        absent: give a row without boxes for each category of which it certainly has none, too.
+    """
     annotated = instances.images[number]
     unsure = instances.not_exhaustive[number]
     found = [a for a in instances.by_image.get(number, []) if not a.crowd and a.category not in unsure]
-    if not found:
+    categories = dict.fromkeys(a.category for a in found)
+    categories |= dict.fromkeys(instances.absent(number)) if absent else {}
+    if not categories:
         return []
     image = annotated.open()
     return [
@@ -131,7 +142,7 @@ def category_rows(number: int, instances: Instances) -> list[Row]:
             "bbox": [list(a.box) for a in found if a.category == category],
             "cat_id": category,
         }
-        for category in dict.fromkeys(a.category for a in found)
+        for category in categories
     ]
 
 
@@ -214,7 +225,7 @@ SOURCES = {
     "reasonseg": "a folder of LISA's ReasonSeg: images, and JSON files of polygons and phrases",
     "refcoco": "RefCOCO, RefCOCO+ or RefCOCOg, as refer has them",
     "grefcoco": "gRefCOCO: several objects for a phrase, or none",
-    "coco": "COCO's instances, a row for each image and category",
+    **{name: f"{text}; a row for each image and category" for name, text in FORMATS.items()},
     "pixmo_count": "PixMo-Count",
     "countbench": "CountBenchQA",
     "scenes": "generated scenes with held-out wordings, a table for each kind of request",
@@ -234,8 +245,9 @@ def add_flags(parser: argparse.ArgumentParser, source: str) -> None:
         add("--data", required=True, help="Hub id, folder of parquet files or save_to_disk folder")
         add("--split", default="test", help="to read; default: test")
     else:
-        add("--annotations", required=True, metavar="JSON", help="instances, as COCO has them")
-        add("--images", required=True, metavar="DIR", help="the images")
+        add_format_flags(parser, source)
+    if source in FORMATS:
+        add("--absent", action="store_true", help="also a row for each category that an image does not have")
     if source in REFERENCES:
         add("--refs", required=True, metavar="FILE", help="refs(*).p or grefs(*).json")
         add("--split", default="val", help="of the references: val, testA, ...; default: val")
@@ -295,8 +307,11 @@ def prepare(arguments: argparse.Namespace) -> int:
         about=lambda: f"Prepared from {arguments.source}. Left out for being unusable: {len(left_out)}.",
         overwrite=arguments.overwrite,
     )
+    beside = Path(arguments.output_dir) / "instances.json"
     if arguments.source == "coco":
-        shutil.copyfile(arguments.annotations, Path(arguments.output_dir) / "instances.json")
+        shutil.copyfile(arguments.annotations, beside)
+    elif arguments.source in FORMATS:
+        beside.write_text(json.dumps(arguments.instances))
     if left_out:
         print(f"left out for being unusable: {len(left_out)}", file=sys.stderr)
     return n
@@ -339,7 +354,7 @@ def columns_of(source: str) -> dict[str, Any]:
         "segmenter": {"mask": mask, "bbox": datasets.List(number), "point": datasets.List(number)},
         "vqa": {"answers": datasets.List(text)},
         **{name: {"mask": mask, "bbox": datasets.List(number), "targets": number} for name in REFERENCES},
-    }.get(source, {"mask": mask, "bbox": datasets.List(number)})
+    }.get("coco" if source in FORMATS else source, {"mask": mask, "bbox": datasets.List(number)})
     request = "question" if source == "vqa" else "text"
     common = {"image": datasets.Image(), request: text, "image_id": text, "ann_id": text}
     return {**common, "img_height": number, "img_width": number, **special}
@@ -353,9 +368,11 @@ def jobs_of(arguments: argparse.Namespace, on_bad: OnBad) -> list[Job]:
         return [partial(reasonseg_rows, found, arguments.level) for found in reasoned]
     if source in ("pixmo_count", "countbench"):
         return counting_jobs(arguments)
-    instances = read_instances(arguments.annotations, arguments.images, on_bad=on_bad)
-    if source == "coco":
-        return [partial(category_rows, number, instances) for number in instances.images]
+    instances = read_format(arguments, on_bad)
+    if source in FORMATS:
+        if source != "coco":
+            arguments.instances = instances_json(instances)
+        return [partial(category_rows, number, instances, absent=arguments.absent) for number in instances.images]
     return [
         partial(reference_rows, found, instances, arguments.level, by_object=source == "refcoco")
         for found in read_references(arguments.refs, split=arguments.split, on_bad=on_bad)

@@ -180,7 +180,7 @@ class Annotation:
             )
 
 
-def _outline(value: Any) -> Any:
+def outline_of(value: Any) -> Any:
     """A segmentation without the parts of polygons that have no area; None where nothing is left."""
     if isinstance(value, list):
         value = [part for part in value if not isinstance(part, list) or len(part) >= MIN_POLYGON]
@@ -395,6 +395,30 @@ def read_instances(file: str | Path, folder: str | Path, *, on_bad: OnBad = refu
     )
 
 
+def instances_json(instances: Instances) -> dict[str, Any]:
+    """Instances as COCO's JSON; an outline of polygons stays one, and boxes alone have none."""
+    return {
+        "images": [
+            {"id": number, "file_name": image.name, "width": image.size[0], "height": image.size[1]}
+            for number, image in instances.images.items()
+            if image.size is not None
+        ],
+        "categories": [{"id": number, "name": name} for number, name in instances.categories.items()],
+        "annotations": [
+            {
+                "id": number,
+                "image_id": a.image_id,
+                "category_id": a.category,
+                "bbox": [a.box[0], a.box[1], a.box[2] - a.box[0], a.box[3] - a.box[1]],
+                "area": (a.box[2] - a.box[0]) * (a.box[3] - a.box[1]),
+                "iscrowd": int(a.crowd),
+                "segmentation": a.segmentation or [],
+            }
+            for number, a in instances.annotations.items()
+        ],
+    }
+
+
 def _entries(
     file: Path, entries: Sequence[Any], kind: str, read: Callable[[Any], T], on_bad: OnBad
 ) -> Iterator[tuple[int, T]]:
@@ -461,7 +485,7 @@ def _annotation(
         image_id=image,
         category=category,
         box=(x, y, x + w, y + h),
-        segmentation=_outline(entry.get("segmentation")),
+        segmentation=outline_of(entry.get("segmentation")),
         size=size,
         crowd=bool(entry.get("iscrowd", 0)),
     )

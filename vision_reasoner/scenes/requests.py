@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 
 from vision_reasoner.results import Task
-from vision_reasoner.scenes.classes import CLASS_INDEX, CLASSES, COLORS, PURPOSES, SIGN
+from vision_reasoner.scenes.classes import CLASS_INDEX, CLASSES, COLORS, PURPOSES, SIGN, ObjectClass
 from vision_reasoner.scenes.scene import GRID, Scene, SceneObject
 
 NO_OBJECT = -2  # a span's target where no further object exists
@@ -307,9 +307,9 @@ def article(noun: str) -> str:
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
-def number_of(label: int, n: int, color: str = "") -> str:
+def number_of(c: ObjectClass, n: int, color: str = "") -> str:
     """ "1 red cup", "3 red cups", "no red cup"."""
-    noun = CLASSES[label].name if n < 2 else CLASSES[label].plural
+    noun = c.name if n < 2 else c.plural
     return f"{n or 'no'} {color + ' ' if color else ''}{noun}"
 
 
@@ -322,6 +322,8 @@ class RequestContext:
         rng: decides every choice.
         held_out: take held-out wordings.
         side: of the square frame in which thinking names places, and in which sizes and distances are measured.
+        classes: what the objects' labels are indices into.
+        looked_for: labels of the classes that may be asked for where the scene has none; None: all of them.
         by_label: indices of the scene's objects, by class.
     """
 
@@ -329,6 +331,8 @@ class RequestContext:
     rng: Random
     held_out: bool = False
     side: int = 280
+    classes: Sequence[ObjectClass] = CLASSES
+    looked_for: Sequence[int] | None = None
     by_label: dict[int, list[int]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -339,6 +343,10 @@ class RequestContext:
     @property
     def objects(self) -> list[SceneObject]:
         return self.scene.objects
+
+    def class_of(self, i: int) -> ObjectClass:
+        """The class of an object."""
+        return self.classes[self.objects[i].label]
 
     def center(self, i: int) -> tuple[float, float]:
         """(x, y) of the box's center, in the frame."""
@@ -374,9 +382,11 @@ class RequestContext:
         fit = [k for k, v in self.by_label.items() if (not unique or len(v) == 1) and (not several or len(v) > 1)]
         return self.rng.choice(fit) if fit else None
 
-    def absent(self) -> int:
+    def absent(self) -> int | None:
         """A random class that is not in the scene."""
-        return self.rng.choice([i for i in range(len(CLASSES)) if i not in self.by_label])
+        looked_for = range(len(self.classes)) if self.looked_for is None else self.looked_for
+        absent = [i for i in looked_for if i not in self.by_label]
+        return self.rng.choice(absent) if absent else None
 
     def pick(self, wording: Wording) -> str:
         return wording.pick(self.rng, self.held_out)
@@ -388,8 +398,7 @@ class RequestContext:
         return Task.DETECTION, self.pick(DETECT).format(it=phrase) + self.pick(TAILS)
 
 
-def _noun(wording: str, label: int, **more: str) -> str:
-    c = CLASSES[label]
+def _noun(wording: str, c: ObjectClass, /, **more: str) -> str:
     return (
         wording.format(n=c.name, N=c.plural, **more).replace("a a", "an a")
         if wording.startswith("a ") and c.name[0] == "a"
@@ -401,29 +410,31 @@ def _look_for(ctx: RequestContext, groups: Sequence[tuple[int, Sequence[int]]], 
     """ "I look for dogs: (98,70), (126,70). 2 dogs. And cats: nothing."; the count follows from the list."""
     spans = []
     for i, (label, members) in enumerate(groups):
-        noun = f"{color + ' ' if color else ''}{CLASSES[label].plural}"
+        noun = f"{color + ' ' if color else ''}{ctx.classes[label].plural}"
         spans += [Span(f"{' And' if i else 'I look for'} {noun}:", None, label), *ctx.listed(members, label, ".")]
         if members:
-            number, noun = number_of(label, len(members), color).split(" ", 1)
+            number, noun = number_of(ctx.classes[label], len(members), color).split(" ", 1)
             spans += [Span(f" {number}", None, label, len(members) - 1), Span(f" {noun}.")]
     return tuple(spans)
 
 
 def by_name(ctx: RequestContext) -> Request | None:
     label = ctx.label()
-    assert label is not None
-    task, query = ctx.ask(_noun(ctx.pick(NAMED), label))
+    if label is None:
+        return None
+    task, query = ctx.ask(_noun(ctx.pick(NAMED), ctx.classes[label]))
     return Request(task, "name", query, tuple(ctx.by_label[label]), _look_for(ctx, [(label, ctx.by_label[label])]))
 
 
 def counting(ctx: RequestContext) -> Request | None:
     label = ctx.label() if ctx.rng.random() < COUNT_PRESENT_SHARE else ctx.absent()
-    assert label is not None
+    if label is None:
+        return None
     members = ctx.by_label.get(label, [])
     return Request(
         Task.COUNTING,
         "count",
-        ctx.pick(COUNT).format(N=CLASSES[label].plural),
+        ctx.pick(COUNT).format(N=ctx.classes[label].plural),
         tuple(members),
         _look_for(ctx, [(label, members)]),
     )
@@ -431,7 +442,9 @@ def counting(ctx: RequestContext) -> Request | None:
 
 def absent(ctx: RequestContext) -> Request | None:
     label = ctx.absent()
-    task, query = ctx.ask(_noun(ctx.pick(NAMED), label))
+    if label is None:
+        return None
+    task, query = ctx.ask(_noun(ctx.pick(NAMED), ctx.classes[label]))
     return Request(task, "absent", query, (), _look_for(ctx, [(label, ())]))
 
 
@@ -444,7 +457,7 @@ def by_color(ctx: RequestContext) -> Request | None:
     missing = ctx.rng.random() < ABSENT_COLOR_SHARE
     color = ctx.rng.choice([c for c in COLORS if c not in there] if missing else there)
     members = tuple(i for i in ctx.by_label[label] if ctx.objects[i].color == color)
-    task, query = ctx.ask(_noun(ctx.pick(COLORED), label, c=color))
+    task, query = ctx.ask(_noun(ctx.pick(COLORED), ctx.classes[label], c=color))
     return Request(task, "absent" if missing else "colour", query, members, _look_for(ctx, [(label, members)], color))
 
 
@@ -486,8 +499,8 @@ def by_place(ctx: RequestContext) -> Request | None:
 
 
 def _best_of(ctx: RequestContext, kind: str, label: int, best: int, word: str, wording: Wording) -> Request:
-    task, query = ctx.ask(_noun(ctx.pick(wording), label))
-    thinking = (Span(f"Of {CLASSES[label].plural}, the {word} is at", None, label), ctx.at(best), Span(")."))
+    task, query = ctx.ask(_noun(ctx.pick(wording), ctx.classes[label]))
+    thinking = (Span(f"Of {ctx.classes[label].plural}, the {word} is at", None, label), ctx.at(best), Span(")."))
     return Request(task, kind, query, (best,), thinking)
 
 
@@ -520,12 +533,12 @@ def by_relation(ctx: RequestContext) -> Request | None:
         fit = [i for i in ctx.by_label[label] if word in _beside(ctx, i, anchor)]
         if len(fit) != 1:
             return None
-    m = ctx.objects[anchor].name
-    task, query = ctx.ask(_noun(ctx.pick(RELATIONS[word]), label, m=m))
+    m = ctx.class_of(anchor).name
+    task, query = ctx.ask(_noun(ctx.pick(RELATIONS[word]), ctx.classes[label], m=m))
     thinking = (
         Span(f"The {m} is at", None, ctx.objects[anchor].label),
         ctx.at(anchor),
-        Span(f"). The {CLASSES[label].name} {word} it is at", None, label),
+        Span(f"). The {ctx.classes[label].name} {word} it is at", None, label),
         ctx.at(fit[0]),
         Span(")."),
     )
@@ -546,14 +559,14 @@ def by_between(ctx: RequestContext) -> Request | None:
         len(near) > 1 and math.dist(ctx.center(near[1]), middle) < BETWEEN_CLEARANCE * length
     ):
         return None
-    m, k = ctx.objects[a].name, ctx.objects[b].name
-    task, query = ctx.ask(_noun(ctx.pick(BETWEEN), label, m=m, k=k))
+    m, k = ctx.class_of(a).name, ctx.class_of(b).name
+    task, query = ctx.ask(_noun(ctx.pick(BETWEEN), ctx.classes[label], m=m, k=k))
     thinking = (
         Span(f"The {m} is at", None, ctx.objects[a].label),
         ctx.at(a),
         Span(f"). The {k} is at", None, ctx.objects[b].label),
         ctx.at(b),
-        Span(f"). The {CLASSES[label].name} between them is at", None, label),
+        Span(f"). The {ctx.classes[label].name} between them is at", None, label),
         ctx.at(near[0]),
         Span(")."),
     )
@@ -573,7 +586,7 @@ def by_purpose(ctx: RequestContext) -> Request | None:
     task, query = (Task.SEGMENTATION, way) if ctx.rng.random() < BARE_PURPOSE_SHARE else ctx.ask(way)
     spans = [Span(f"Something that {sentence}:")]
     for i, (label, members) in enumerate(groups):
-        noun = f"{' and' if i else ''} {CLASSES[label].plural}"
+        noun = f"{' and' if i else ''} {ctx.classes[label].plural}"
         spans += [Span(noun, members[0], label), *ctx.listed(members, label, "." if i + 1 == len(groups) else "")]
     spans += [] if groups else [Span(" nothing.", NO_OBJECT)]
     return Request(
@@ -588,7 +601,7 @@ def by_several(ctx: RequestContext) -> Request | None:
     form = ctx.rng.choice(("the {} and the {}", "{} and {}", "all {} and {}", "the {} and {}"))
     if ctx.held_out:
         form = "all the {} and all the {}"
-    task, query = ctx.ask(form.format(CLASSES[first].plural, CLASSES[second].plural))
+    task, query = ctx.ask(form.format(ctx.classes[first].plural, ctx.classes[second].plural))
     groups = [(first, ctx.by_label[first]), (second, ctx.by_label[second])]
     return Request(task, "several", query, tuple(i for _, m in groups for i in m), _look_for(ctx, groups))
 
@@ -611,17 +624,20 @@ def ask_color(ctx: RequestContext) -> Request | None:
         return None
     members = ctx.rng.choice(fit)
     seen = ctx.objects[members[0]]
-    return _question(ctx, "vqa_colour", _noun(ctx.pick(ASK_COLOR), seen.label), Span(seen.color or "", members[0]))
+    return _question(
+        ctx, "vqa_colour", _noun(ctx.pick(ASK_COLOR), ctx.classes[seen.label]), Span(seen.color or "", members[0])
+    )
 
 
 def ask_there(ctx: RequestContext) -> Request | None:
     label = ctx.label() if ctx.rng.random() < YES_SHARE else ctx.absent()
-    assert label is not None
+    if label is None:
+        return None
     members = tuple(ctx.by_label.get(label, ()))
     return _question(
         ctx,
         "vqa_there",
-        _noun(ctx.pick(ASK_THERE), label).replace("a a", "an a"),
+        _noun(ctx.pick(ASK_THERE), ctx.classes[label]).replace("a a", "an a"),
         Span("yes" if members else "no", members[0] if members else NO_OBJECT, label),
     )
 
@@ -629,7 +645,7 @@ def ask_there(ctx: RequestContext) -> Request | None:
 def ask_what(ctx: RequestContext) -> Request | None:
     if len(ctx.by_label) != 1:
         return None
-    return _question(ctx, "vqa_what", ctx.pick(ASK_WHAT), Span(ctx.objects[0].name, 0))
+    return _question(ctx, "vqa_what", ctx.pick(ASK_WHAT), Span(ctx.class_of(0).name, 0))
 
 
 def ask_side(ctx: RequestContext) -> Request | None:
@@ -648,8 +664,8 @@ def ask_side(ctx: RequestContext) -> Request | None:
     ):
         return None
     best = fit[0][1]
-    question = ctx.pick(ASK_SIDE).format(r=ctx.rng.choice(SIDES[side]), m=ctx.objects[anchor].name)
-    answer = Span(ctx.objects[best].name, best, ctx.objects[anchor].label, anchor=anchor)
+    question = ctx.pick(ASK_SIDE).format(r=ctx.rng.choice(SIDES[side]), m=ctx.class_of(anchor).name)
+    answer = Span(ctx.class_of(best).name, best, ctx.objects[anchor].label, anchor=anchor)
     return _question(ctx, "vqa_side", question, answer)
 
 
@@ -684,11 +700,15 @@ def random_requests(scene: Scene, rng: Random, n: int, held_out: bool = False, s
         held_out: take held-out wordings.
         side: the frame in which thinking names places, see `RequestContext`.
     """
-    view = RequestContext(scene, rng, held_out, side)
-    templates, weights = zip(*TEMPLATES, strict=True)
+    return requests_about(RequestContext(scene, rng, held_out, side), TEMPLATES, n)
+
+
+def requests_about(view: RequestContext, templates: Sequence[tuple[RequestTemplate, float]], n: int) -> list[Request]:
+    """Up to `n` different requests by some of the templates, each with its weight."""
+    makers, weights = zip(*templates, strict=True)
     found: dict[str, Request] = {}
     for _ in range(TRIES_PER_REQUEST * n):
-        request = rng.choices(templates, weights)[0](view)
+        request = view.rng.choices(makers, weights)[0](view)
         if request is not None:
             found.setdefault(request.query, request)
         if len(found) == n:

@@ -12,9 +12,9 @@
     python -m vision_reasoner.training.prepare rows --data Ricky06662/VisionReasoner_multi_object_7k_840 \\
         --format verl --output_dir data/verl
 
-`coco` also reads your own images where they are annotated in COCO's format. `rows` takes rows that are prepared
-already, checks them, and writes them for another training engine (--format). vision_reasoner/data/rows.py says what is
-in a row.
+`coco`, `voc`, `yolo`, `labelme` and `label_studio` read your own images as you have annotated them. `rows` takes rows
+that are prepared already, checks them, and writes them for another training engine (--format).
+vision_reasoner/data/rows.py says what is in a row.
 
 A request is left out when one of its objects is a crowd, of a category that LVIS did not annotate exhaustively, too
 small for the frame, or when SAM2 does not find its mask again from box and point. Rows are balanced by number of
@@ -35,7 +35,8 @@ from typing import TYPE_CHECKING, Protocol
 from PIL import Image
 from tqdm import tqdm
 
-from vision_reasoner.data.annotations import Annotation, Instances, OnBad, Reference, read_instances, read_references
+from vision_reasoner.data.annotations import Annotation, Instances, OnBad, Reference, read_references
+from vision_reasoner.data.formats.command import FORMATS, add_format_flags, read_format
 from vision_reasoner.data.rows import (
     LAYOUTS,
     check_row,
@@ -378,14 +379,19 @@ def select(
 
 # --- the command line -------------------------------------------------------------------------------------------------
 SOURCES = {
-    "coco": "COCO's instances, or your own pictures in that format",
+    **FORMATS,
     "lvis": "LVIS v1",
     "refcoco": "RefCOCO, RefCOCO+ or RefCOCOg, as refer has them",
     "grefcoco": "gRefCOCO",
     "scenes": "scenes of drawn objects, as VisionReasoner-Tiny knows them",
     "rows": "rows that are prepared already: check them, write them for another training engine",
 }
-GROUP_SHARES = {"coco": 0.2, "lvis": 0.2, "refcoco": 0.3, "grefcoco": 0.0}  # gRefCOCO has groups of its own
+GROUP_SHARES = {
+    **dict.fromkeys(FORMATS, 0.2),
+    "lvis": 0.2,
+    "refcoco": 0.3,
+    "grefcoco": 0.0,
+}  # gRefCOCO has groups of its own
 
 
 def add_flags(parser: argparse.ArgumentParser, source: str) -> None:
@@ -407,9 +413,8 @@ def add_flags(parser: argparse.ArgumentParser, source: str) -> None:
 
 
 def _add_annotation_flags(parser: argparse.ArgumentParser, source: str) -> None:
+    add_format_flags(parser, source)
     add = parser.add_argument
-    add("--annotations", required=True, metavar="JSON", help="instances, as COCO or LVIS has them")
-    add("--images", required=True, metavar="DIR", help="the pictures; for LVIS the folder above train2017")
     if source in ("refcoco", "grefcoco"):
         add("--refs", required=True, metavar="FILE", help="refs(*).p or grefs(*).json")
         add("--refs_split", default="train", metavar="NAME", help="of the references; default: train")
@@ -569,7 +574,7 @@ def samples_of(arguments: argparse.Namespace, rng: Random, on_bad: OnBad) -> lis
             drawings=arguments.drawings,
             max_objects=arguments.max_objects,
         )
-    instances = read_instances(arguments.annotations, arguments.images, on_bad=on_bad)
+    instances = read_format(arguments, on_bad)
     if arguments.source in ("refcoco", "grefcoco"):
         found = read_references(arguments.refs, split=arguments.refs_split, on_bad=on_bad)
         samples = reference_samples(known_references(found, instances, on_bad), instances, rng)

@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vision_reasoner.errors import DataError
 from vision_reasoner.models import window_attention
-from vision_reasoner.scenes.classes import CLASSES, COLOR_INDEX, COLORS, COMPANIES
+from vision_reasoner.scenes.classes import CLASSES, COLOR_INDEX, COLORS, COMPANIES, ObjectClass
 from vision_reasoner.scenes.scene import GRID, Scene, SceneObject
 from vision_reasoner.training.tiny import loop
 
@@ -29,7 +30,7 @@ PATCH = 14
 WIDTH = 256  # of the language model, and of the tokens between the two
 HEAD_DIM = 64
 NUMBERS = 7  # x1 y1 x2 y2 and the point's x y, in cells from the cell's center; then objectness, 0 or 1
-NO_CLASS = len(CLASSES)  # the label of background cells
+NO_CLASS = len(CLASSES)  # the label of background cells; classes that are added later follow it
 
 # Distances from an object's center in x and in y, in cells
 POSITIVE_RADIUS = 0.75  # cells within it have objectness 1: one, two or four cells per object
@@ -70,22 +71,31 @@ class ConceptCodebook:
     """The vectors that vision tokens are sums of.
 
     Attributes:
-        classes: (CLASSES + 1, WIDTH), background last.
+        classes: (CLASSES + 1 + added, WIDTH), background after the classes of scenes, and then those that were added.
         colors: (COLORS, WIDTH).
         companies: (COMPANIES, WIDTH).
         numbers: (NUMBERS, WIDTH). All rows of the four together are orthonormal.
         names: the vector of each word for a class, color or company.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, added: Sequence[ObjectClass] = ()) -> None:
+        """Of the classes of scenes and of `added` ones, whose vectors are those that nothing else takes.
+
+        Raises:
+            DataError: there are more than vectors are left.
+        """
         groups = {"classes": len(CLASSES) + 1, "colors": len(COLORS), "companies": len(COMPANIES), "numbers": NUMBERS}
         # the seed is part of the architecture: other vectors would not fit the bundled weights
         square = torch.randn(WIDTH, WIDTH, generator=torch.Generator().manual_seed(840), dtype=torch.float64)
         rows = torch.linalg.qr(square)[0].float()
-        parts = rows[: sum(groups.values())].split(list(groups.values()))
-        self.classes, self.colors, self.companies, self.numbers = parts
-        self.names = {c.name: self.classes[i] for i, c in enumerate(CLASSES)}
-        self.names |= {c.plural: self.classes[i] for i, c in enumerate(CLASSES)}
+        taken = sum(groups.values())
+        if len(added) > WIDTH - taken:
+            raise DataError(f"{len(added)} new classes are too many for this model: at most {WIDTH - taken}")
+        classes, self.colors, self.companies, self.numbers = rows[:taken].split(list(groups.values()))
+        self.classes = torch.cat([classes, rows[taken : taken + len(added)]])
+        self.names: dict[str, Tensor] = {}
+        for vector, c in zip(self.classes, [*CLASSES, None, *added], strict=True):
+            self.names |= {} if c is None else {c.name: vector, c.plural: vector}
         self.names |= {c: self.colors[i] for c, i in COLOR_INDEX.items()}
         self.names |= {c: self.companies[i] for i, c in enumerate(COMPANIES)}
 
@@ -96,7 +106,7 @@ class ConceptCodebook:
             truth: what the cells show.
             numbers: (cells, NUMBERS), instead of those of the truth.
         """
-        there = (truth.label < NO_CLASS).float()[:, None]
+        there = (truth.label != NO_CLASS).float()[:, None]
         out = self.classes[truth.label] + there * ((truth.numbers if numbers is None else numbers) @ self.numbers)
         painted, written = truth.color >= 0, truth.company >= 0
         out[painted] += self.colors[truth.color[painted]]
@@ -190,17 +200,22 @@ class CellTruth:
         In the order of the responsible cells; as indices into the cells of a scene.
         """
         cells = self.responsible.nonzero()[:, 0]
-        kind = cells // CELLS * (NO_CLASS + 1) + self.label[cells]
+        kind = cells // CELLS * (int(self.label.max()) + 1) + self.label[cells]
         same = torch.tril(kind[:, None] == kind, -1)
         last = (same * torch.arange(1, len(cells) + 1)).amax(1) - 1
         return torch.where(last < 0, CELLS, cells[last] % CELLS)
 
     def assigned_scenes(self, scenes: Sequence[Scene]) -> list[Scene]:
-        """The scenes with each object's `cell` set to its responsible cell, and objects in the order of these."""
+        """The scenes with each object's `cell` set to its responsible cell, and objects in the order of these.
+
+        An object whose cells all belong to others, as in crowded photographs, is left out.
+        """
         at = {int(self.owner[cell]): int(cell) % CELLS for cell in self.responsible.nonzero()[:, 0]}
         found, first = [], 0
         for scene in scenes:
-            objects = [replace(o, cell=divmod(at[first + k], GRID)) for k, o in enumerate(scene.objects)]
+            objects = [
+                replace(o, cell=divmod(at[first + k], GRID)) for k, o in enumerate(scene.objects) if first + k in at
+            ]
             found.append(replace(scene, objects=sorted(objects, key=lambda o: o.cell)))
             first += len(scene.objects)
         return found

@@ -57,7 +57,7 @@ def vision_loss(tokens: Tensor, truth: CellTruth, codebook: ConceptCodebook) -> 
         `undecided` (share of candidate cells whose objectness is neither), `color` and `company` (accuracies).
     """
     numbers = tokens @ codebook.numbers.T
-    there, positive = truth.label < NO_CLASS, truth.positive
+    there, positive = truth.label != NO_CLASS, truth.positive
     logits = tokens @ codebook.classes.T * LOGIT_SCALE
     class_loss = F.cross_entropy(logits, truth.label, reduction="none")
     error = (numbers - truth.numbers)[there, :-1]
@@ -75,8 +75,9 @@ def vision_loss(tokens: Tensor, truth: CellTruth, codebook: ConceptCodebook) -> 
     loss = loss + NUMBER_WEIGHT * F.smooth_l1_loss(error, torch.zeros_like(error), beta=NUMBER_BETA)
     loss = loss + TOKEN_WEIGHT * ((tokens - codebook.tokens(truth)) ** 2).sum(1).mean()
     claimed = objectness > 0
+    shown = logits[positive].index_fill(1, torch.tensor(NO_CLASS), -torch.inf)
     metrics = {
-        "class": (logits[positive][:, :NO_CLASS].argmax(1) == truth.label[positive]).float().mean().item(),
+        "class": (shown.argmax(1) == truth.label[positive]).float().mean().item(),
         "sides": error.abs()[positive[there]].mean().item() * CELL,
         "objectness": (2 * (claimed & target).sum() / (claimed.sum() + target.sum())).item(),
         "undecided": (objectness[truth.candidate].abs() < LOGIT_SCALE / 4).float().mean().item(),

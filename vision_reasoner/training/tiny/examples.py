@@ -21,7 +21,7 @@ SIGN_SHARE = 0.25  # of scenes with a company's sign: names are the hardest to r
 PREFIX_NOISE = 0.1  # share of listed places that are replaced in the input, see `ExampleEncoder`
 NONSENSE_SHARE = 0.2  # of requests with a nonsense word: people's requests contain words that no wording here does
 NONSENSE_AMONG = 4  # it is inserted among this many first words, where a request names its object
-MAX_TOKENS = 300  # for the requests of one image: the longest row of a batch decides the cost of a step
+MAX_TOKENS = 300  # for the requests of one scene, see `ExampleEncoder`
 MAX_CACHED_TEXTS = 50_000  # queries are endless; texts of thinking and answers are few
 IGNORE = -100  # the label of tokens that are not predicted
 
@@ -84,10 +84,20 @@ class ExampleEncoder:
             in the prefix makes decoding robust to its own errors (exposure bias): without it, after one wrong place
             an object is listed twice, or those after it never.
         nonsense_share: share of the requests that get a nonsense word.
+        codebook: has the names; None: those of scenes.
+        max_tokens: for the requests of one image: the longest row of a batch decides the cost of a step.
     """
 
-    def __init__(self, tokenizer: Any, prefix_noise: float = 0.0, nonsense_share: float = 0.0) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        prefix_noise: float = 0.0,
+        nonsense_share: float = 0.0,
+        codebook: ConceptCodebook | None = None,
+        max_tokens: int = MAX_TOKENS,
+    ) -> None:
         self.tokenizer, self.prefix_noise, self.nonsense_share = tokenizer, prefix_noise, nonsense_share
+        self.max_tokens = max_tokens
         self.cache: dict[str, list[int]] = {}
         self.head = self.encode(
             "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|>"
@@ -103,7 +113,7 @@ class ExampleEncoder:
         self.middle = self.encode(MIDDLE)[0]
         texts = [tokenizer.decode([i]).strip() for i in range(len(tokenizer))]
         self.words = torch.tensor([text.isalpha() for text in texts])
-        names = ConceptCodebook().names
+        names = (codebook or ConceptCodebook()).names
         self.names = torch.tensor([text in names for text in texts])
         self.compounds = {name for name in names if " " in name}
 
@@ -117,12 +127,12 @@ class ExampleEncoder:
         return ids
 
     def examples(self, scene: Scene, requests: Sequence[Request]) -> list[Example]:
-        """The examples of as many of the requests as fit into MAX_TOKENS, the first in any case."""
+        """The examples of as many of the requests as fit into `max_tokens`, the first in any case."""
         kept: list[Example] = []
         used = 0
         for request in requests:
             example = self.example(scene, request)
-            if not kept or used + len(example) <= MAX_TOKENS:
+            if not kept or used + len(example) <= self.max_tokens:
                 kept.append(example)
                 used += len(example)
         return kept

@@ -82,10 +82,17 @@ def soft_number_loss(logp: Tensor, truth: Tensor, sigma: float = NUMBER_SIGMA) -
 
 
 class LanguageObjective:
-    """The language model's losses on a batch of scenes; knows which layers are supervised by what."""
+    """The language model's losses on a batch of scenes; knows which layers are supervised by what.
 
-    def __init__(self, model: Any, heads: AuxiliaryHeads, encoder: ExampleEncoder, codebook: ConceptCodebook) -> None:
-        self.model, self.heads, self.encoder, self.codebook = model, heads, encoder, codebook
+    Without auxiliary heads the replies and what the heads of attention attend to are supervised, and no hidden states:
+    enough for a model that has been trained with them.
+    """
+
+    def __init__(
+        self, model: Any, heads: AuxiliaryHeads | None, encoder: ExampleEncoder, codebook: ConceptCodebook
+    ) -> None:
+        self.model, self.encoder, self.codebook = model, encoder, codebook
+        self.heads: Any = heads
         self.projected: dict[tuple[int, str], Tensor] = {}
         for layer in ATTENTION_LAYERS:
             attention = model.model.language_model.layers[layer].self_attn
@@ -125,19 +132,22 @@ class LanguageObjective:
         rotary = self.model.model.language_model.rotary_emb(embedded, batch.positions)
         parts = [
             self._reply_loss(out.last_hidden_state.float(), batch),
-            self._cell_loss(words, cells[CELL_STATE], truth),
-            *(
-                self._responsible_loss(cells[i], head, truth)
-                for i, head in zip(RESPONSIBLE_STATES, self.heads.responsible, strict=True)
-            ),
-            *self._order_losses(cells, states, truth, batch),
-            self._text_loss(words, states[TEXT_STATE], batch),
             *self._attention_losses(rotary, truth, batch),
-            *(
-                self._read_loss(states[ATTENTION_LAYER + 1 + i], head, batch, truth)
-                for i, head in enumerate(self.heads.read)
-            ),
         ]
+        if self.heads is not None:
+            parts += [
+                self._cell_loss(words, cells[CELL_STATE], truth),
+                *(
+                    self._responsible_loss(cells[i], head, truth)
+                    for i, head in zip(RESPONSIBLE_STATES, self.heads.responsible, strict=True)
+                ),
+                *self._order_losses(cells, states, truth, batch),
+                self._text_loss(words, states[TEXT_STATE], batch),
+                *(
+                    self._read_loss(states[ATTENTION_LAYER + 1 + i], head, batch, truth)
+                    for i, head in enumerate(self.heads.read)
+                ),
+            ]
         metrics = {k: v.item() for _, values in parts for k, v in values.items()}
         loss = torch.stack([part_loss for part_loss, _ in parts]).sum()
         return loss, {"loss": loss.item(), **metrics}
