@@ -34,7 +34,7 @@ from vision_reasoner.models.segmenter import Segmenter
 from vision_reasoner.models.server import ServerEngine
 from vision_reasoner.parallel import in_threads, portioned
 from vision_reasoner.parsing import MAX_OBJECTS, parse_reply, split_thinking, stated_count
-from vision_reasoner.prompts import DIALECTS, Compat
+from vision_reasoner.prompts import DIALECTS, Compat, Dialect
 from vision_reasoner.results import Instance, Prediction, Status, Task
 from vision_reasoner.settings import BATCH_SIZE, CONCURRENCY, LOCAL, MAX_NEW_TOKENS, Checkpoints, RunSettings
 
@@ -404,7 +404,15 @@ class VisionReasoner:
         predictions = []
         encoded: tuple[Image.Image, Any] | None = None  # requests about one image in a row share its features
         for i, reply in enumerate(self._ask(pixels, queries, decided, watch)):
-            prediction = self._read(reply, pixels[i], queries[i], decided[i], watch)
+            prediction = read_reply(
+                reply,
+                pixels[i].size,
+                queries[i],
+                decided[i],
+                dialect=self.reasoner.dialect,
+                settings=self.settings,
+                stopped=watch is not None and watch.stopped,
+            )
             timings = {"prefill": reply.prefill_seconds, "decode": reply.decode_seconds}
             notes = list(images[i][1])
             if i in routes:
@@ -546,49 +554,6 @@ class VisionReasoner:
                     loaded[key] = error
         return [loaded[key] for key in keys]
 
-    def _read(self, reply: Reply, image: Image.Image, query: str, task: Task, watch: Watch | None) -> Prediction:
-        """What a reply says, still without masks."""
-        warnings = []
-        if not reply.finished and watch is not None and watch.stopped:
-            warnings.append(f"the reply was stopped after {reply.n_tokens} tokens")
-        elif not reply.finished:
-            warnings.append(f"the reply was cut off after {reply.n_tokens} tokens (--max_new_tokens)")
-        if task is Task.VQA:
-            thinking, answer = split_thinking(reply.text)
-            status = Status.NO_ANSWER if not answer else Status.OK if reply.finished else Status.TRUNCATED
-            return Prediction(
-                image.size, query, task, thinking, reply.text, status=status, warnings=warnings, answer=answer
-            )
-        parsed = parse_reply(
-            reply.text,
-            model_size=reply.model_size,
-            image_size=image.size,
-            grammar=self.reasoner.dialect.grammar,
-            max_objects=self.settings.max_objects,
-            compat=self.settings.compat,
-            truncate=self.reasoner.dialect.truncate,
-        )
-        stated = None
-        if task is Task.COUNTING and self.reasoner.dialect.grammar == "fence" and not parsed.instances:
-            stated = stated_count(reply.text)
-        if stated is not None and parsed.status is not Status.NONE:
-            said = "the reply lists no objects; the count is the number that it states"
-            parsed = replace(parsed, status=Status.OK, warnings=[said])
-        return Prediction(
-            image.size,
-            query,
-            task,
-            thinking=parsed.thinking,
-            reply=reply.text,
-            status=parsed.status,
-            warnings=warnings + parsed.warnings,
-            instances=[
-                replace(instance, likelihood=reply.likelihood(*span))
-                for instance, span in zip(parsed.instances, parsed.spans, strict=True)
-            ],
-            answer=None if stated is None else str(stated),
-        )
-
     def _part(self, name: str) -> Any:
         with self._lock:
             if self._parts[name] is None:
@@ -599,6 +564,67 @@ class VisionReasoner:
                 self._parts[name] = self._loaders[name]()
                 self.load_seconds[name] = time.perf_counter() - start
             return self._parts[name]
+
+
+def read_reply(
+    reply: Reply,
+    size: Size,
+    query: str,
+    task: Task,
+    *,
+    dialect: Dialect,
+    settings: RunSettings,
+    stopped: bool = False,
+) -> Prediction:
+    """What a reply says, without masks.
+
+    Args:
+        reply: with the frame that its coordinates are in.
+        size: (width, height) of the original image.
+        query: what was asked.
+        task: what kind of request it was.
+        dialect: in whose grammar the reply is.
+        settings: its `max_objects` and `compat` count here.
+        stopped: whether an unfinished reply was stopped, and not cut off at the token limit.
+    """
+    warnings = []
+    if not reply.finished and stopped:
+        warnings.append(f"the reply was stopped after {reply.n_tokens} tokens")
+    elif not reply.finished:
+        warnings.append(f"the reply was cut off after {reply.n_tokens} tokens (--max_new_tokens)")
+    if task is Task.VQA:
+        thinking, answer = split_thinking(reply.text)
+        status = Status.NO_ANSWER if not answer else Status.OK if reply.finished else Status.TRUNCATED
+        return Prediction(size, query, task, thinking, reply.text, status=status, warnings=warnings, answer=answer)
+    parsed = parse_reply(
+        reply.text,
+        model_size=reply.model_size,
+        image_size=size,
+        grammar=dialect.grammar,
+        max_objects=settings.max_objects,
+        compat=settings.compat,
+        truncate=dialect.truncate,
+    )
+    stated = None
+    if task is Task.COUNTING and dialect.grammar == "fence" and not parsed.instances:
+        stated = stated_count(reply.text)
+    if stated is not None and parsed.status is not Status.NONE:
+        said = "the reply lists no objects; the count is the number that it states"
+        parsed = replace(parsed, status=Status.OK, warnings=[said])
+    return Prediction(
+        size,
+        query,
+        task,
+        thinking=parsed.thinking,
+        reply=reply.text,
+        status=parsed.status,
+        warnings=warnings + parsed.warnings,
+        instances=[
+            replace(instance, likelihood=reply.likelihood(*span))
+            for instance, span in zip(parsed.instances, parsed.spans, strict=True)
+        ],
+        answer=None if stated is None else str(stated),
+    )
 
 
 @contextmanager
