@@ -5,7 +5,6 @@ field it is, what was found, and what was expected. Nothing is guessed: a value 
 """
 
 import ast
-import io
 import json
 import math
 import re
@@ -22,7 +21,7 @@ from evaluation.runner.schema import Truth
 from vision_reasoner.data.sources import Row
 from vision_reasoner.errors import DataError, ImageError, one_line
 from vision_reasoner.geometry import Size
-from vision_reasoner.images import FORMATS, load_image, without_warnings
+from vision_reasoner.images import load_image, open_image, without_warnings
 from vision_reasoner.masks import Mask, RunLengths, check_run_lengths, encode_mask
 from vision_reasoner.matching import pairwise_iou
 
@@ -296,7 +295,8 @@ def _mask_image(field: str, source: bytes | Path) -> Mask:
     except ImageError as error:
         raise FieldError(field, f"{one_line(error)}; expected {A_MASK}") from error
     data = source if isinstance(source, bytes) else source.read_bytes()
-    with without_warnings(), Image.open(io.BytesIO(data), formats=FORMATS) as image:  # remarks on odd metadata
+    with without_warnings():  # remarks on odd metadata
+        image = open_image("the mask", data)
         name, deep = f"a mask image of mode {image.mode}", ";16" in str(image.tile)
         if deep and not image.mode.startswith("I"):  # Pillow keeps the upper 8 bits of each channel
             raise FieldError(field, f"found {name} of 16 bits for each channel; expected one channel of labels")

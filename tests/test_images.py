@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, TiffImagePlugin
 
+from vision_reasoner import images
 from vision_reasoner.errors import ImageError, UsageError
 from vision_reasoner.images import FORMATS, SUFFIXES, load_image, without_warnings
 
@@ -533,10 +534,97 @@ def test_the_pages_of_a_document_are_not_counted():
     assert max(looked_at, default=0) < 10
 
 
-def test_a_jpeg_of_fill_bytes_is_refused():
+def jpeg_of(junk, before=b"\xff\xdb"):
     data = encoded(PICTURE, "JPEG")
-    assert "fill bytes" in refused(data[:2] + b"\xff" * 5_000_000 + data[2:])
-    assert difference(load_image(data[:2] + b"\xff" * 1000 + data[2:])) < 12
+    place = data.index(before)
+    return data[:place] + junk + data[place:]
+
+
+def png_of(name, number):
+    chunk = struct.pack(">I", 0) + name + struct.pack(">I", zlib.crc32(name))
+    data = encoded(PICTURE, "PNG")
+    place = data.index(b"IDAT") - 4
+    return data[:place] + chunk * number + data[place:]
+
+
+def gif_of_comments(number):
+    data = encoded(PICTURE.convert("P"), "GIF")
+    place = data.index(b",", 13 + 3 * (2 << (data[10] & 7)))
+    return data[:place] + b"!\xfe\x01a\x00" * number + data[place:]
+
+
+def bmp_of_runs(side, runs):
+    data = b"\x01\x00" * runs
+    start = 54 + 1024
+    header = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 8, 1, len(data), 0, 0, 256, 0)
+    return b"BM" + struct.pack("<IHHI", start + len(data), 0, 0, start) + header + bytes(1024) + data
+
+
+def tiff_of_tiles(side, number):
+    """Each tile is one pixel."""
+    tags = [(256, 4, 1, side), (257, 4, 1, side), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (277, 3, 1, 1)]
+    place = 16 + 2 + 12 * 10 + 4
+    tags += [(322, 4, 1, 1), (323, 4, 1, 1), (324, 4, number, place), (325, 4, number, place + 4 * number)]
+    listed = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    offsets = np.arange(8, 8 + number, dtype="<u4") % 8
+    head = b"II*\0" + struct.pack("<I", 16) + bytes(8)
+    return head + struct.pack("<H", 10) + listed + bytes(4) + offsets.tobytes() + bytes([1, 0, 0, 0]) * number
+
+
+def jpeg_of_scans(side, scans):
+    """A progressive picture whose scans say in 20 bytes each that nothing changes."""
+    data = bytearray(encoded(Image.new("L", (64, 64)), "JPEG", progressive=True))
+    frame = data.index(b"\xff\xc2")
+    data[frame + 5 : frame + 9] = struct.pack(">HH", side, side)
+    runs = -(-((side // 8) ** 2) // 32767)
+    bits = ("0" + "1" * 14) * runs
+    bits += "1" * (-len(bits) % 8)
+    run_lengths = bytes(int(bits[i : i + 8], 2) for i in range(0, len(bits), 8)).replace(b"\xff", b"\xff\0")
+    table = b"\xff\xc4\x00\x14\x10\x01" + bytes(15) + b"\xe0"
+    scan = b"\xff\xda\x00\x08\x01\x01\x00\x01\x3f\x00" + run_lengths
+    return bytes(data[: data.index(b"\xff\xda")]) + table + scan * scans + b"\xff\xd9"
+
+
+WORKFUL = {
+    "fill bytes in a JPEG": lambda: jpeg_of(b"\xff" * 2_000_000),
+    "comments in a JPEG": lambda: jpeg_of(b"\xff\xfe\x00\x02" * 200_000),
+    "scans in a JPEG": lambda: jpeg_of_scans(4000, 300),
+    "chunks in a PNG": lambda: png_of(b"abCd", 200_000),
+    "empty data in a PNG": lambda: png_of(b"IDAT", 200_000),
+    "comments in a GIF": lambda: gif_of_comments(200_000),
+    "runs in a BMP": lambda: bmp_of_runs(9000, 2_000_000),
+    "tiles in a TIFF": lambda: tiff_of_tiles(300, 90_000),
+    "text in a PPM": lambda: b"P3 600 600 255 " + b"1 " * 3 * 600 * 600,
+}
+
+
+@pytest.mark.parametrize("what", WORKFUL)
+def test_a_file_that_asks_for_more_than_its_share_of_work_is_refused(what, monkeypatch):
+    monkeypatch.setattr(images, "MAX_SECONDS", 0.05)  # of computing; these need a second or more
+    assert "takes more than 0.05 seconds" in refused(WORKFUL[what]())
+    assert difference(load_image(encoded(PICTURE))) == 0
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_deflate", "jpeg"])
+def test_libtiff_writes_no_lines_of_its_own(compression, capfd):
+    data = bytearray(encoded(PICTURE, "TIFF", compression=compression))
+    data[8:40] = b"\xff" * 32
+    assert "damaged" in refused(bytes(data))
+    assert capfd.readouterr().err == ""
+
+
+def test_a_tiff_of_millions_of_tiles_is_refused_before_they_are_looked_at():
+    assert "1,000,000 strips or tiles" in refused(tiff_of_tiles(1000, 1_000_000))
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("big", [False, True])
+def test_the_tiles_of_a_tiff_are_counted_in_either_order_and_size(order, big):
+    number, tag = ("Q", "HHQQ") if big else ("H", "HHII")
+    head = struct.pack(f"{order}HHHQ", 43, 8, 0, 16) if big else struct.pack(f"{order}HI", 42, 8)
+    tags = struct.pack(order + number, 2) + struct.pack(order + tag, 256, 4, 1, 9)
+    data = (b"II" if order == "<" else b"MM") + head + tags + struct.pack(order + tag, 273, 4, 1 << 20, 0)
+    assert "1,048,576 strips or tiles" in refused(data)
 
 
 def test_warnings_are_shown_again_when_the_last_of_overlapping_threads_leaves():

@@ -1,17 +1,21 @@
 """Whatever picture a user has becomes an upright 8-bit RGB image; untrusted bytes are met here and nowhere else."""
 
+import ctypes
 import io
 import re
+import struct
 import threading
+import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from vision_reasoner.errors import ImageError, UsageError
 
@@ -20,15 +24,15 @@ FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 SUFFIXES = (".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 MAX_PIXELS = 1024**3 // 4 // 3  # 89 megapixels, where Pillow begins to warn; it refuses twice as many by itself
 MAX_BYTES = 256 * 1024**2
+MAX_PIECES = 1 << 19  # strips or tiles of a TIFF; 89 megapixels have 350,000 tiles of the least size, 16 x 16
+MAX_SECONDS = 10.0  # of computing for one picture; 89 megapixels of any format take about 3
+DECODER_BYTES = 1 << 13  # that Pillow hands a decoder at a time: between two portions the time is looked at
 
 # Tags of TIFF files and some of their values.
-BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339
+BITS_PER_SAMPLE, PHOTOMETRIC, STRIPS, TILES, SAMPLE_FORMAT = 258, 262, 273, 324, 339
+BIG_TIFF = 43
 WHITE_IS_ZERO = 0
 UNSIGNED, SIGNED = 1, 2
-
-# A JPEG may have any number of fill bytes before a marker, each of which Pillow looks at by itself.
-MAX_FILL_BYTES = 1 << 18
-_FILL = re.compile(rb"\xff{32,}")
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|data:")
 
@@ -42,6 +46,25 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+
+class _TimedBytes(io.BytesIO):
+    """The bytes of an image file for Pillow, whose decoders come back for more until their time is used up.
+
+    A file can ask for any amount of work: chunks, directories, tiles and scans may be millions. The time is that which
+    the thread has computed, so that a busy machine refuses no picture.
+    """
+
+    def __init__(self, name: str, data: bytes) -> None:
+        super().__init__(data)
+        self._name = name
+        self._end = time.thread_time() + MAX_SECONDS
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if time.thread_time() > self._end:
+            raise ImageError(f"{self._name}: decoding takes more than {MAX_SECONDS:g} seconds; save it anew")
+        return super().read(size)
+
 
 ImageSource = str | Path | bytes | Image.Image | NDArray[Any]
 
@@ -104,7 +127,7 @@ def load_image(
     elif isinstance(source, str | Path | bytes):
         name = "the given bytes" if isinstance(source, bytes) else str(source)
         data = source if isinstance(source, bytes) else _read(source, max_bytes)
-        image = _open(name, data, max_pixels, max_bytes)
+        image = open_image(name, data, max_pixels=max_pixels, max_bytes=max_bytes)
     else:
         raise UsageError(
             f"a picture is a path, bytes, a Pillow image or an array, not {type(source).__name__}; give one of these"
@@ -112,9 +135,11 @@ def load_image(
 
     with without_warnings():  # Pillow's remarks on odd metadata
         raw_mode = _raw_mode(image)  # of the file; known until it is decoded
+        if isinstance(image, ImageFile.ImageFile):
+            image.decodermaxblock = DECODER_BYTES
         try:
             image.load()
-        except MemoryError:
+        except (MemoryError, ImageError):
             raise
         except Exception as error:  # damaged files make decoders raise nearly anything
             raise ImageError(
@@ -158,17 +183,21 @@ def _read(path: str | Path, max_bytes: int) -> bytes:
         raise ImageError(f"{path}: the file cannot be read ({reason}); check the path and its permissions") from error
 
 
-def _open(name: str, data: bytes, max_pixels: int, max_bytes: int) -> Image.Image:
+def open_image(
+    name: str, data: bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES
+) -> ImageFile.ImageFile:
     """A Pillow image whose header is read and whose size is allowed, not decoded yet."""
     if not data:
         raise ImageError(f"{name}: the file is empty; give another")
     if len(data) > max_bytes:
         raise ImageError(f"{name}: {len(data):,} bytes are more than {max_bytes:,}; give a smaller picture")
-    if data.startswith(b"\xff\xd8") and sum(len(fill) for fill in _FILL.findall(data)) > MAX_FILL_BYTES:
-        raise ImageError(f"{name}: the picture is damaged (it is mostly fill bytes); get it again")
+    if data.startswith((b"II", b"MM")):
+        _silence_libtiff()
+        if (pieces := _tiff_pieces(data)) > MAX_PIECES:
+            raise ImageError(f"{name}: a TIFF of {pieces:,} strips or tiles is not read; save it anew")
     with without_warnings():  # Pillow's own limit on pixels: ours is checked below
         try:
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            image = Image.open(_TimedBytes(name, data), formats=FORMATS)
         except Image.DecompressionBombError as error:
             raise ImageError(f"{name}: the picture has more pixels than Pillow decodes; give a smaller one") from error
         except UnidentifiedImageError as error:
@@ -176,12 +205,42 @@ def _open(name: str, data: bytes, max_pixels: int, max_bytes: int) -> Image.Imag
                 f"{name}: this is no picture that can be read here (another format, or damaged); "
                 f"get it again or convert it to one of {', '.join(FORMATS)}"
             ) from error
-        except MemoryError:
+        except (MemoryError, ImageError):
             raise
         except Exception as error:  # damaged files make decoders raise nearly anything
             raise ImageError(f"{name}: the picture is damaged; get it again") from error
     _check_pixels(name, image.size, max_pixels)
     return image
+
+
+@cache
+def _silence_libtiff() -> None:
+    """Keep libtiff from writing to standard error by itself; Pillow raises what is wrong, and we say it.
+
+    Pillow silences its warnings alone. Where libtiff is part of Pillow's own library (Windows) it cannot be reached.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
+
+
+def _tiff_pieces(data: bytes) -> int:
+    """How many strips or tiles the first directory of a TIFF (classic or BigTIFF) lists; 0 where there is no such list.
+
+    Pillow makes an object of each when it opens the file, before its size can be looked at.
+    """
+    order = "<" if data.startswith(b"II") else ">"
+    try:
+        big = struct.unpack_from(f"{order}H", data, 2)[0] == BIG_TIFF
+        start, number, entry = ("Q", "Q", "HHQQ") if big else ("I", "H", "HHII")
+        (place,) = struct.unpack_from(order + start, data, 8 if big else 4)
+        (entries,) = struct.unpack_from(order + number, data, place)
+        place += struct.calcsize(f"={number}")
+        size = struct.calcsize(f"={entry}")
+        end = min(place + entries * size, len(data) - size + 1)
+        listed = (struct.unpack_from(order + entry, data, at) for at in range(place, end, size))
+        return max((count for tag, _, count, _ in listed if tag in (STRIPS, TILES)), default=0)
+    except struct.error:
+        return 0
 
 
 def _check_pixels(name: str, size: tuple[int, ...], max_pixels: int) -> None:

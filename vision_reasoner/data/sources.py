@@ -5,7 +5,6 @@ lines whose images are paths. What a row is for, `evaluation.suites` says.
 """
 
 import hashlib
-import io
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -15,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags
 
 from vision_reasoner.errors import DataError, VisionReasonerError, one_line
 from vision_reasoner.files import sha256
 from vision_reasoner.geometry import Size
-from vision_reasoner.images import FORMATS, MAX_BYTES, without_warnings
+from vision_reasoner.images import MAX_BYTES, open_image, without_warnings
 
 Row = dict[str, Any]
 """A row's values by column; a list of lists of bool is an (H, W) array, an image `{"bytes": …, "path": …}`."""
@@ -115,7 +114,7 @@ def upright_sizes(image: Any) -> tuple[Size, ...]:
     if not data or not isinstance(data, bytes):
         return ()
     try:
-        with without_warnings(), Image.open(io.BytesIO(data), formats=FORMATS) as opened:  # remarks on odd metadata
+        with without_warnings(), open_image("the image", data) as opened:  # remarks on odd metadata
             size = opened.size
             if opened.format == "TIFF":  # Pillow turns it by itself
                 return (size,)
