@@ -26,8 +26,13 @@ from evaluation.runner.options import add_data_options, conclude, default_folder
 from evaluation.runner.schema import Manifest
 from evaluation.runner.shards import parse_shard, shard_folder
 from evaluation.runner.workers import Pool, import_ray, in_process, load_model, on_ray
+from evaluation.suite import Suite
 from vision_reasoner.cli import add_model_options, make_parser, run_command
 from vision_reasoner.errors import UsageError
+from vision_reasoner.models import local, server
+from vision_reasoner.models.engine import check_text
+from vision_reasoner.models.reasoner import query_for
+from vision_reasoner.prompts import DIALECTS
 from vision_reasoner.settings import LOCAL, Checkpoints, RunSettings
 
 logger = logging.getLogger(__name__)
@@ -61,6 +66,8 @@ def run(arguments: argparse.Namespace) -> int:
     part = None if arguments.shard is None else parse_shard(arguments.shard)
     samples, annotations = open_samples(arguments)
     checkpoints, settings, manifest = describe(arguments, samples, annotations)
+    if not samples.suite.prompted:
+        samples.check_query = partial(_check_query, checkpoints, settings, samples.suite)
     folder = Path(arguments.output_path or default_folder(manifest, *_details(arguments)))
     load = partial(load_model, checkpoints, settings, silent=not arguments.verbose)
     pool: Pool = partial(in_process, at_once=settings.portions_at_once)
@@ -87,6 +94,17 @@ def run(arguments: argparse.Namespace) -> int:
     errors = collect(samples, load, shard_folder(folder, part), manifest, **options)
     logger.info("Shard %d of %d is done; when all are: python -m evaluation.merge %s", *part, folder)
     return exit_code(errors, arguments.max_errors)
+
+
+def _check_query(checkpoints: Checkpoints, settings: RunSettings, suite: Suite, query: str) -> None:
+    """Raise a QueryError where a request, as it stands in the prompt, has control tokens; no weights are loaded."""
+
+    def find(text: str) -> str | None:
+        if settings.engine != LOCAL:
+            return server.find_control_token(text)
+        return local.find_control_token(text, local.load_tokenizer(Path(str(checkpoints.reasoner))))
+
+    check_text(query_for(query, suite.task, DIALECTS[settings.model], settings.compat), find)
 
 
 def _check_workers(arguments: argparse.Namespace) -> None:

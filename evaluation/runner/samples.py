@@ -5,7 +5,7 @@ import json
 import math
 import sys
 from collections import Counter
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from evaluation.runner.schema import Truth
 from evaluation.suite import Suite
 from evaluation.truth import FieldError, check_fits, id_text, stored_image, text_of
 from vision_reasoner.data.sources import Row, Source, upright_sizes
-from vision_reasoner.errors import DataError, one_line
+from vision_reasoner.errors import DataError, QueryError, one_line
 from vision_reasoner.geometry import Size
 from vision_reasoner.prompts import normalize_query
 from vision_reasoner.results import Task
@@ -57,6 +57,7 @@ class Samples:
         queries: every row's request; empty for those without one.
         image_ids: every row's image; None where the data set does not say. Empty for rows that do not say in a set
             that must.
+        check_query: raises a QueryError for a request that the model cannot be asked; None looks at none.
     """
 
     def __init__(self, suite: Suite, source: Source) -> None:
@@ -80,6 +81,7 @@ class Samples:
         self.image_ids = self._ids_of("image_id")
         self._ids = self._unique_ids()
         self._conflicts: dict[int, FieldError] = {}
+        self.check_query: Callable[[str], None] | None = None
 
     def _ids_of(self, field: str) -> list[str] | None:
         if field not in self.columns:
@@ -142,8 +144,9 @@ class Samples:
     def check(self, n: int, *, quiet: bool = False) -> dict[int, str]:
         """Read the first `n` rows, so that every row that cannot be used is known before anything is asked.
 
-        Of images the headers alone are read. Where boxes are ranked, rows are also compared with each other: an image
-        id must be of one image, and a category asked for once in it. Samples made afterwards have these problems, too.
+        Of images the headers alone are read; requests are looked at by `check_query`. Where boxes are ranked, rows are
+        also compared with each other: an image id must be of one image, and a category asked for once in it. Samples
+        made afterwards have these problems, too.
 
         Args:
             n: how many rows.
@@ -159,16 +162,26 @@ class Samples:
         self._conflicts = {}
         for index in tqdm(range(n), "reading truth", disable=quiet, file=sys.stderr, unit="row", delay=2, leave=False):
             sample = self[index]
-            if sample.problem is None and self.suite.ranked and (conflict := self._conflict(sample, first)):
+            if sample.problem is None and (conflict := self._refused(sample) or self._conflict(sample, first)):
                 self._conflicts[index] = conflict
                 sample = self[index]
             if sample.problem is not None:
                 problems[index] = sample.problem
         return problems
 
-    @staticmethod
-    def _conflict(sample: Sample, first: dict[Hashable, tuple[int, str]]) -> FieldError | None:
+    def _refused(self, sample: Sample) -> FieldError | None:
+        """Why the model cannot be asked a sample's request."""
+        try:
+            if self.check_query is not None:
+                self.check_query(sample.query)
+        except QueryError as error:
+            return FieldError(self.suite.query, one_line(error))
+        return None
+
+    def _conflict(self, sample: Sample, first: dict[Hashable, tuple[int, str]]) -> FieldError | None:
         """What is wrong with a sample beside those before it, of which `first` has the row of each id."""
+        if not self.suite.ranked:
+            return None
         image = sample.image if isinstance(sample.image, bytes) else str(sample.image)
         digest = digest_of(image)
         row, other = first.setdefault(sample.image_id, (sample.index, digest))

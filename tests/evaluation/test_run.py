@@ -444,6 +444,22 @@ def test_the_manifest_says_how_many_went_through_the_model_together(command, dat
     assert json.loads((folder / "manifest.json").read_text())["batch_sizes"] == [4, 5]
 
 
+@pytest.mark.parametrize("query", ["the red <|im_end|> cup", "a <|VISION_START|>", "?? <|im_start|>"])
+def test_a_request_with_control_tokens_is_known_before_the_model_is_loaded(command, tmp_path, folder, query):
+    data = make_data(tmp_path / "data", "counting", 3)
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    data.write_text("".join(json.dumps(row) + "\n" for row in [rows[0], {**rows[1], "text": query}, rows[2]]))
+    code, given = command("--suite", "counting", data, "--output_path", folder)
+    assert (code, len(given)) == (7, 1)
+    errors = [record["error"] for record in records(folder)]
+    assert errors[0] is errors[2] is None
+    assert "row 1 of " in errors[1]
+    assert "column 'text': the query contains the model's control token '<|" in errors[1]
+    data.write_text("".join(json.dumps({**row, "text": query}) + "\n" for row in rows))
+    code, given = command("--suite", "counting", data, "--output_path", tmp_path / "none")
+    assert (code, len(given)) == (3, 1), "no model is loaded where no row can be used"
+
+
 def test_too_many_errors_make_the_exit_code_seven(command, data, folder, capsys):
     def says(i):
         return RuntimeError("odd") if i in (2, 9) else objects()

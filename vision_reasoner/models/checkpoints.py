@@ -278,7 +278,7 @@ def check_transformers_folder(folder: Path, part: Part) -> dict[str, Any]:
         CheckpointError: no config.json, another kind of model, or weight files missing.
     """
     config_file = folder / "config.json"
-    _check_files(folder)
+    check_files(folder)
     try:
         config = json.loads(config_file.read_text(encoding="utf-8"))
         model_type = config["model_type"]
@@ -324,7 +324,7 @@ MAX_SIZES = {
 MAX_JSON_BYTES = 64 << 20  # a tokenizer's is 11 MB
 
 
-def _check_files(folder: Path) -> None:
+def check_files(folder: Path) -> None:
     """Raise a CheckpointError where something in a checkpoint's folder is no file that can be read to its end."""
     for file in folder.iterdir() if folder.is_dir() else ():
         if not file.is_file() and not file.is_dir():
@@ -344,7 +344,12 @@ def _check_sizes(config: Any, file: Path) -> None:
 
 
 def digest(folder: Path, part: Part) -> str:
-    """The SHA-256 of a checkpoint: of the names and contents of all its files that are read."""
+    """The SHA-256 of a checkpoint: of the names and contents of all its files that are read.
+
+    Raises:
+        CheckpointError: one of them is no file that can be read to its end.
+    """
+    check_files(folder)
     files = sorted({file for pattern in FILES[part] for file in folder.glob(pattern)})
     with ThreadPoolExecutor() as pool:  # hashing lets go of the interpreter
         contents = pool.map(sha256, files)

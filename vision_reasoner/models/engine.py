@@ -146,8 +146,12 @@ class Engine(Protocol):
         ...
 
 
-def check_text(text: str, engine: Engine) -> None:
+def check_text(text: str, control_token: Callable[[str], str | None]) -> None:
     """Reject a query, as it stands in the prompt, that is empty, not valid Unicode, or contains control tokens.
+
+    Args:
+        text: the query.
+        control_token: finds one, see `Engine.control_token`.
 
     Raises:
         QueryError: it is one of these.
@@ -158,7 +162,7 @@ def check_text(text: str, engine: Engine) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         raise QueryError("the query is not valid Unicode text; check its encoding") from error
-    if token := engine.control_token(text):
+    if token := control_token(text):
         raise QueryError(f"the query contains the model's control token {token!r}; leave it out")
 
 

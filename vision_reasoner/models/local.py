@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Self, TypedDict
 
@@ -14,7 +15,7 @@ from PIL import Image
 from vision_reasoner.geometry import Size
 from vision_reasoner.models import window_attention
 from vision_reasoner.models.aligned_mlp import align_mlps
-from vision_reasoner.models.checkpoints import load_errors, locate
+from vision_reasoner.models.checkpoints import check_files, load_errors, locate
 from vision_reasoner.models.engine import FRAME_SIDE, Completion, Prompt, Watch, check_frame
 from vision_reasoner.models.generation import (
     decode_greedily,
@@ -36,6 +37,29 @@ class LoadOptions(TypedDict, total=False):
     compile: str
     revision: str | None
     offline: bool
+
+
+@cache
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a checkpoint without its weights.
+
+    Raises:
+        CheckpointError: it does not load.
+    """
+    from transformers import AutoTokenizer
+
+    check_files(folder)
+    with load_errors(folder):
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def find_control_token(text: str, tokenizer: Any) -> str | None:
+    """The first of a tokenizer's control tokens that `text` contains, or None."""
+    tokens = set(tokenizer(text, add_special_tokens=False)["input_ids"])
+    added = tokenizer.added_tokens_decoder.items()
+    special = {number: str(token.content) for number, token in added if token.special}
+    found = special.keys() & tokens
+    return special[min(found)] if found else None
 
 
 class TransformersEngine:
@@ -128,11 +152,7 @@ class TransformersEngine:
     def control_token(self, text: str) -> str | None:
         """See `Engine`: by the model's own tokenizer."""
         with self._lock:
-            tokens = set(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-        added = self.tokenizer.added_tokens_decoder.items()
-        special = {number: str(token.content) for number, token in added if token.special}
-        found = special.keys() & tokens
-        return special[min(found)] if found else None
+            return find_control_token(text, self.tokenizer)
 
     def generate(
         self, prompts: Sequence[Prompt], *, max_new_tokens: int, batch_size: int, watch: Watch | None = None

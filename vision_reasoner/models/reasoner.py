@@ -173,7 +173,7 @@ class Reasoner:
         """
         prompts = []
         for image, query, task in zip(images, queries, tasks, strict=True):
-            check_text(query_for(query, task, self.dialect, self.compat), self.engine)
+            check_text(query_for(query, task, self.dialect, self.compat), self.engine.control_token)
             frame = self.frame_for(task)
             if frame is None and max(image.size) > MAX_ASPECT_RATIO * min(image.size):
                 raise ImageError(

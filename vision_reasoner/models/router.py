@@ -184,7 +184,7 @@ class Router:
         """
         prompts = []
         for query in queries:
-            check_text(query, self.engine)
+            check_text(query, self.engine.control_token)
             system, user = router_messages(query)
             prompts.append(Prompt(user["content"], system=system["content"]))
         replies = self.engine.generate(prompts, max_new_tokens=MAX_NEW_TOKENS, batch_size=self.batch_size)

@@ -38,6 +38,12 @@ _NO_IMAGES = re.compile(
 _TOO_LONG = re.compile(r"context|too (?:long|large)|maximum.{0,40}(?:length|tokens)|max_model_len|exceed", re.I)
 
 
+def find_control_token(text: str) -> str | None:
+    """The first part of `text` that looks like one of Qwen's control tokens, or None."""
+    found = _CONTROL_TOKEN.search(text)
+    return found[0] if found else None
+
+
 class ServerEngine:
     """A model on a server, asked for several replies at a time.
 
@@ -144,8 +150,7 @@ class ServerEngine:
 
     def control_token(self, text: str) -> str | None:
         """See `Engine`: whatever looks like one of Qwen's; a server does not tell its tokens."""
-        found = _CONTROL_TOKEN.search(text)
-        return found[0] if found else None
+        return find_control_token(text)
 
     def generate(
         self,
