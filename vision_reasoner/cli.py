@@ -98,6 +98,16 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     add("--max_new_tokens", type=int, metavar="N", help="limit of a reply; default: 2048")
     add("--max_objects", type=int, metavar="N", help="objects kept of a reply; default: 300")
     add("--max_image_pixels", type=int, metavar="N", help="refuse larger pictures; default: 89 megapixels")
+    add("--looks", type=int, metavar="N", help="views of an image to ask about, 1 to 5; default: 1")
+    add("--tiles", metavar="RxC", help="ask about overlapping parts too: auto for large images, or 2x3; default: none")
+    add("--merge", choices=("first", "union", "vote"), help="objects of several views to keep; default: union")
+    add("--verify", action="store_true", help="ask back whether there is such a thing at all")
+    add(
+        "--min_confidence",
+        type=float,
+        metavar="P",
+        help="leave out objects of less; needs --looks, --tiles or --verify",
+    )
     add("--compat", choices=("none", "upstream"), default="none", help="upstream: prepare VQA as the original code did")
     add("--revision", help="branch, tag or commit of --model_path on the Hub")
     add("--offline", action="store_true", help="make no network attempt at all")

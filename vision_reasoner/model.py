@@ -9,6 +9,7 @@ import logging
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
@@ -20,13 +21,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from vision_reasoner.confidence import Calibration, evidence, find_calibration, keep_confident
 from vision_reasoner.errors import CheckpointError, ImageError, UsageError, VisionReasonerError
 from vision_reasoner.geometry import Box, Point, Size
 from vision_reasoner.images import MAX_PIXELS, ImageSource, load_image
+from vision_reasoner.looks import Merge, View, auto_tiles, check_looks, combine, parse_tiles, views
+from vision_reasoner.looks import whole as whole_view
 from vision_reasoner.masks import Mask
-from vision_reasoner.models.checkpoints import Part, choose
+from vision_reasoner.models.checkpoints import Part, choose, locate
 from vision_reasoner.models.devices import is_out_of_memory
-from vision_reasoner.models.engine import Watch
+from vision_reasoner.models.engine import FRAME_SIDE, Watch
 from vision_reasoner.models.local import LoadOptions
 from vision_reasoner.models.reasoner import Reasoner, ReasonerLike, Reply
 from vision_reasoner.models.router import Route, Router
@@ -37,8 +41,12 @@ from vision_reasoner.parsing import MAX_OBJECTS, parse_reply, split_thinking, st
 from vision_reasoner.prompts import DIALECTS, Compat, Dialect
 from vision_reasoner.results import Instance, Prediction, Status, Task
 from vision_reasoner.settings import BATCH_SIZE, CONCURRENCY, LOCAL, MAX_NEW_TOKENS, Checkpoints, RunSettings
+from vision_reasoner.verify import question_for, with_answer
 
 logger = logging.getLogger(__name__)
+
+VERIFY = -1  # the number, in place of a view's, of asking back
+VIEWS_AT_ONCE = 32  # in memory, where images are looked at more than once
 
 
 class RouterLike(Protocol):
@@ -86,11 +94,17 @@ class VisionReasoner:
         reasoner: ReasonerLike | None = None,
         router: RouterLike | None = None,
         segmenter: SegmenterLike | None = None,
+        calibration: Calibration | None = None,
         *,
         max_new_tokens: int = MAX_NEW_TOKENS,
         max_objects: int = MAX_OBJECTS,
         max_image_pixels: int = MAX_PIXELS,
         batch_size: int = BATCH_SIZE,
+        looks: int = 1,
+        tiles: str = "none",
+        merge: Merge = "union",
+        min_confidence: float | None = None,
+        verify: bool = False,
     ) -> None:
         """Put given parts together; `from_pretrained` takes them from checkpoints.
 
@@ -98,17 +112,24 @@ class VisionReasoner:
             reasoner: needed for everything.
             router: needed where a request comes without a task.
             segmenter: needed for segmentation.
-            max_new_tokens, max_objects, max_image_pixels, batch_size: see `settings.RunSettings`.
+            calibration: tells the confidence of what several looks find.
+            max_new_tokens, max_objects, ...: see `settings.RunSettings`.
         """
         self.settings = RunSettings(
             max_new_tokens=max_new_tokens,
             max_objects=max_objects,
             max_image_pixels=max_image_pixels,
             batch_size=batch_size,
+            looks=looks,
+            tiles=tiles,
+            merge=merge,
+            min_confidence=min_confidence,
+            verify=verify,
         )
         self.sources: dict[str, str] = {}
         self.load_seconds: dict[str, float] = {}
         self._parts: dict[str, Any] = {"reasoner": reasoner, "router": router, "segmenter": segmenter}
+        self._parts["calibration"] = calibration
         self._loaders: dict[str, Callable[[], Any]] = {}
         self._lock = threading.RLock()
 
@@ -136,6 +157,11 @@ class VisionReasoner:
         max_objects: int = MAX_OBJECTS,
         max_image_pixels: int = MAX_PIXELS,
         batch_size: int = BATCH_SIZE,
+        looks: int = 1,
+        tiles: str = "none",
+        merge: Merge = "union",
+        min_confidence: float | None = None,
+        verify: bool = False,
     ) -> Self:
         """Take the parts from checkpoints. Nothing is loaded yet: a part loads when it is first needed.
 
@@ -164,6 +190,11 @@ class VisionReasoner:
             max_objects=max_objects,
             max_image_pixels=max_image_pixels,
             batch_size=batch_size,
+            looks=looks,
+            tiles=tiles,
+            merge=merge,
+            min_confidence=min_confidence,
+            verify=verify,
         )
         return cls.from_settings(Checkpoints(model_path, router, segmenter, revision), settings)
 
@@ -195,8 +226,18 @@ class VisionReasoner:
                 return Reasoner(ServerEngine.of_reasoner(checkpoints, settings), dialect=dialect, compat=compat)
             loading: LoadOptions = {**language, "revision": checkpoints.revision}
             return Reasoner.from_pretrained(
-                choice.reasoner, dialect=dialect, compat=compat, logprobs=settings.logprobs, **loading
+                choice.reasoner,
+                dialect=dialect,
+                compat=compat,
+                logprobs=settings.logprobs or settings.asks_more,
+                **loading,
             )
+
+        def calibration() -> Calibration | None:
+            folder = Path(choice.reasoner).expanduser()
+            if settings.engine == LOCAL:
+                folder = locate(choice.reasoner, "reasoner", revision=checkpoints.revision, offline=settings.offline)
+            return find_calibration(folder)
 
         def router() -> Router:
             if settings.router_engine != LOCAL:
@@ -214,6 +255,7 @@ class VisionReasoner:
         assembled._loaders = {
             "reasoner": reasoner,
             "router": router,
+            "calibration": calibration,
             "segmenter": lambda: Segmenter.from_pretrained(
                 choice.segmenter, device=settings.device, offline=settings.offline
             ),
@@ -238,11 +280,26 @@ class VisionReasoner:
         segmenter: SegmenterLike = self._part("segmenter")
         return segmenter
 
+    @property
+    def calibration(self) -> Calibration | None:
+        """What tells the confidence of objects; None where the reasoner's checkpoint has none."""
+        with self._lock:
+            if self._parts["calibration"] is None and "calibration" in self._loaders:
+                self._parts["calibration"] = self._loaders["calibration"]()
+            calibration: Calibration | None = self._parts["calibration"]
+        return calibration
+
     def predict(
-        self, image: ImageSource, query: str, task: Task | str | None = None, *, watch: Watch | None = None
+        self,
+        image: ImageSource,
+        query: str,
+        task: Task | str | None = None,
+        *,
+        watch: Watch | None = None,
+        looks: int | None = None,
     ) -> Prediction:
         """The result for one picture and one query; see `predict_batch`."""
-        return self.predict_batch([(image, query)], task=task, watch=watch)[0]
+        return self.predict_batch([(image, query)], task=task, watch=watch, looks=looks)[0]
 
     def predict_batch(
         self,
@@ -250,6 +307,7 @@ class VisionReasoner:
         task: Task | str | Sequence[Task | str | None] | None = None,
         *,
         watch: Watch | None = None,
+        looks: int | None = None,
     ) -> list[Prediction]:
         """The result for each request, in order, whatever tasks they turn out to be.
 
@@ -260,7 +318,8 @@ class VisionReasoner:
             requests: (picture, query) pairs; see `images.load_image` for what a picture may be.
             task: one for all, or one for each; None lets the router decide.
             watch: follows the replies while they are written, and may stop them; objects that were named until then
-                are still segmented.
+                are still segmented. Of several looks it follows the first.
+            looks: how many views of each picture are asked about, see `looks.views`; None is `settings.looks`.
 
         Returns:
             Boxes, points and masks in pixels of the pictures as `load_image` gives them. `timings` are each request's
@@ -276,7 +335,7 @@ class VisionReasoner:
         tasks = _tasks(task, len(requests))
         queries = [query for _, query in requests]
         _check_texts(queries)
-        return self._predict(self._load_all([source for source, _ in requests]), queries, tasks, watch)
+        return self._predict(self._load_all([source for source, _ in requests]), queries, tasks, watch, looks)
 
     async def apredict(
         self, image: ImageSource, query: str, task: Task | str | None = None, *, seconds: float | None = None
@@ -351,7 +410,9 @@ class VisionReasoner:
             try:
                 return list(
                     self._predict(
-                        [loaded[i] for i in chunk], [requests[i][1] for i in chunk], [tasks[i] for i in chunk]
+                        [loaded[i] for i in chunk],
+                        [requests[i][1] for i in chunk],
+                        [tasks[i] for i in chunk],
                     )
                 )
             except (UsageError, CheckpointError):
@@ -397,23 +458,23 @@ class VisionReasoner:
         queries: Sequence[str],
         tasks: Sequence[Task | None],
         watch: Watch | None = None,
+        looks: int | None = None,
     ) -> list[Prediction]:
+        if self.settings.min_confidence is not None and self.calibration is None:
+            raise UsageError(
+                "min_confidence needs a calibrated checkpoint; make a calibration by `python -m evaluation.calibrate`"
+            )
         routes = self._route_where_needed(queries, tasks)
         decided = [task or routes[i].task for i, task in enumerate(tasks)]
         pixels = [image for image, _ in images]
+        shown = [
+            self._views(image.size, query, task, looks)
+            for image, query, task in zip(pixels, queries, decided, strict=True)
+        ]
         predictions = []
         encoded: tuple[Image.Image, Any] | None = None  # requests about one image in a row share its features
-        for i, reply in enumerate(self._ask(pixels, queries, decided, watch)):
-            prediction = read_reply(
-                reply,
-                pixels[i].size,
-                queries[i],
-                decided[i],
-                dialect=self.reasoner.dialect,
-                settings=self.settings,
-                stopped=watch is not None and watch.stopped,
-            )
-            timings = {"prefill": reply.prefill_seconds, "decode": reply.decode_seconds}
+        for i, prediction in enumerate(self._look(pixels, queries, decided, shown, watch)):
+            timings = dict(prediction.timings)
             notes = list(images[i][1])
             if i in routes:
                 timings = {"route": routes[i].seconds, **timings}
@@ -427,10 +488,85 @@ class VisionReasoner:
                         encoded = (pixels[i], segmenter.encode(pixels[i]))
                     instances = self._with_masks(encoded[1], instances)
                 timings["segment"] = time.perf_counter() - start
-            predictions.append(
-                replace(prediction, warnings=[*notes, *prediction.warnings], instances=instances, timings=timings)
-            )
+            whole = replace(prediction, warnings=[*notes, *prediction.warnings], instances=instances, timings=timings)
+            asked_more = prediction.task is not Task.VQA and (len(shown[i]) > 1 or self.settings.verify)
+            predictions.append(self._with_confidence(whole) if asked_more else whole)
         return predictions
+
+    def _views(self, size: Size, query: str, task: Task, looks: int | None) -> list[View]:
+        """The views of an image of `size` that a request is asked about."""
+        if task is Task.VQA:
+            return [whole_view(size)]
+        tiles = self.settings.tiles
+        if tiles == "auto":
+            frame = self.reasoner.frame_for(task) if isinstance(self.reasoner, Reasoner) else None
+            grid = auto_tiles(size, FRAME_SIDE if frame is None else frame[0])
+        else:
+            grid = None if tiles == "none" else parse_tiles(tiles)
+        wanted = self.settings.looks if looks is None else looks
+        check_looks(wanted)
+        return views(size, query, wanted, grid)
+
+    def _look(
+        self,
+        images: Sequence[Image.Image],
+        queries: Sequence[str],
+        tasks: Sequence[Task],
+        shown: Sequence[Sequence[View]],
+        watch: Watch | None,
+    ) -> Iterator[Prediction]:
+        """What is found in the views of each image together, still without masks."""
+        jobs = [(i, number) for i, several in enumerate(shown) for number in range(len(several))]
+        if self.settings.verify:
+            jobs += [(i, VERIFY) for i, task in enumerate(tasks) if task is not Task.VQA]
+            jobs.sort(key=lambda job: job[0])
+        # Views are copies, so that where there are many only those of one portion are in memory.
+        portion = VIEWS_AT_ONCE if len(jobs) > len(images) else max(len(jobs), 1)
+        replies: dict[int, list[Reply]] = {}
+        expected = Counter(i for i, _ in jobs)
+        for start in range(0, len(jobs), portion):
+            part = jobs[start : start + portion]
+            written = self._ask(
+                [images[i] if number == VERIFY else shown[i][number].show(images[i]) for i, number in part],
+                [question_for(queries[i]) if number == VERIFY else queries[i] for i, number in part],
+                [Task.VQA if number == VERIFY else tasks[i] for i, number in part],
+                watch and _watch_first(watch, part),
+            )
+            for (i, _), reply in zip(part, written, strict=True):
+                replies.setdefault(i, []).append(reply)
+                if len(replies[i]) == expected[i]:
+                    yield self._together(replies.pop(i), shown[i], images[i].size, queries[i], tasks[i], watch)
+
+    def _together(
+        self, replies: list[Reply], shown: Sequence[View], size: Size, query: str, task: Task, watch: Watch | None
+    ) -> Prediction:
+        """The replies about one image as one result: those to its views, then perhaps that to asking back."""
+        dialect, stopped = self.reasoner.dialect, watch is not None and watch.stopped
+        readings = [
+            read_reply(reply, view.size, query, task, dialect=dialect, settings=self.settings, stopped=stopped)
+            for reply, view in zip(replies, shown, strict=False)
+        ]
+        combined = readings[0] if len(readings) == 1 else self._combine(readings, shown, size)
+        return combined if len(replies) == len(shown) else with_answer(combined, replies[-1])
+
+    def _combine(self, readings: Sequence[Prediction], shown: Sequence[View], size: Size) -> Prediction:
+        """The views of one image as one result, of as many objects as are allowed."""
+        combined = combine(readings, shown, size, self.settings.merge)
+        if combined.count <= (most := self.settings.max_objects):
+            return combined
+        note = f"{combined.count} objects were found in several looks, only the first {most} are kept (--max_objects)"
+        return replace(combined, instances=combined.instances[:most], warnings=[*combined.warnings, note])
+
+    def _with_confidence(self, prediction: Prediction) -> Prediction:
+        """The result of several looks with the confidence of its objects, without those that have too little."""
+        if self.calibration is None:
+            note = "no confidence, only votes: the checkpoint has no calibration (see python -m evaluation.calibrate)"
+            return replace(prediction, warnings=[*prediction.warnings, note])
+        instances = [
+            replace(instance, confidence=self.calibration.confidence(evidence(instance, prediction.image_size)))
+            for instance in prediction.instances
+        ]
+        return keep_confident(replace(prediction, instances=instances), self.settings.min_confidence or 0.0)
 
     def _route_where_needed(self, queries: Sequence[str], tasks: Sequence[Task | None]) -> dict[int, "_Routed"]:
         """What the router says about each request without a task, by the request's number."""
@@ -588,6 +724,7 @@ def read_reply(
         stopped: whether an unfinished reply was stopped, and not cut off at the token limit.
     """
     warnings = []
+    timings = {"prefill": reply.prefill_seconds, "decode": reply.decode_seconds}
     if not reply.finished and stopped:
         warnings.append(f"the reply was stopped after {reply.n_tokens} tokens")
     elif not reply.finished:
@@ -595,7 +732,7 @@ def read_reply(
     if task is Task.VQA:
         thinking, answer = split_thinking(reply.text)
         status = Status.NO_ANSWER if not answer else Status.OK if reply.finished else Status.TRUNCATED
-        return Prediction(size, query, task, thinking, reply.text, status=status, warnings=warnings, answer=answer)
+        return Prediction(size, query, task, thinking, reply.text, status, warnings, answer=answer, timings=timings)
     parsed = parse_reply(
         reply.text,
         model_size=reply.model_size,
@@ -624,6 +761,7 @@ def read_reply(
             for instance, span in zip(parsed.instances, parsed.spans, strict=True)
         ],
         answer=None if stated is None else str(stated),
+        timings=timings,
     )
 
 
@@ -651,6 +789,20 @@ class _Routed(NamedTuple):
     task: Task
     notes: list[str]
     seconds: float
+
+
+def _watch_first(watch: Watch, part: Sequence[tuple[int, int]]) -> Watch:
+    """The same, for views of requests, each (request's number, view's number); it is told of first views alone."""
+    on_text = watch.on_text
+    if on_text is None:
+        return watch
+
+    def of_request(number: int, text: str) -> None:
+        request, view = part[number]
+        if view == 0:
+            on_text(request, text)
+
+    return replace(watch, on_text=of_request)
 
 
 def _check_texts(queries: Sequence[str]) -> None:

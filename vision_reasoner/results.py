@@ -86,6 +86,9 @@ class Instance:
         score: the segmenter's own estimate of the mask's IoU, or None.
         likelihood: the mean log-probability of the tokens that the reasoner wrote it with, where it was asked for.
         label: what the reasoner calls it, or None; the models whose replies are JSON in a fence say so.
+        votes: how many looks found it and how many could see it, where there was more than one.
+        presence: how probably there is such a thing at all, by the model's own answer when it was asked back.
+        confidence: how probably it is right, in [0, 1], by the checkpoint's calibration; None without one.
 
     Raises:
         ValueError: the box is empty or the mask is not a two-dimensional bool array.
@@ -98,10 +101,18 @@ class Instance:
     score: float | None = None
     likelihood: float | None = None
     label: str | None = None
+    votes: tuple[int, int] | None = None
+    presence: float | None = None
+    confidence: float | None = None
 
     def __post_init__(self) -> None:
         if len(self.box) != 4 or not (self.box[0] < self.box[2] and self.box[1] < self.box[3]):
             raise ValueError(f"box must be (x1, y1, x2, y2) with x1 < x2 and y1 < y2, got {tuple(self.box)}")
+
+    @property
+    def agreement(self) -> float | None:
+        """The share of the looks that found it among those that could see it, in (0, 1]; None with a single look."""
+        return None if self.votes is None else self.votes[0] / self.votes[1]
 
     @property
     def run_lengths(self) -> RunLengths | None:
@@ -117,7 +128,8 @@ class Instance:
 
     def _values(self) -> tuple[object, ...]:
         counts = self.run_lengths and self.run_lengths["counts"]
-        return (self.box, self.point, self.mask_shape, counts, self.score, self.likelihood, self.label)
+        looks = (self.votes, self.presence, self.confidence)
+        return (self.box, self.point, self.mask_shape, counts, self.score, self.likelihood, self.label, *looks)
 
     def __eq__(self, other: object) -> bool:
         return self._values() == other._values() if isinstance(other, Instance) else NotImplemented
@@ -253,6 +265,7 @@ class Prediction:
                     "score": None if instance.score is None else float(instance.score),
                     "likelihood": None if instance.likelihood is None else float(instance.likelihood),
                     "label": instance.label,
+                    **_of_looks(instance),
                 }
                 for instance in self.instances
             ],
@@ -280,6 +293,9 @@ class Prediction:
                 score=item["score"],
                 likelihood=item.get("likelihood"),
                 label=item.get("label"),
+                votes=None if item.get("votes") is None else (item["votes"][0], item["votes"][1]),
+                presence=item.get("presence"),
+                confidence=item.get("confidence"),
             )
             for item in data["instances"]
         ]
@@ -337,6 +353,16 @@ class Prediction:
             raise UsageError(f"{path}: a picture of the result needs the original image; call save(path, image)")
         picture = self.plot(image)
         atomic_write(path, lambda part: picture.save(part, format=image_format))
+
+
+def _of_looks(instance: Instance) -> dict[str, Any]:
+    """What several looks say about an object; nothing where there was one."""
+    known: dict[str, Any] = {}
+    if instance.votes is not None:
+        known["votes"] = list(instance.votes)
+    if instance.presence is not None:
+        known["presence"] = instance.presence
+    return known | {"confidence": instance.confidence} if known else {}
 
 
 def check_ending(path: Path) -> str:

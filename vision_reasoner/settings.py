@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from vision_reasoner.errors import UsageError
 from vision_reasoner.images import MAX_PIXELS
+from vision_reasoner.looks import Merge, check_looks, parse_tiles
 from vision_reasoner.models.checkpoints import Part
 from vision_reasoner.parsing import MAX_OBJECTS
 from vision_reasoner.prompts import DIALECTS, Compat
@@ -65,6 +66,12 @@ class RunSettings:
         max_objects: how many objects of a reply are kept at most.
         max_image_pixels: larger images are refused.
         batch_size: how many requests go through the reasoner at once; fewer where memory does not suffice.
+        looks: how many views of an image are asked about; see `looks.views`. More than one tell how sure a result is.
+        tiles: further views of parts of an image: "none", "auto" for images several times the frame, or rows and
+            columns such as "2x3".
+        merge: which objects of several views are kept: "first", "union" or "vote"; see `looks.Merge`.
+        verify: the reasoner is asked back whether there is such a thing at all; see `verify`.
+        min_confidence: objects of a lower confidence are left out; None keeps all.
 
     Raises:
         UsageError: there is no such model, engine or compat, or a limit is below 1.
@@ -86,6 +93,11 @@ class RunSettings:
     max_objects: int = MAX_OBJECTS
     max_image_pixels: int = MAX_PIXELS
     batch_size: int = BATCH_SIZE
+    looks: int = 1
+    tiles: str = "none"
+    merge: Merge = "union"
+    min_confidence: float | None = None
+    verify: bool = False
 
     def __post_init__(self) -> None:
         if self.model not in DIALECTS:
@@ -101,6 +113,26 @@ class RunSettings:
                 raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.frame_side is not None and self.frame_side < 1:
             raise UsageError(f"frame_side must be at least 1, got {self.frame_side}")
+        check_looks(self.looks)
+        if self.tiles not in ("none", "auto"):
+            parse_tiles(self.tiles)
+        if self.merge not in get_args(Merge):
+            raise UsageError(f"no merge {self.merge!r}: give one of {', '.join(get_args(Merge))}")
+        if self.min_confidence is not None and not 0 <= self.min_confidence <= 1:
+            raise UsageError(f"min_confidence must be from 0 to 1, got {self.min_confidence}")
+        if self.min_confidence is not None and not self.asks_more:
+            raise UsageError("min_confidence needs looks of 2 or more, tiles, or verify: one look does not tell it")
+
+    @property
+    def asks_more(self) -> bool:
+        """Whether the reasoner may be asked more than once about an image."""
+        return self.looks > 1 or self.tiles != "none" or self.verify
+
+    @property
+    def of_views(self) -> dict[str, int | float | str | None]:
+        """What of these results depend on where the reasoner is asked more than once; nothing elsewhere."""
+        names = ("looks", "tiles", "merge", "min_confidence", "verify")
+        return {name: getattr(self, name) for name in names} if self.asks_more else {}
 
     @property
     def served(self) -> tuple[Part, ...]:

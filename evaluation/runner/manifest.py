@@ -145,6 +145,8 @@ def _numerics(settings: RunSettings, reasoner: Path | ServerEngine) -> Settings:
         "max_objects": settings.max_objects,
         "max_image_pixels": settings.max_image_pixels,
     }
+    if settings.asks_more:
+        numerics["views"] = settings.of_views
     if isinstance(reasoner, ServerEngine):
         numerics["engine"] = "server"
         numerics["frame_side"], numerics["vqa_frame_side"] = reasoner.frame_side, reasoner.vqa_frame_side

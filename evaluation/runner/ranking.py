@@ -226,8 +226,8 @@ def rank(annotations: Annotations, records: Iterable[Record], protocol: Protocol
     Args:
         annotations: of the whole set.
         records: those without an error, in the order of the data set.
-        protocol: "official" ranks by likelihood and looks at what was asked alone; "upstream" ranks by area and counts
-            every box of the set.
+        protocol: "official" ranks by confidence, where several looks tell it, otherwise by likelihood, and looks at
+            what was asked alone; "upstream" ranks by area and counts every box of the set.
 
     Raises:
         DataError: a record is about an image that the annotations do not have, or about no category.
@@ -243,6 +243,8 @@ def rank(annotations: Annotations, records: Iterable[Record], protocol: Protocol
         for instance in record["instances"]:
             if protocol == "upstream":
                 score = coco.area_ratio(instance["box"], record["size"])
+            elif (confidence := instance.get("confidence")) is not None:
+                score = confidence
             elif (likelihood := instance.get("likelihood")) is None:
                 return None
             else:

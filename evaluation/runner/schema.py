@@ -21,6 +21,10 @@ class InstanceRecord(TypedDict):
     mask: RunLengths | None
     score: float | None
     likelihood: float | None
+    votes: NotRequired[list[int]]
+    presence: NotRequired[float]
+    confidence: NotRequired[float | None]
+    """These where there were several looks, or the model was asked back."""
 
 
 class Record(TypedDict, total=False):
@@ -89,6 +93,8 @@ class Settings(TypedDict):
     max_new_tokens: int
     max_objects: int
     max_image_pixels: int
+    views: NotRequired[dict[str, Any]]
+    """Looks, tiles and how they are merged, where an image is looked at more than once."""
 
 
 class Places(TypedDict):

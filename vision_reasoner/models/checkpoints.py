@@ -20,6 +20,8 @@ from vision_reasoner.prompts import DIALECTS
 
 Part = Literal["reasoner", "router", "segmenter"]
 
+CALIBRATION = "calibration.json"  # how sure a reasoner is; no part of what it answers
+
 PRETRAINED = Path("pretrained_models")
 BUNDLED = "VisionReasoner-Tiny"
 
@@ -350,7 +352,7 @@ def digest(folder: Path, part: Part) -> str:
         CheckpointError: one of them is no file that can be read to its end.
     """
     check_files(folder)
-    files = sorted({file for pattern in FILES[part] for file in folder.glob(pattern)})
+    files = sorted({file for pattern in FILES[part] for file in folder.glob(pattern)} - {folder / CALIBRATION})
     with ThreadPoolExecutor() as pool:  # hashing lets go of the interpreter
         contents = pool.map(sha256, files)
     lines = (f"{file.name} {content}" for file, content in zip(files, contents, strict=True))
