@@ -38,6 +38,7 @@ TRAIN = [
 RAY = ["ray>=2.60"]  # evaluation on several devices
 SERVER = ["openai>=3.57"]  # models that a server runs
 FORMATS = ["supervision>=0.31,<0.32"]  # its writers are called one by one, which another version may have moved
+SERVE = ["fastapi>=0.165", "uvicorn>=0.54", "python-multipart>=0.0.34", "prometheus_client>=0.26", *FORMATS]
 TEST = ["transformers[serving]", "pytest>=9", "hypothesis>=6.100", "ruff>=0.17", "mypy>=2"]
 
 setup(
@@ -55,6 +56,7 @@ setup(
     package_dir={"vision_reasoner.pretrained_models": "pretrained_models", "vision_reasoner.assets": "assets"},
     package_data={
         "vision_reasoner": ["py.typed"],
+        "vision_reasoner.serving": ["page/*"],
         "vision_reasoner.assets": ["airplanes.png"],
         "vision_reasoner.pretrained_models": ["VisionReasoner-Tiny/*", "VisionReasoner-Tiny/*/*"],
         "vision_reasoner.training.clusters": ["*.sh", "*.txt", "*.yaml"],
@@ -65,7 +67,7 @@ setup(
         "ray": RAY,
         "server": SERVER,
         "formats": FORMATS,
-        "test": TRAIN + RAY + SERVER + FORMATS + TEST,
+        "test": TRAIN + RAY + SERVER + SERVE + TEST,
     },
     entry_points={"console_scripts": ["vision-reasoner = vision_reasoner.inference:main"]},
 )

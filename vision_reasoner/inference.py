@@ -42,6 +42,7 @@ examples:
   python vision_reasoner/inference.py --model_path pretrained_models/VisionReasoner-7B --device cuda
   python -m vision_reasoner download --what all
   python -m vision_reasoner export results/results.jsonl --format coco,yolo
+  python -m vision_reasoner serve
 """
 
 
@@ -82,6 +83,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from vision_reasoner.formats.export import main as export_main
 
         return export_main(given[1:])
+    if given[:1] == ["serve"]:
+        from vision_reasoner.serving.command import main as serve_main
+
+        return serve_main(given[1:])
     return run_command(build_parser(), run, given)
 
 

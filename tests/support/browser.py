@@ -98,6 +98,11 @@ class Browser:
 
     def open(self, page: Path, width: int = 1280, height: int = 900, scale: float = 1, dark: bool = False) -> None:
         """Load a file in a window of that size; the request for the file itself is not a problem."""
+        self.visit(page.resolve().as_uri(), width, height, scale, dark)
+        self.problems.remove(f"request: {page.resolve().as_uri()}")
+
+    def visit(self, url: str, width: int = 1280, height: int = 900, scale: float = 1, dark: bool = False) -> None:
+        """Load an address in a window of that size."""
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -107,9 +112,8 @@ class Browser:
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
-        self.call("Page.navigate", url=page.resolve().as_uri())
-        self.wait("document.readyState === 'complete' && location.protocol === 'file:'")
-        self.problems.remove(f"request: {page.resolve().as_uri()}")
+        self.call("Page.navigate", url=url)
+        self.wait(f"document.readyState === 'complete' && location.href === {json.dumps(url)}")
 
     def run(self, expression: str) -> Any:
         """The value of an expression in the page, awaited if it is a promise; what it throws fails the test."""

@@ -114,13 +114,15 @@ def gather(results: Iterable[tuple[Path, Prediction | None]]) -> list[Labeled]:
         DataError: two results of one picture differ about its size.
     """
     by_file: dict[Path, list[Prediction]] = {}
-    left_out = {"the picture failed": 0, "the reply could not be used": 0}
+    left_out = {"the picture failed": 0, "the reply could not be used": 0, "the reply lists no objects": 0}
     incomplete = 0
     for file, prediction in results:
         if prediction is None:
             left_out["the picture failed"] += 1
         elif not prediction.usable:
             left_out["the reply could not be used"] += 1
+        elif prediction.count and not prediction.instances:
+            left_out["the reply lists no objects"] += 1
         else:
             incomplete += prediction.task is not Task.VQA and prediction.status not in ("ok", "none")
             by_file.setdefault(file, []).append(prediction)
@@ -166,7 +168,8 @@ def save_pictures(pictures: Sequence[Labeled], folder: Path) -> list[str]:
                 f"{picture.file}: is {image.width}x{image.height}, and its results are of {width}x{height}; "
                 "it has changed: run it again"
             )
-        ending = _ending_to_keep(picture.file)
+        with Image.open(picture.file) as opened:
+            ending = keeps_as_it_is(opened)
         name = f"{picture.stem}{ending or '.png'}"
         if ending:
             shutil.copyfile(picture.file, folder / name)
@@ -176,8 +179,7 @@ def save_pictures(pictures: Sequence[Labeled], folder: Path) -> list[str]:
     return names
 
 
-def _ending_to_keep(file: Path) -> str | None:
-    """The ending of a JPEG or PNG that every program shows as it is stored; None for all other pictures."""
-    with Image.open(file) as image:
-        plain = image.mode in ("RGB", "L") and not image.getexif()
-        return _KEPT.get(image.format or "") if plain else None
+def keeps_as_it_is(image: Image.Image) -> str | None:
+    """The ending of an opened JPEG or PNG that every program shows as it is stored; None for all other pictures."""
+    plain = image.mode in ("RGB", "L") and not image.getexif()
+    return _KEPT.get(image.format or "") if plain else None

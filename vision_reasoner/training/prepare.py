@@ -8,6 +8,7 @@
         --annotations refcocog/instances.json --images train2014 --output_dir data/refcocog
     python -m vision_reasoner.training.prepare grefcoco --refs "grefs(unc).json" \\
         --annotations instances_train2014.json --images train2014 --output_dir data/grefcoco
+    python -m vision_reasoner.training.prepare corrections --data corrections/segmentation.jsonl --output_dir data/mine
     python -m vision_reasoner.training.prepare scenes --n 2000 --output_dir data/scenes
     python -m vision_reasoner.training.prepare rows --data Ricky06662/VisionReasoner_multi_object_7k_840 \\
         --format verl --output_dir data/verl
@@ -29,9 +30,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import count
+from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
@@ -48,9 +51,12 @@ from vision_reasoner.data.rows import (
 )
 from vision_reasoner.data.tables import Row, encoded, table_command, write_table
 from vision_reasoner.errors import CheckpointError, DataError, ImageError, UsageError, VisionReasonerError
+from vision_reasoner.formats.labeled import read_results
+from vision_reasoner.geometry import Size
+from vision_reasoner.images import load_image
 from vision_reasoner.masks import Mask
 from vision_reasoner.models.reasoner import FRAME_SIDE
-from vision_reasoner.results import Task
+from vision_reasoner.results import Instance, Status, Task
 from vision_reasoner.scenes.art import SPLITS
 
 if TYPE_CHECKING:
@@ -69,7 +75,7 @@ SCENE_CHOICE = 3  # requests made for each that is taken
 
 
 class ImageLike(Protocol):
-    """An image that can be opened: `annotations.AnnotatedImage` or `SceneImage`."""
+    """An image that can be opened: `annotations.AnnotatedImage`, `CorrectedImage` or `SceneImage`."""
 
     @property
     def id(self) -> str: ...
@@ -77,7 +83,7 @@ class ImageLike(Protocol):
 
 
 class ObjectLike(Protocol):
-    """An object of it: `annotations.Annotation` or `SceneObject`."""
+    """An object of it: `annotations.Annotation`, `CorrectedObject` or `SceneObject`."""
 
     @property
     def id(self) -> str: ...
@@ -192,6 +198,58 @@ def _joined(group: Sequence[Sample]) -> Sample:
         group[0].image,
         tuple(o for sample in group for o in sample.objects),
     )
+
+
+# --- corrections ----------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class CorrectedImage:
+    """A picture of which somebody said what is in it."""
+
+    file: Path
+
+    @property
+    def id(self) -> str:
+        return self.file.name
+
+    def open(self) -> Image.Image:
+        return load_image(self.file)
+
+
+@dataclass(frozen=True)
+class CorrectedObject:
+    """An object as somebody left it; one without a mask is its box."""
+
+    id: str
+    instance: Instance
+    size: Size
+
+    def mask(self) -> Mask:
+        found = self.instance.mask
+        if found is not None:
+            return found
+        x1, y1, x2, y2 = self.instance.box
+        mask = np.zeros(self.size[::-1], dtype=np.bool_)
+        mask[y1:y2, x1:x2] = True
+        return mask
+
+
+def corrected_samples(files: Sequence[Path]) -> list[Sample]:
+    """A request for each line that `vision-reasoner serve` saved; results of `vision-reasoner` are read as well.
+
+    What failed or could not be used is no truth and is left out, and so are questions.
+    """
+    samples = []
+    for file in files:
+        for number, (image, prediction) in enumerate(read_results(file), start=1):
+            if prediction is None or prediction.task is Task.VQA or prediction.status not in (Status.OK, Status.NONE):
+                continue
+            name = f"{file.stem}-{number}"
+            objects = tuple(
+                CorrectedObject(f"{name}/{k}", instance, prediction.image_size)
+                for k, instance in enumerate(prediction.instances)
+            )
+            samples.append(Sample(name, prediction.query, CorrectedImage(image), objects))
+    return samples
 
 
 # --- scenes -----------------------------------------------------------------------------------------------------------
@@ -383,6 +441,7 @@ SOURCES = {
     "lvis": "LVIS v1",
     "refcoco": "RefCOCO, RefCOCO+ or RefCOCOg, as refer has them",
     "grefcoco": "gRefCOCO",
+    "corrections": "what people corrected on the page of `vision-reasoner serve`",
     "scenes": "scenes of drawn objects, as VisionReasoner-Tiny knows them",
     "rows": "rows that are prepared already: check them, write them for another training engine",
 }
@@ -401,6 +460,9 @@ def add_flags(parser: argparse.ArgumentParser, source: str) -> None:
         add("--data", required=True, help="Hub id, folder of parquet files, save_to_disk folder or parquet file")
         add("--n", type=int, help="rows at most; default: all")
         add("--skip", type=int, default=0, metavar="N", help="leave out the first N, to evaluate on; default: 0")
+    elif source == "corrections":
+        add("--data", required=True, nargs="+", type=Path, metavar="JSONL", help="files of the folder of corrections")
+        _add_choice_flags(parser, frame_side=FRAME_SIDE, max_objects=MAX_OBJECTS)
     elif source == "scenes":
         add("--drawings", choices=SPLITS, default="train", help="default: train")
         add("--held_out", action="store_true", help="ask in wordings that are never trained on")
@@ -566,6 +628,8 @@ def chosen_rows(arguments: argparse.Namespace, taken: Counter[int], left_out: Co
 
 def samples_of(arguments: argparse.Namespace, rng: Random, on_bad: OnBad) -> list[Sample]:
     """All requests that the source offers; `on_bad` gets what is wrong with entries that cannot be used."""
+    if arguments.source == "corrections":
+        return corrected_samples(arguments.data)
     if arguments.source == "scenes":
         return scene_samples(
             SCENE_CHOICE * arguments.n,
@@ -587,7 +651,7 @@ def samples_of(arguments: argparse.Namespace, rng: Random, on_bad: OnBad) -> lis
 
 def load_segmenter(arguments: argparse.Namespace) -> "tuple[Segmenter | None, float]":
     """SAM2 and the IoU that its masks have to reach; None and 0 where masks are not compared."""
-    if arguments.source == "scenes":  # their masks are exact
+    if arguments.source in ("scenes", "corrections"):  # masks that are exact, or that somebody looked at
         return None, 0.0
     boxes_alone = getattr(arguments, "boxes_as_masks", False)
     if boxes_alone and arguments.min_sam2_iou:
