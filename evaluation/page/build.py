@@ -206,6 +206,7 @@ def _facts(manifest: Manifest) -> list[tuple[str, list[tuple[str, str]]]]:
                 (part, one["name"]),
                 (f"{part} digest", one.get("digest")),
                 (f"{part} served as", one.get("served_as")),
+                (f"{part} replies", one.get("replies")),
             )
             if value is not None
         },
@@ -309,7 +310,7 @@ def _plots(samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The distributions, of all samples; those of scores are of the samples without an error."""
     scored = [sample for sample in samples if sample["status"] != "error"]
     plots = []
-    counting = any("off_by_one" in sample["scores"] for sample in scored)
+    counting = any("upstream_exact" in sample["scores"] for sample in scored)
     counted = [(sample["true_count"], sample["count"]) for sample in scored if sample["count"] is not None]
     if counting and counted:
         plots.append(_confusion(counted))

@@ -12,7 +12,7 @@ from evaluation.page.build import write_page
 from evaluation.runner.groups import columns_of, grouped
 from evaluation.runner.ranking import load_annotations, measure_ranking, ranked_protocols
 from evaluation.runner.records import INSTANCES, METRICS, PAGE, read_manifest, read_records, write_json
-from evaluation.runner.schema import Grouped, Metric, Metrics, Record
+from evaluation.runner.schema import Checkpoint, Grouped, Metric, Metrics, Record
 from evaluation.suite import PROTOCOLS, Scores, Suite, measure, scores_of
 from evaluation.suites import suite_of
 from vision_reasoner.results import Status
@@ -87,11 +87,10 @@ def table(metrics: Metrics, protocol: str = "both") -> str:
     """
     data, checkpoint = metrics["data"], metrics["checkpoint"]["reasoner"]
     statuses = ", ".join(f"{n} {status}" for status, n in metrics["status"].items() if n)
-    source = checkpoint.get("digest", "on a server")[:12]
     lines = [
         f"{metrics['suite']} on {data['name']} ({data['split']}, {data['fingerprint'][:12]}): "
         f"{metrics['n']} of {data['rows']} samples, {metrics['errors']} errors; replies: {statuses or 'none'}",
-        f"checkpoint {checkpoint['name']} ({source}), --model {metrics['model']}, "
+        f"checkpoint {checkpoint['name']} ({_source(checkpoint)}), --model {metrics['model']}, "
         f"--compat {metrics['compat']}; intervals are {metrics['interval']}",
     ]
     if metrics["n"] < data["rows"] and any(figure["name"].startswith("COCO") for figure in metrics["figures"]):
@@ -117,6 +116,13 @@ def table(metrics: Metrics, protocol: str = "both") -> str:
     for groups in metrics.get("by", []):
         lines += ["", *_groups(groups, shown)]
     return "\n".join(lines)
+
+
+def _source(checkpoint: Checkpoint) -> str:
+    """The digest of what gave the replies, in short."""
+    if "replies" in checkpoint:
+        return f"replies {checkpoint['replies'][:12]}"
+    return checkpoint.get("digest", "on a server")[:12]
 
 
 def _groups(found: Grouped, protocols: Sequence[str]) -> list[str]:

@@ -98,6 +98,57 @@ def describe(
     return checkpoints, settings, manifest
 
 
+def describe_replies(
+    arguments: argparse.Namespace,
+    samples: Samples,
+    annotations: Path | None,
+    settings: RunSettings,
+    replies: tuple[str, str],
+) -> tuple[Checkpoints, Manifest]:
+    """The manifest of replies that were made elsewhere, and the segmenter that makes masks of them.
+
+    Args:
+        arguments: of the command line, see `score`.
+        samples: what was asked.
+        annotations: the instances file, where one is scored against.
+        settings: how the replies are read.
+        replies: what made them, and the digest of their files.
+
+    Raises:
+        CheckpointError: the segmenter is missing.
+        UsageError: there is no such device.
+    """
+    name, digest_of_files = replies
+    weights: dict[Part, Checkpoint] = {"reasoner": {"name": name, "replies": digest_of_files}}
+    places: Places = {
+        "data": samples.source.path,
+        "config": arguments.config or samples.suite.config,
+        "annotations": None if annotations is None else str(annotations),
+    }
+    numerics: Settings = {"compat": settings.compat, "max_objects": settings.max_objects}
+    if DIALECTS[settings.model].frame == "square":
+        numerics["frame_side"] = arguments.frame_side
+    segmenter = None
+    if arguments.segmentation_model_path is not None:
+        named = choose(segmenter=arguments.segmentation_model_path).segmenter
+        segmenter = locate(named, "segmenter", offline=settings.offline)
+        weights["segmenter"] = {"name": display_name(named), "digest": digest(segmenter, "segmenter")}
+        places["segmenter"] = str(segmenter)
+        numerics["device"] = choose_device(settings.device).type
+    manifest: Manifest = {
+        "suite": samples.suite.name,
+        "n": min(arguments.limit or samples.source.n, samples.source.n),
+        "data": _data(samples, annotations),
+        "checkpoint": weights,
+        "model": settings.model,
+        "prompt": "not known",
+        "settings": numerics,
+        "versions": versions(),
+        "places": places,
+    }
+    return Checkpoints(segmenter=segmenter), manifest
+
+
 def _dialect(name: str) -> dict[str, Any]:
     """How the model is asked and how it answers, by the names that the digests of earlier runs were made of."""
     later = {"counting_prompt": None, "system": None, "max_new_tokens": None, "truncate": False, "strip": QUERY_MARKS}

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from evaluation.runner.figures import table
@@ -51,8 +52,12 @@ def add_group_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def open_samples(arguments: argparse.Namespace) -> tuple[Samples, Path | None]:
+def open_samples(arguments: argparse.Namespace, *, instruction: bool = True) -> tuple[Samples, Path | None]:
     """The samples that `add_data_options` tell of, and the instances file, where one is scored against.
+
+    Args:
+        arguments: of the command line.
+        instruction: whether requests get the suite's instruction; not where they were asked elsewhere.
 
     Raises:
         UsageError: a number is out of range, or no data set is named.
@@ -61,6 +66,8 @@ def open_samples(arguments: argparse.Namespace) -> tuple[Samples, Path | None]:
     if (arguments.limit is not None and arguments.limit < 1) or arguments.max_errors < 0:
         raise UsageError("--limit must be at least 1, --max_errors at least 0")
     suite = choose_suite(arguments.suite, arguments.dataset).with_columns(_columns(arguments.columns))
+    if not instruction:
+        suite = replace(suite, instruction="")
     if (data := arguments.dataset or suite.data) is None:
         raise UsageError(f"the suite {suite.name} has no data set of its own; name one (evaluation.prepare makes some)")
     source = open_source(

@@ -5,6 +5,7 @@ continues with those it has.
 """
 
 import json
+import math
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, cast
@@ -163,6 +164,11 @@ def _check_record(record: Mapping[str, Any], most_pixels: int) -> None:
     _check_kinds(record, {"status": str, "truth": dict, "instances": list, "truth_digest": str})
     if record["status"] not in tuple(Status):
         raise ValueError(f"its status is {record['status'][:60]!r}")
+    scores = record.get("scores", {})
+    if not isinstance(scores, dict) or not all(
+        type(one) in (int, float) and math.isfinite(one) for one in scores.values()
+    ):
+        raise ValueError('its "scores" are no numbers')
     masks = [record["truth"].get(name) for name in ("mask", "ignore")]
     for instance in record["instances"]:
         if not isinstance(instance, dict) or not isinstance(instance.get("box"), list):
@@ -194,7 +200,8 @@ def read_manifest(folder: Path) -> Manifest:
         _check_kinds(manifest["data"], {"name": str, "split": str, "fingerprint": str, "rows": int, "columns": dict})
         _check_kinds(manifest["checkpoint"], {"reasoner": dict})
         reasoner = manifest["checkpoint"]["reasoner"]
-        _check_kinds(reasoner, {"name": str, "served_as" if "served_as" in reasoner else "digest": str})
+        kind = next((key for key in ("served_as", "replies") if key in reasoner), "digest")
+        _check_kinds(reasoner, {"name": str, kind: str})
         _check_kinds(manifest["settings"], {"compat": str})
         if "shard" in manifest:
             _check_kinds(manifest, {"shard": dict})

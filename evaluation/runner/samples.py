@@ -5,7 +5,7 @@ import json
 import math
 import sys
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,7 @@ class Samples:
 
     Attributes:
         columns: field to column, for those that are there.
+        ids: every row's id, unique in the set.
         queries: every row's request; empty for those without one.
         image_ids: every row's image; None where the data set does not say. Empty for rows that do not say in a set
             that must.
@@ -79,7 +80,7 @@ class Samples:
         queries = source.column(suite.column(suite.query))
         self.queries = [query if isinstance(query, str) else "" for query in queries]
         self.image_ids = self._ids_of("image_id")
-        self._ids = self._unique_ids()
+        self.ids = self._unique_ids()
         self._conflicts: dict[int, FieldError] = {}
         self.check_query: Callable[[str], None] | None = None
 
@@ -95,16 +96,11 @@ class Samples:
         annotations = self._ids_of("ann_id")
         if self.image_ids is None or annotations is None:
             return [str(i) for i in range(self.source.n)]
-        ids, seen = [], Counter[str]()
-        for pair in zip(self.image_ids, annotations, strict=True):
-            name = "/".join(pair)
-            seen[name] += 1
-            ids.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
-        return ids
+        return unique_ids(["/".join(pair) for pair in zip(self.image_ids, annotations, strict=True)])
 
     def __getitem__(self, index: int) -> Sample:
         """The sample of a row. A row that cannot be used gives one with a `problem`."""
-        sample = Sample(index, self._ids[index], self._ids[index], b"", self.queries[index], {}, (0, 0))
+        sample = Sample(index, self.ids[index], self.ids[index], b"", self.queries[index], {}, (0, 0))
         if self.image_ids is not None:
             sample = replace(sample, image_id=self.image_ids[index])
         try:
@@ -197,6 +193,15 @@ class Samples:
         """How many pixels the image has, by its header; 0 where that does not say."""
         sizes = upright_sizes(self.source.row(index)[self.columns["image"]])
         return sizes[0][0] * sizes[0][1] if sizes else 0
+
+
+def unique_ids(names: Sequence[str]) -> list[str]:
+    """The names, from its second time on each with a number behind it."""
+    ids, seen = [], Counter[str]()
+    for name in names:
+        seen[name] += 1
+        ids.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
+    return ids
 
 
 def _is_short(value: Any) -> bool:

@@ -54,6 +54,8 @@ class Record(TypedDict, total=False):
     """Seconds by stage."""
     truth: Truth
     truth_digest: str
+    scores: dict[str, float]
+    """What the original repository measured, instead of scores of ours."""
 
 
 # --- manifest.json ----------------------------------------------------------------------------------------------------
@@ -70,15 +72,22 @@ class Data(TypedDict):
 
 
 class Checkpoint(TypedDict):
-    """One part's weights; of those that a server runs nothing is known but what it calls them."""
+    """One part's weights; of those that a server runs nothing is known but what it calls them.
+
+    Where replies were made elsewhere, `replies` is the digest of their files.
+    """
 
     name: str
     digest: NotRequired[str]
     served_as: NotRequired[str]
+    replies: NotRequired[str]
 
 
 class Settings(TypedDict):
-    """What decides the model's numbers, with "auto" resolved; what a server decides is called "server" here."""
+    """What decides the model's numbers, with "auto" resolved; what a server decides is called "server" here.
+
+    Where replies were made elsewhere it is what decides how they are read.
+    """
 
     compat: str
     engine: NotRequired[str]
@@ -86,13 +95,13 @@ class Settings(TypedDict):
     frame_side: NotRequired[int]
     vqa_frame_side: NotRequired[int | None]
     """The frames in which a server is sent images."""
-    device: str
-    dtype: str
-    attn_implementation: str
+    device: NotRequired[str]
+    dtype: NotRequired[str]
+    attn_implementation: NotRequired[str]
     compile: NotRequired[str]
-    max_new_tokens: int
+    max_new_tokens: NotRequired[int]
     max_objects: int
-    max_image_pixels: int
+    max_image_pixels: NotRequired[int]
     views: NotRequired[dict[str, Any]]
     """Looks, tiles and how they are merged, where an image is looked at more than once."""
 

@@ -22,7 +22,7 @@ def _score(record: Record) -> Scores:
 def _headline(record: Record, scores: Scores) -> Headline:
     """The distance in count."""
     off = found_count(record) - record["truth"]["count"]
-    if not scores["counted"]:
+    if not scores.get("counted", 1):
         return Headline("", 0.0, "no count")
     return Headline("off" if off else "", 1 / (1 + abs(off)), f"{off:+d}".replace("-", "−") if off else "exact")
 

@@ -54,7 +54,8 @@ def score(record: Record) -> Scores:
 
 def iou_headline(_record: Record, scores: Scores) -> Headline:
     """The sample's IoU."""
-    return Headline("IoU", scores["iou"], f"{scores['iou']:.2f}")
+    iou = scores["iou"] if "iou" in scores else scores["upstream_iou"]
+    return Headline("IoU", iou, f"{iou:.2f}")
 
 
 def _boxes(qwen2: float, qwen: float, ours: float) -> Published:

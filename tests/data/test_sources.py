@@ -236,4 +236,4 @@ def test_the_bundled_sets_are_read(suite):
     assert source.name == suite
     for i in (0, source.n - 1):
         assert samples[i].problem is None
-    assert len({samples._ids[i] for i in range(source.n)}) == source.n
+    assert len({samples.ids[i] for i in range(source.n)}) == source.n
