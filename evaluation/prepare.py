@@ -66,6 +66,8 @@ from vision_reasoner.errors import DataError, ImageError, UsageError
 from vision_reasoner.images import MAX_BYTES, SUFFIXES, load_image
 from vision_reasoner.scenes.art import SPLITS
 
+USUAL_KINDS = tuple(name for name in KINDS if name != "large")  # its images have six times the size of the others'
+
 logger = logging.getLogger(__name__)
 
 REFERENCES = ("refcoco", "grefcoco")  # sources whose rows are references
@@ -277,7 +279,7 @@ def add_scene_flags(parser: argparse.ArgumentParser) -> None:
     )
     add("--n", type=int, default=500, help="scenes of each kind; default: %(default)s")
     add("--seed", type=int, default=SEED, help="of the scenes; default: %(default)s, the model card's")
-    add("--kinds", nargs="+", choices=tuple(KINDS), default=tuple(KINDS), help="only these; default: all")
+    add("--kinds", nargs="+", choices=tuple(KINDS), default=USUAL_KINDS, help="only these; default: all but large")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -33,11 +33,15 @@ class Kind:
         suite: the name of the suite that measures it.
         stream: tells its scenes from those of other kinds at the same seed; stays the same when others are added.
         templates: what makes the requests; one is drawn for each scene. Without any there is a row for each object.
+        objects: how many objects a scene has, at least and at most.
+        pixels: about how many an image has; None for that of the options.
     """
 
     suite: str
     stream: int
     templates: tuple[RequestTemplate, ...] = ()
+    objects: tuple[int, int] = (1, 12)
+    pixels: int | None = None
 
 
 REFERRING = (
@@ -65,6 +69,7 @@ KINDS = {
     "questions": Kind("vqa", 6, QUESTIONS),
     "signs": Kind("vqa", 7, (templates.ask_name,)),
     "objects": Kind("segmenter", 0),
+    "large": Kind("grounding", 8, (templates.by_name,), objects=(10, 40), pixels=1600 * 1200),
 }
 
 
@@ -90,7 +95,7 @@ def rows_of(name: str, n: int, options: SceneOptions, *, first: int = 0) -> Iter
 
     Args:
         name: one of KINDS.
-        n: how many scenes, of 1 to 12 objects.
+        n: how many scenes.
         options: how they are made.
         first: the number of the first image, in its id.
 
@@ -113,7 +118,9 @@ def scene_requests(name: str, n: int, options: SceneOptions) -> Iterator[tuple[S
     while made < n:
         rng = random.Random(options.seed + STREAM * KINDS[name].stream + i)
         i += 1
-        scene = random_scene(sprites, rng, max_objects=12, pixels=options.pixels)
+        fewest, most = KINDS[name].objects
+        pixels = KINDS[name].pixels or options.pixels
+        scene = random_scene(sprites, rng, min_objects=fewest, max_objects=most, pixels=pixels)
         request = rng.choice(KINDS[name].templates)(RequestContext(scene, rng, held_out=True))
         # what is there and what is not are sets of their own
         if request is not None and (request.kind == "absent") == (name == "absent"):
