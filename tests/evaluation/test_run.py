@@ -475,6 +475,7 @@ def test_too_many_errors_make_the_exit_code_seven(command, data, folder, capsys)
     ("arguments", "code", "message"),
     [
         (["missing.jsonl"], 3, "missing.jsonl: there is no such data set"),
+        (["~nosuchuser/a.jsonl"], 3, "~nosuchuser/a.jsonl: there is no such user"),
         (["{data}", "--columns", "text"], 2, "give field=column pairs"),
         (["{data}", "--columns", "question=q"], 2, "has no field question"),
         (["{data}", "--columns", "text=words"], 3, "has no column 'words'"),

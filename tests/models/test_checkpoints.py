@@ -144,6 +144,14 @@ def test_a_baseline_is_found_in_pretrained_models(nowhere):
     assert choose(model="qwen2").reasoner == "Qwen/Qwen2-VL-7B-Instruct"
 
 
+@pytest.mark.parametrize("name", ["~nosuchuser/model", "a" * 5000, "a/" * 2500])
+@pytest.mark.parametrize("part", ["model_path", "router", "segmenter"])
+def test_a_name_that_can_be_no_path_is_one_line(bundle, name, part):
+    with pytest.raises(CheckpointError, match="no such folder") as caught:
+        choose(**{"model_path": bundle, part: name})
+    assert len(str(caught.value)) < 400
+
+
 def test_the_home_folder_may_be_abbreviated(nowhere, monkeypatch):
     monkeypatch.setenv("HOME", str(nowhere))
     bundle = make_bundle(nowhere, "mine")
@@ -282,6 +290,16 @@ def change(file, **values):
     file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
 
 
+def template_of(folder, text):
+    (folder / "chat_template.jinja").write_text(text)
+
+
+def add_token(file, number):
+    tokenizer = json.loads(file.read_text())
+    tokenizer["model"]["vocab"]["zz"] = number
+    file.write_text(json.dumps(tokenizer))
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -294,6 +312,17 @@ def change(file, **values):
         (lambda f: pipe(f / "config.json"), "no regular file"),
         (lambda f: (f / "vocab.json").symlink_to("/dev/zero"), "no regular file"),
         (lambda f: change(f / "generation_config.json", eos_token_id=10**6), "eos_token_id 1000000"),
+        (lambda f: change(f / "generation_config.json", repetition_penalty=float("nan")), "repetition_penalty nan"),
+        (lambda f: (f / "generation_config.json").write_text("[" * 100_000), "cannot be loaded"),
+        (lambda f: change(f / "config.json", frame_side=28 * 10**6), "frame side of 28000000"),
+        (lambda f: change(f / "config.json", image_token_id=5), "other tokens for an image"),
+        (lambda f: change(f / "tokenizer_config.json", eos_token={"a": 1}), "cannot be loaded"),
+        (lambda f: change(f / "tokenizer_config.json", model_max_length="many"), "cannot be loaded"),
+        (lambda f: add_token(f / "tokenizer.json", 10**6), "has a token 1000000"),
+        (lambda f: template_of(f, "{{ messages.nothing.at.all }}"), "its chat template cannot be used"),
+        (lambda f: template_of(f, "{% for i in range(10**9) %}{% endfor %}"), "its chat template cannot be used"),
+        (lambda f: template_of(f, "{{ 'x' * 10**10 }}"), "does not end or writes too much"),
+        (lambda f: template_of(f, "without an image"), "cannot be loaded"),
         (lambda f: change(f / "generation_config.json", eos_token_id=[[1]]), "eos_token_id"),
         (lambda f: change(f / "generation_config.json", suppress_tokens=["x"]), "suppress_tokens"),
     ],

@@ -19,7 +19,7 @@ def test_device_is_the_best_there_is(monkeypatch):
     assert choose_device() == CUDA
 
 
-@pytest.mark.parametrize("device", ["cuda:99", "tpu", ""])
+@pytest.mark.parametrize("device", ["cuda:99", "tpu", "", "meta"])
 def test_a_device_that_is_not_there_is_refused(device):
     with pytest.raises(UsageError, match="cannot be used here"):
         choose_device(device)

@@ -77,7 +77,10 @@ def open_source(
     Raises:
         DataError: there is no such data set or split, or it cannot be read.
     """
-    local = Path(path).expanduser()
+    try:
+        local = Path(path).expanduser()
+    except RuntimeError as error:
+        raise DataError(f"{str(path)[:200]}: there is no such user; give the whole path") from error
     if not _exists(local):
         if not _HUB_ID.fullmatch(str(path)) or local.parent.is_dir():
             raise DataError(f"{path}: there is no such data set; give a folder, a file, or a Hub id (owner/name)")

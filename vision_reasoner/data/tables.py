@@ -48,8 +48,8 @@ def load_table(source: str | Path, split: str) -> "datasets.Dataset":
     """
     import datasets
 
-    path = Path(source).expanduser()
     try:
+        path = Path(source).expanduser()
         if path.is_file():
             return datasets.Dataset.from_parquet(str(path), split=datasets.NamedSplit(split))
         if path.is_dir():

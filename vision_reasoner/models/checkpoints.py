@@ -103,7 +103,7 @@ def choose(
     names = {part: str(name or "") for part, name in (("reasoner", model_path), ("router", router))}
     if "router" in served:
         router = None
-    if "reasoner" in served and not (model_path and Path(model_path).expanduser().is_dir()):
+    if "reasoner" in served and not (model_path and path_of(model_path).is_dir()):
         model_path, _ = _default()
         note = f"A server is asked; what it does not run comes from {model_path}."
     elif model_path is None and (own := DIALECTS[model].checkpoints):
@@ -111,13 +111,13 @@ def choose(
         model_path = next((folder for folder in here if folder is not None), own[0])
     elif model_path is None:
         model_path, note = _default()
-    bundle = Path(model_path).expanduser()
+    bundle = path_of(model_path)
     hub_bundle = not bundle.is_dir() and _is_hub_bundle(str(model_path), revision, offline)
 
     def name_of(part: Part, given: str | Path | None) -> str:
         if given is not None:
             _check_name(given)
-            path = Path(given).expanduser()
+            path = path_of(given)
             return str(path / part if is_bundle(path) or (hub_bundle and path == bundle) else path)
         if is_bundle(bundle) or hub_bundle:
             return str(bundle / part)
@@ -147,6 +147,21 @@ def _is_hub_bundle(hub_id: str, revision: str | None, offline: bool) -> bool:
         return all(HfApi().file_exists(hub_id, name, revision=revision) for name in inside)
     except (HfHubHTTPError, HTTPError, OfflineModeIsEnabled):
         return False  # loading says what is wrong
+
+
+def path_of(name: str | Path) -> Path:
+    """The path that a checkpoint's name would be, with the home folder for "~".
+
+    Raises:
+        CheckpointError: it cannot be one.
+    """
+    try:
+        path = Path(name).expanduser()
+        path.is_dir()
+    except (OSError, RuntimeError) as error:  # too long; no such user
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise CheckpointError(f"{str(name)[:200]}: no such folder ({reason}); give a checkpoint's folder") from error
+    return path
 
 
 def is_bundle(name: str | Path) -> bool:
@@ -216,7 +231,7 @@ def locate(name: str | Path, part: Part, *, revision: str | None = None, offline
         CheckpointError: there is no such folder, or the Hub does not give it.
     """
     _check_name(name)
-    folder = Path(name).expanduser()
+    folder = path_of(name)
     if folder.is_dir():
         return folder
     from huggingface_hub import snapshot_download
@@ -232,7 +247,7 @@ def locate(name: str | Path, part: Part, *, revision: str | None = None, offline
 
 def _check_name(name: str | Path) -> None:
     """Raise a CheckpointError unless `name` is a folder that is there or may be a Hub id."""
-    text, path = str(name), Path(name).expanduser()
+    text, path = str(name), path_of(name)
     if path.is_dir():
         return
     if path.exists():
@@ -320,6 +335,7 @@ def check_transformers_folder(folder: Path, part: Part) -> dict[str, Any]:
 # Larger than in any checkpoint of these kinds; a model of such sizes would take all memory before a weight is read.
 MAX_SIZES = {
     **dict.fromkeys(("num_hidden_layers", "depth", "num_attention_heads", "num_key_value_heads", "num_heads"), 1024),
+    **dict.fromkeys(("patch_size", "temporal_patch_size", "spatial_merge_size", "window_size"), 1024),
     **dict.fromkeys(("hidden_size", "embed_dim", "out_hidden_size"), 1 << 16),
     **dict.fromkeys(("intermediate_size", "max_position_embeddings", "vocab_size"), 1 << 22),
 }

@@ -26,7 +26,7 @@ def choose_device(device: str = "auto") -> "torch.device":
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()  # "meta" holds no values
     except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
         raise UsageError(
             f"device {device!r} cannot be used here ({one_line(error)}): leave it out or give cpu"

@@ -166,7 +166,13 @@ def check_text(text: str, control_token: Callable[[str], str | None]) -> None:
         raise QueryError(f"the query contains the model's control token {token!r}; leave it out")
 
 
+MAX_FRAME_SIDE = 10_080  # of which Qwen's vision tokens alone are as many as a model of these kinds has positions
+
+
 def check_frame(side: object, grid: int, where: object) -> None:
     """Raise a CheckpointError unless a config's frame side is a multiple of the grid of merged patches."""
-    if not isinstance(side, int) or side <= 0 or side % grid:
-        raise CheckpointError(f"{where}: its config says a frame side of {side!r}, which is no multiple of {grid}")
+    if not isinstance(side, int) or not 0 < side <= MAX_FRAME_SIDE or side % grid:
+        raise CheckpointError(
+            f"{where}: its config says a frame side of {str(side)[:40]}, which is no multiple of {grid} up to "
+            f"{MAX_FRAME_SIDE}"
+        )

@@ -81,7 +81,7 @@ def greedy_config(config: Any, vocab_size: int, folder: Path) -> Any:
     """The part of a checkpoint's generation config that decoding keeps to; what is left out is said.
 
     Raises:
-        CheckpointError: a token id is none of the model's, or another value is no number.
+        CheckpointError: a token id is none of the model's, or another value is no positive number.
     """
     from transformers import GenerationConfig
 
@@ -90,7 +90,10 @@ def greedy_config(config: Any, vocab_size: int, folder: Path) -> Any:
     for name, value in kept.items():
         tokens = name.endswith("_token_id") or name == "suppress_tokens"
         values = value if isinstance(value, list) else [value]
-        if not all(type(v) is int and 0 <= v < vocab_size if tokens else type(v) in (int, float) for v in values):
+        if not all(
+            type(v) is int and 0 <= v < vocab_size if tokens else type(v) in (int, float) and 0 < v < 1e9
+            for v in values
+        ):
             raise CheckpointError(f"{folder}: generation config with {name} {str(value)[:60]}; download it again")
     if kept.get("repetition_penalty", 1.0) != 1.0:
         logger.debug("%s: repetition_penalty %s is kept", folder, kept["repetition_penalty"])

@@ -12,6 +12,7 @@ from typing import Any, Literal, Self, TypedDict
 
 from PIL import Image
 
+from vision_reasoner.errors import CheckpointError, one_line
 from vision_reasoner.geometry import Size
 from vision_reasoner.models import window_attention
 from vision_reasoner.models.aligned_mlp import align_mlps
@@ -24,6 +25,7 @@ from vision_reasoner.models.generation import (
     static_decoder,
     without_cudnn_attention,
 )
+from vision_reasoner.models.templates import check_template
 
 THINK = "<think>"
 
@@ -147,7 +149,38 @@ class TransformersEngine:
         loader = transformers.AutoProcessor if part == "reasoner" else transformers.AutoTokenizer
         with load_errors(folder):
             processor = loader.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        return cls(model, processor, logprobs=logprobs, compile=compile)
+        check_template(processor.chat_template, folder)
+        with load_errors(folder):
+            engine = cls(model, processor, logprobs=logprobs, compile=compile)
+            engine._try_prompt()
+        return engine
+
+    def _try_prompt(self) -> None:
+        """Make a prompt, so that what does not fit together is known now rather than with the first request.
+
+        Raises:
+            CheckpointError: the tokenizer has tokens that the model has not.
+            Exception: whatever the processor, template or tokenizer raise.
+        """
+        tokens, known = max(self.tokenizer.get_vocab().values(), default=0), self.model.get_input_embeddings()
+        if tokens >= known.num_embeddings:
+            raise CheckpointError(
+                f"{self.model.name_or_path}: its tokenizer has a token {tokens} and its model {known.num_embeddings} "
+                "tokens; they do not belong together, download both again"
+            )
+        with self._lock:
+            if self.processor is self.tokenizer:
+                self.tokenizer([self._in_template(Prompt("a").messages())], return_tensors="pt")
+                return
+            side = 4 * self.processor.image_processor.patch_size * self.processor.image_processor.merge_size
+            image = Image.new("RGB", (side, side))
+            batch, _ = self._read_images([Prompt("a", image, image.size)], [image])
+            cells = int(batch["image_grid_thw"].prod()) // self.processor.image_processor.merge_size**2
+            if int((batch["input_ids"] == self.model.config.image_token_id).sum()) != cells:
+                raise CheckpointError(
+                    f"{self.model.name_or_path}: its config and its processor name other tokens for an image; "
+                    "they do not belong together, download both again"
+                )
 
     def control_token(self, text: str) -> str | None:
         """See `Engine`: by the model's own tokenizer."""
@@ -251,7 +284,12 @@ class TransformersEngine:
         return batch, [image.size for image in resized]
 
     def _in_template(self, messages: Sequence[Mapping[str, Any]]) -> str:
-        return str(self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        try:
+            return str(self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        except Exception as error:  # a template may do anything
+            raise CheckpointError(
+                f"{self.model.name_or_path}: its chat template cannot be used ({one_line(error)}); download it again"
+            ) from error
 
 
 def _after(opening: str, watch: Watch) -> Watch:

@@ -22,6 +22,7 @@ from typing import Any, Self
 from PIL import Image
 
 from vision_reasoner.errors import CheckpointError, EngineError, QueryError, UsageError
+from vision_reasoner.models.checkpoints import path_of
 from vision_reasoner.models.engine import FRAME_SIDE, GRID, Completion, Prompt, Watch, check_frame
 from vision_reasoner.settings import CONCURRENCY, Checkpoints, RunSettings
 
@@ -120,7 +121,7 @@ class ServerEngine:
             UsageError: see the class.
             EngineError: likewise.
         """
-        folder = None if model_path is None else Path(model_path).expanduser()
+        folder = None if model_path is None else path_of(model_path)
         named = str(model_path) if folder is not None and not folder.is_dir() else None
         engine = cls(url, model=named, logprobs=logprobs, concurrency=concurrency)
         if folder is None or not folder.is_dir():

@@ -24,7 +24,7 @@ from vision_reasoner.files import parse_jsonl_line
 from vision_reasoner.geometry import Box, Point, Size, rescale
 from vision_reasoner.images import load_image
 from vision_reasoner.matching import Boxes, f1_score, match_boxes
-from vision_reasoner.models.checkpoints import BUNDLED, Part, in_pretrained, locate
+from vision_reasoner.models.checkpoints import BUNDLED, Part, in_pretrained, locate, path_of
 from vision_reasoner.models.engine import frame_image
 from vision_reasoner.models.local import TransformersEngine
 from vision_reasoner.models.reasoner import Reasoner
@@ -107,7 +107,7 @@ def _checkpoint(settings: argparse.Namespace, part: Part) -> Path:
         path = in_pretrained(BUNDLED)
         if path is None:
             raise CheckpointError(f"{BUNDLED} is not here; give --model_path")
-    inside = Path(path).expanduser() / part  # of a bundle
+    inside = path_of(path) / part  # of a bundle
     return locate(inside if inside.is_dir() else path, part)
 
 
