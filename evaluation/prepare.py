@@ -60,7 +60,7 @@ from vision_reasoner.data.annotations import (
     read_references,
 )
 from vision_reasoner.data.formats.command import FORMATS, add_format_flags, read_format
-from vision_reasoner.data.sources import open_source
+from vision_reasoner.data.sources import Source, open_source
 from vision_reasoner.data.tables import Row, table_command, write_table
 from vision_reasoner.errors import DataError, ImageError, UsageError
 from vision_reasoner.images import MAX_BYTES, SUFFIXES, load_image
@@ -369,7 +369,7 @@ def jobs_of(arguments: argparse.Namespace, on_bad: OnBad) -> list[Job]:
         reasoned = read_reasonseg(arguments.data, keep_empty=arguments.keep_empty, on_bad=on_bad)
         return [partial(reasonseg_rows, found, arguments.level) for found in reasoned]
     if source in ("pixmo_count", "countbench"):
-        return counting_jobs(arguments)
+        return counting_jobs(arguments, on_bad)
     instances = read_format(arguments, on_bad)
     if source in FORMATS:
         if source != "coco":
@@ -381,16 +381,23 @@ def jobs_of(arguments: argparse.Namespace, on_bad: OnBad) -> list[Job]:
     ]
 
 
-def counting_jobs(arguments: argparse.Namespace) -> list[Job]:
-    """A job for each row of a counting set."""
-    source = open_source(arguments.data, split=arguments.split)
-    rows = map(source.row, range(source.n))
+def counting_jobs(arguments: argparse.Namespace, on_bad: OnBad) -> list[Job]:
+    """A job for each row of a counting set; `on_bad` gets what is wrong with rows that cannot be read."""
+    rows = _readable(open_source(arguments.data, split=arguments.split), on_bad)
     if arguments.source == "countbench":
         return [partial(counting_rows, found, n, "{what}") for n, found in enumerate(read_countbench(rows))]
     return [
         partial(counting_rows, found, n, arguments.question, arguments.images, download=arguments.download)
         for n, found in enumerate(read_pixmo_count(rows))
     ]
+
+
+def _readable(source: Source, on_bad: OnBad) -> Iterator[Row]:
+    for index in range(source.n):
+        try:
+            yield source.row(index)
+        except DataError as error:
+            on_bad(error)
 
 
 def kept_rows(jobs: Sequence[Job], limit: int | None, left_out: list[str] | None) -> Iterator[Row]:

@@ -212,7 +212,18 @@ def resample(
     value = float(figure(np.ones((1, n_clusters)))[0])
     if n_clusters < 2:
         return Estimate(value, np.nan, np.nan)
-    drawn = np.concatenate([figure(weights) for weights in _weights(n_clusters, resamples, seed)])
+    return percentiles(value, draws(figure, n_clusters, resamples=resamples, seed=seed), mirrored=mirrored)
+
+
+def draws(
+    figure: Callable[[Values], Values], n_clusters: int, *, resamples: int = RESAMPLES, seed: int = 0
+) -> NDArray[np.float64]:
+    """The figure under each draw's weights, as `figure` gives them, one row after the other."""
+    return np.concatenate([figure(weights) for weights in _weights(n_clusters, resamples, seed)])
+
+
+def percentiles(value: float, drawn: NDArray[np.float64], *, mirrored: bool = False) -> Estimate:
+    """A value with the interval that its draws (R,) give; see `resample`."""
     drawn = drawn[np.isfinite(drawn)]
     if not len(drawn):
         return Estimate(value, np.nan, np.nan)

@@ -9,7 +9,7 @@ model's own.
 import contextlib
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from evaluation.metrics.bootstrap import Estimate, Values, divide, resample
+from evaluation.metrics.bootstrap import Estimate, Values, divide, draws, percentiles
 
 RESAMPLES = 1000  # each computes the precision of every category anew
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -51,12 +51,14 @@ class CocoScores:
     image_ids: the images that were asked about, rising (`params.imgIds`).
     category_ids: the categories that were asked for, rising (`params.catIds`).
     matches: one for each category that has true boxes, for `average_precision`.
+    drawn: AP at each threshold under draws that were made, by their number and seed.
     """
 
     figures: dict[str, float]
     image_ids: tuple[int, ...]
     category_ids: tuple[int, ...]
     matches: tuple[Matches, ...]
+    drawn: dict[tuple[int, int], Values] = field(default_factory=dict, compare=False, repr=False)
 
 
 def area_ratio(box: Sequence[float], size: Sequence[int]) -> float:
@@ -171,13 +173,10 @@ def interval(scores: CocoScores, name: str = "AP", *, resamples: int = RESAMPLES
     Raises:
         KeyError: another figure; those have no interval.
     """
-    return resample(
-        lambda weights: _ap(scores, name, weights),
-        len(scores.image_ids),
-        resamples=resamples,
-        seed=seed,
-        mirrored=True,
-    )._replace(value=scores.figures[name])
+    value, at = scores.figures[name], THRESHOLDS[name]
+    if len(scores.image_ids) < 2:
+        return Estimate(value, np.nan, np.nan)
+    return percentiles(value, _drawn(scores, resamples, seed)[:, at].mean(axis=1), mirrored=True)
 
 
 def difference(
@@ -190,17 +189,22 @@ def difference(
     """
     if first.image_ids != second.image_ids:
         raise ValueError("a paired difference needs the same images in both runs")
-    return resample(
-        lambda weights: _ap(first, name, weights) - _ap(second, name, weights),
-        len(first.image_ids),
-        resamples=resamples,
-        seed=seed,
-        mirrored=True,
-    )
+    at = THRESHOLDS[name]
+    value = first.figures[name] - second.figures[name]
+    if len(first.image_ids) < 2:
+        return Estimate(value, np.nan, np.nan)
+    one, two = (_drawn(scores, resamples, seed)[:, at].mean(axis=1) for scores in (first, second))
+    return percentiles(value, one - two, mirrored=True)
 
 
-def _ap(scores: CocoScores, name: str, weights: Values) -> Values:
-    return average_precision(scores, weights)[:, THRESHOLDS[name]].mean(axis=1)
+def _drawn(scores: CocoScores, resamples: int, seed: int) -> Values:
+    """(resamples, 10) AP at each threshold under the draws, made once: they depend on images and seed alone."""
+    key = (resamples, seed)
+    if key not in scores.drawn:
+        scores.drawn[key] = draws(
+            lambda weights: average_precision(scores, weights), len(scores.image_ids), resamples=resamples, seed=seed
+        )
+    return scores.drawn[key]
 
 
 def _index(instances: Mapping[str, Any], annotations: list[dict[str, Any]]) -> COCO:

@@ -252,7 +252,9 @@ def _choose(samples: Sequence[Mapping[str, Any]], most: int) -> list[int]:
     """Which samples the gallery holds, in order: all, or the worst `most` / 2 and an even choice of the others."""
     if len(samples) <= most:
         return list(range(len(samples)))
-    ranked = sorted(range(len(samples)), key=lambda i: (samples[i]["quality"] or 0.0, i))
+    ranked = sorted(
+        range(len(samples)), key=lambda i: (-1.0 if samples[i]["quality"] is None else samples[i]["quality"], i)
+    )
     worst, others = ranked[: most // 2], ranked[most // 2 :]
     wanted = most - len(worst)
     return sorted([*worst, *(others[k * len(others) // wanted] for k in range(wanted))])

@@ -177,7 +177,7 @@ def test_rows_that_differ_in_length_are_no_mask(tmp_path):
         ("nowhere", None, "no such data set"),
         ("a/b/c", None, "no such data set"),
         ("test.parquet", b"no parquet", "cannot be read"),
-        ("test.jsonl", b'{"a": 1}\n{"a"', "line 2 is no JSON object"),
+        ("test.jsonl", b'{"a"\n\n{', "line 1 is no JSON object"),
         ("test.jsonl", b"[1]", "line 1 is no JSON object"),
         ("test.jsonl", b"\n", "is empty"),
         ("picture.png", b"", "is no data set that can be read"),

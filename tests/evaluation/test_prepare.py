@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import io
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -254,6 +255,18 @@ def test_countbench_asks_its_own_questions(tmp_path: Path, capsys: pytest.Captur
     write_table(tmp_path / "captions", "test", columns, [{**row, "number": 10}])
     assert run("countbench", tmp_path, "--data", tmp_path / "captions", "--overwrite") == 3
     assert "has no `question`" in last_line(capsys)
+
+
+def test_a_line_that_is_no_json_is_left_out_by_skip_bad(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.png").write_bytes(picture_bytes(0))
+    line = json.dumps({"image": "a.png", "question": "How many {cups}?", "text": "ten cups", "number": 10})
+    (tmp_path / "test.jsonl").write_text(f'{line}\n{{"image": "a.p\n{line}\n')
+    flags = ["--data", tmp_path / "test.jsonl"]
+    assert run("countbench", tmp_path, *flags) == 3
+    assert "line 2 is no JSON object" in last_line(capsys)
+    assert run("countbench", tmp_path, *flags, "--skip_bad") == 0
+    assert "left out for being unusable: 1" in capsys.readouterr().err
+    assert len(table(tmp_path)) == 2
 
 
 # --- what they are for ------------------------------------------------------------------------------------------------

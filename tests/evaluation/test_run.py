@@ -149,6 +149,18 @@ def test_a_row_that_cannot_be_used_is_an_error_of_its_own(tmp_path, folder):
     assert "row 1" in records(folder)[1]["error"]
 
 
+@pytest.mark.parametrize("line", ['{"text": "cut', "[1, 2]", "null", "x" * 9, "[" * 100_000])
+def test_a_line_that_is_no_object_is_an_error_of_its_row_and_costs_no_other(tmp_path, folder, line):
+    data = make_data(tmp_path / "data", "counting", 5)
+    rows = data.read_text().splitlines()
+    rows[3] = line
+    data.write_text("\n".join(rows))
+    model = toy_model()
+    assert toy_run(data, "counting", folder, model)["errors"] == 1
+    assert sorted(itertools.chain(*model.reasoner.batches)) == [0, 1, 2, 4]
+    assert "line 4 is no JSON object" in records(folder)[3]["error"]
+
+
 @pytest.mark.parametrize("counts", ["0", "", [96 * 64 - 1], "b'0'"])
 def test_run_lengths_that_do_not_add_up_are_an_error_of_their_row_before_it_is_asked(tmp_path, folder, counts):
     data = make_data(tmp_path / "data", "segmentation", 4)

@@ -158,8 +158,10 @@ def _files(found: Iterable[Path]) -> list[Path]:
 
 # --- JSON lines -------------------------------------------------------------------------------------------------------
 def _open_lines(file: Path, split: str, image_columns: Collection[str]) -> Source:
+    """A line that is no JSON object costs its row alone, unless all are: `row` raises for it, `column` has None."""
     check_json_size(file)
     rows: list[Row] = []
+    bad: dict[int, DataError] = {}
     for number, line in enumerate(file.read_bytes().splitlines(), start=1):
         if not line.strip():
             continue
@@ -167,13 +169,18 @@ def _open_lines(file: Path, split: str, image_columns: Collection[str]) -> Sourc
             row = json.loads(line)
             if not isinstance(row, dict):
                 raise ValueError("no object")
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{file}: line {number} is no JSON object; put it right") from error
+        except (ValueError, RecursionError):
+            row = {}
+            bad[len(rows)] = DataError(f"{file}: line {number} is no JSON object; put it right")
         rows.append(row)
     if not rows:
         raise DataError(f"{file}: is empty; give another")
+    if len(bad) == len(rows):
+        raise bad[0]
 
     def get(i: int) -> Row:
+        if i in bad:
+            raise bad[i]
         images = {key: _image_of(rows[i][key], file.parent) for key in image_columns if key in rows[i]}
         return dict.fromkeys(columns) | rows[i] | images
 

@@ -214,6 +214,22 @@ def test_intervals_of_ap_can_be_repeated_and_reach_to_both_sides_of_the_value():
         coco.interval(found, "AR1")
 
 
+def test_the_intervals_of_all_thresholds_are_of_the_same_draws_made_once(monkeypatch):
+    drawn = []
+    real = coco.average_precision
+
+    def noted(scores, weights):
+        drawn.append(len(weights))
+        return real(scores, weights)
+
+    monkeypatch.setattr(coco, "average_precision", noted)
+    found = coco_scores(*dataset(3, n_images=60, n_truths=200, n_detections=250))
+    for name in ("AP", "AP50", "AP75"):
+        coco.interval(found, name, resamples=20)
+        coco.difference(found, found, name, resamples=20)
+    assert sum(drawn) == 20
+
+
 def test_a_paired_difference_of_ap_is_zero_for_the_same_run_and_sure_for_a_much_better_one():
     instances, detections = dataset(3, n_images=60, n_truths=200, n_detections=250)
     found = coco_scores(instances, detections)

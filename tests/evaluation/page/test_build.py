@@ -273,7 +273,7 @@ def choose(browser, element, value):
 
 
 def test_the_gallery_shows_the_worst_first_and_reorders(opened):
-    assert opened.run(SHOWN)[:3] == ["p0/2", "p6/1", "p2/1"]
+    assert opened.run(SHOWN)[:3] == ["p0/1", "p0/2", "p6/1"], "what failed before what is wrong"
     choose(opened, "sort", "order")
     assert opened.run(SHOWN)[:3] == ["p0/1", "p0/2", "p2/1"]
     choose(opened, "sort", "slowest")
