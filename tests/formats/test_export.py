@@ -2,7 +2,9 @@
 
 import csv
 import json
+import os
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -210,6 +212,39 @@ def test_label_studio_gets_predictions_with_scores(results):
     assert tasks[2]["predictions"][0]["result"] == []
     controls = {element.get("name") for element in ElementTree.parse(folder / "config.xml").getroot()}
     assert {result["from_name"] for result in first["result"]} <= controls
+
+
+LABEL_STUDIO = """
+import json, sys
+from pathlib import Path
+from label_studio_sdk.converter.brush import decode_rle
+from label_studio_sdk.label_interface import LabelInterface
+
+folder = Path(sys.argv[1])
+interface = LabelInterface((folder / "config.xml").read_text())
+interface.validate()
+masks = []
+for task in json.loads((folder / "tasks.json").read_text()):
+    for prediction in task["predictions"]:
+        problems = interface.validate_prediction(prediction, return_errors=True)
+        assert problems == [], problems
+        brushes = [result["value"]["rle"] for result in prediction["result"] if result["type"] == "brushlabels"]
+        masks += [int((decode_rle(brush).reshape(-1, 4)[:, 3] > 0).sum()) for brush in brushes]
+print(masks)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    "LABEL_STUDIO_PYTHON" not in os.environ,
+    reason="LABEL_STUDIO_PYTHON names no Python of another environment with label-studio-sdk",
+)
+def test_label_studios_own_validator_and_brush_reader_take_it(results):
+    command = [os.environ["LABEL_STUDIO_PYTHON"], "-c", LABEL_STUDIO, str(exported(results, "labelstudio"))]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [int(mask.sum()) for mask in (RING, PARTS, PIXEL)]
 
 
 def test_a_spreadsheet_has_a_line_for_each_object_and_no_formulas(results):

@@ -6,16 +6,15 @@ import json
 import logging
 import re
 import socket
-import struct
 import threading
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from evaluation.load import bomb
 from tests.conftest import noise
 from tests.support.service import REPLY, form_of, serving, wait_until
 from vision_reasoner import CheckpointError, Prediction, VisionReasoner
@@ -192,14 +191,6 @@ def test_clicks_become_masks_and_a_picture_is_encoded_once(client):
 
 
 # --- what cannot be used ----------------------------------------------------------------------------------------------
-def bomb():
-    """A PNG of 2 kB that claims 30000 x 30000 pixels."""
-    chunk = lambda kind, data: struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))  # noqa: E731
-    header = struct.pack(">IIBBBBB", 30000, 30000, 8, 2, 0, 0, 0)
-    pixels = zlib.compress(bytes(1_000_000))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
-
-
 @pytest.mark.parametrize(
     ("image", "status", "words"),
     [

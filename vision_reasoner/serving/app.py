@@ -192,9 +192,9 @@ def create_app(service: Service) -> FastAPI:
     app.add_middleware(Guard, limits=service.limits, metrics=service.metrics)
     _add_errors(app)
     _add_pages(app, service)
-    _add_state(app, service)
     _add_work(app, service)
     _add_results(app, service)
+    _add_state(app, service)
     return app
 
 
@@ -266,11 +266,11 @@ def _add_pages(app: FastAPI, service: Service) -> None:
 
 
 def _add_state(app: FastAPI, service: Service) -> None:
-    @app.get("/healthz", summary="Whether the server runs", tags=["state"])
+    @app.get("/healthz", summary="Whether the server runs", tags=["state"], responses=examples.HEALTH)
     async def healthz() -> dict[str, str]:
         return {"status": "ok"} | service.state()
 
-    @app.get("/readyz", summary="Whether the model is loaded", tags=["state"], responses={503: {"description": "no"}})
+    @app.get("/readyz", summary="Whether the model is loaded", tags=["state"], responses=examples.READY)
     async def readyz() -> JSONResponse:
         return JSONResponse(service.state(), 200 if service.ready else 503)
 

@@ -78,6 +78,13 @@ EXPORT: Responses = {
     **_answers(None),
     200: {"description": "the file", "content": {"application/zip": {}, "image/png": {}, "application/json": {}}},
 }
+HEALTH: Responses = {
+    200: {"description": "it does", "content": {"application/json": {"example": {"status": "ok", "model": "loading"}}}}
+}
+READY: Responses = {
+    200: {"description": "it is", "content": {"application/json": {"example": {"model": "ready"}}}},
+    503: {"description": "it is not"},
+}
 MODELS: Responses = {
     200: {
         "description": "fine",

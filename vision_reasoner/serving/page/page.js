@@ -224,7 +224,7 @@ function showHeadline() {
     if (empty) parts.push("The model wrote nothing that answers this. Ask in other words.");
   } else if (n || (result.count && result.task === "counting")) {
     const count = n || result.count;
-    const verb = { counting: "counted", detection: "found", segmentation: "found, each with its mask" }[result.task];
+    const verb = { counting: "counted", detection: "found", segmentation: count === 1 ? "found, with its mask" : "found, each with its mask" }[result.task];
     parts.push(element("b", { textContent: count }), `${count === 1 ? "object" : "objects"} ${verb}`);
   } else if (result.status === "none" || state.undo.length) {
     parts.push(element("b", { className: "words", textContent: "Nothing there" }));
@@ -251,6 +251,7 @@ function refresh() {
   view.objects = state.objects;
   view.render();
   $("objects").replaceChildren(...state.objects.map(rowOf));
+  $("hint").hidden = !state.objects.length;
   showHeadline();
   light(null);
   enable();
@@ -343,9 +344,7 @@ function add(box, point) {
 }
 
 function putPoint(point) {
-  const [x, y] = point;
-  const covers = ({ box: [x1, y1, x2, y2] }) => x >= x1 && y >= y1 && x <= x2 && y <= y2;
-  const object = [selected(), ...state.objects].find((candidate) => candidate && covers(candidate));
+  const object = [selected(), ...state.objects].find((candidate) => candidate && isInside({ ...candidate, point }));
   if (!object) {
     fail(new Failure(0, "Click inside an object's box, or take Add for a new object."));
     return;
@@ -378,12 +377,14 @@ function nudge(dx, dy, resizing) {
   follow(object, `box ${numberOf(object)} at ${object.box.join(", ")}`);
 }
 
+function isInside({ box: [x1, y1, x2, y2], point }) {
+  return point && point[0] >= x1 && point[0] <= x2 && point[1] >= y1 && point[1] <= y2;
+}
+
 // After a change of an object: its point stays inside, and in a segmentation its mask follows.
 function follow(object, words, tighten = false) {
   say(words);
-  const [x1, y1, x2, y2] = object.box;
-  const inside = object.point && object.point[0] >= x1 && object.point[0] <= x2 && object.point[1] >= y1 && object.point[1] <= y2;
-  if (!inside) object.point = null;
+  if (!isInside(object)) object.point = null;
   refresh();
   if (state.result.task !== "segmentation") return;
   clearTimeout(object.timer);
@@ -404,6 +405,7 @@ async function segment(object, tighten) {
     const { drawing } = object;
     if (tighten && drawing) {
       object.box = [drawing.x, drawing.y, drawing.x + drawing.width, drawing.y + drawing.height];
+      if (!isInside(object)) object.point = null;
     }
     say(`mask of object ${numberOf(object)} made`);
   } catch (error) {
