@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import noise
+from tests.conftest import largest_file, noise
 from tests.test_model import NONE, ONE, TWO, Fills, Routes
 from vision_reasoner import Prediction, QueryError, ScriptedReasoner, Task, UsageError, VisionReasoner
 from vision_reasoner.bulk import run_many
@@ -247,3 +247,32 @@ def test_from_the_command_line_with_weights(bundle, files, out, capsys):
 def test_a_second_run_into_the_same_folder_is_refused(files, out):
     with locked(out), pytest.raises(UsageError, match="another process is writing here"):
         run(model(), files, out)
+
+
+def test_garbage_among_the_results_is_done_again(files, out):
+    run(model(ONE, TWO, NONE, ONE), files, out)
+    whole = (out / "results.jsonl").read_text().splitlines()
+    odd: list[dict[str, object]] = [{"image": [1]}, {"settings": 5}, {"sha256": None}, {"usable": "x"}, {"picture": {}}]
+    lines = [json.dumps({**json.loads(whole[1]), **change}) for change in odd]
+    (out / "results.jsonl").write_text("\n".join([whole[0], "[" * 100_000, *lines, "\x00", whole[2], whole[3]]))
+    second = model(TWO)
+    assert run(second, files, out) == 0
+    assert asked(second) == 1
+    assert [records(out)[str(file)]["count"] for file in files] == [1, 2, 0, 1]
+
+
+def test_a_full_disk_ends_the_run_with_a_line_and_the_rest_is_done_later(files, out):
+    run(model(ONE), files[:1], out)
+    with (
+        largest_file((out / "results.jsonl").stat().st_size + 40),
+        pytest.raises(UsageError, match="cannot be written"),
+    ):
+        run(model(TWO, NONE, ONE), files, out)
+    assert set(records_of_whole_lines(out)) == {str(files[0])}
+    assert run(model(TWO, NONE, ONE), files, out) == 0
+    assert [records(out)[str(file)]["count"] for file in files] == [1, 2, 0, 1]
+
+
+def records_of_whole_lines(out):
+    lines = (out / "results.jsonl").read_bytes().splitlines(keepends=True)
+    return [json.loads(line)["image"] for line in lines if line.endswith(b"\n")]

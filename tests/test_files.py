@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from tests.conftest import largest_file
 from vision_reasoner.errors import UsageError
 from vision_reasoner.files import append_jsonl, atomic_folder, atomic_write, filter_jsonl, sha256
 
@@ -123,3 +124,24 @@ def test_an_error_while_looking_leaves_the_file_as_it_was(tmp_path):
 def test_the_digest_is_sha256(tmp_path):
     (tmp_path / "file").write_bytes(b"abc")
     assert sha256(tmp_path / "file").startswith("ba7816bf8f01cfea")
+
+
+def test_a_full_disk_is_one_line_and_what_was_whole_stays(tmp_path):
+    file = tmp_path / "lines.jsonl"
+    with file.open("ab") as stream:
+        append_jsonl(stream, [{"n": 1}])
+        with largest_file(20), pytest.raises(UsageError, match=r"lines.jsonl: cannot be written \(.*make room"):
+            append_jsonl(stream, [{"n": 2}, {"n": 3, "long": "x" * 100}])
+    assert file.stat().st_size == 20
+    filter_jsonl(file, everything)
+    with file.open("ab") as stream:
+        append_jsonl(stream, [{"n": 3}])
+    assert [json.loads(line)["n"] for line in file.read_text().splitlines()] == [1, 2, 3]
+
+
+def test_garbage_among_lines_is_taken_out(tmp_path):
+    file = tmp_path / "lines.jsonl"
+    garbage = [b"\x00\xff" * 50, b"[" * 100_000, b"{}" * 3, b"null", b"\xf0\x9f", b"9" * 5000]
+    file.write_bytes(b"\n".join([b'{"n": 1}', *garbage, b'{"n": 2}']))
+    filter_jsonl(file, everything)
+    assert file.read_bytes() == b'{"n": 1}\n{"n": 2}\n'

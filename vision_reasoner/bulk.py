@@ -9,6 +9,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -16,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from vision_reasoner.errors import ExitCode, UsageError, one_line, printable
-from vision_reasoner.files import append_jsonl, check_writable, filter_jsonl, locked, sha256, unique_stem
+from vision_reasoner.files import append_jsonl, atomic_write, check_writable, filter_jsonl, locked, sha256, unique_stem
 from vision_reasoner.formats.export import export
 from vision_reasoner.images import load_image
 from vision_reasoner.model import VisionReasoner
@@ -145,7 +146,8 @@ def resume(results: Path, settings: Mapping[str, Any], digests: Mapping[str, str
     kept: dict[str, dict[str, Any]] = {}
 
     def keep(record: dict[str, Any]) -> bool:
-        if "error" in record or not {"image", "settings", "sha256", "usable"} <= record.keys():
+        kinds = {"image": str, "settings": dict, "sha256": str, "usable": bool, "picture": str}
+        if "error" in record or not all(isinstance(record.get(name), kind) for name, kind in kinds.items()):
             return False
         earlier = record["settings"]
         if differing := sorted(key for key in {*earlier, *settings} if earlier.get(key) != settings.get(key)):
@@ -178,8 +180,8 @@ def _save(output_dir: Path, name: str, prediction: Prediction, image: Image.Imag
         mask = instance.mask
         if mask is not None:
             file = output_dir / "masks" / name / f"{number}.png"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(mask.astype(np.uint8) * 255).save(file)
+            drawn = Image.fromarray(mask.astype(np.uint8) * 255)
+            atomic_write(file, partial(drawn.save, format="PNG"))
             masks.append(str(file.relative_to(output_dir)))
     return {"picture": f"{name}.png", "masks": masks}
 

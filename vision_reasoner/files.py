@@ -121,11 +121,21 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 
 def append_jsonl(stream: BinaryIO, records: Iterable[Mapping[str, Any]]) -> None:
-    """Add a line of JSON for each record and come back when they are on disk."""
+    """Add a line of JSON for each record to a file that is open for it, and come back when they are on disk.
+
+    Raises:
+        UsageError: they cannot be written; part of them may be, which `filter_jsonl` takes out.
+    """
     # ASCII, so that nothing in a record ends its line.
-    stream.write(b"".join(json.dumps(record, allow_nan=False).encode("ascii") + b"\n" for record in records))
-    stream.flush()
-    os.fsync(stream.fileno())
+    data = memoryview(b"".join(json.dumps(record, allow_nan=False).encode("ascii") + b"\n" for record in records))
+    try:
+        while data:  # without the stream's buffer, which would be written again when it is closed
+            data = data[os.write(stream.fileno(), data) :]
+        os.fsync(stream.fileno())
+    except OSError as error:
+        raise UsageError(
+            f"{stream.name}: cannot be written ({error.strerror or error}); make room, the same command does the rest"
+        ) from error
 
 
 def filter_jsonl(file: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
@@ -134,6 +144,9 @@ def filter_jsonl(file: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
     Args:
         file: of lines of JSON, whole and ready to be added to afterwards; nothing is done if it is not there.
         keep: called with each whole line's object, in order; says whether it stays.
+
+    Raises:
+        UsageError: it cannot be read or written.
     """
     if not file.exists():
         return
@@ -154,6 +167,10 @@ def filter_jsonl(file: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
             os.fsync(new.fileno())
         if changed:
             part.replace(file)
+    except OSError as error:
+        raise UsageError(
+            f"{file}: cannot be written ({error.strerror or error}); make room, or give another"
+        ) from error
     finally:
         part.unlink(missing_ok=True)
 
@@ -162,7 +179,7 @@ def parse_jsonl_line(line: bytes) -> dict[str, Any] | None:
     """The object in a line of JSON; None where it is not a whole one."""
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
 

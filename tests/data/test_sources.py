@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from PIL import Image
 
 from tests.conftest import noise
 from tests.support.runs import make_data
-from vision_reasoner.data.sources import open_source, upright_sizes
+from vision_reasoner.data.sources import datasets_cache, open_source, upright_sizes
+from vision_reasoner.data.tables import load_table
 from vision_reasoner.errors import DataError
 from vision_reasoner.images import load_image
 
@@ -237,3 +239,18 @@ def test_the_bundled_sets_are_read(suite):
     for i in (0, source.n - 1):
         assert samples[i].problem is None
     assert len({samples.ids[i] for i in range(source.n)}) == source.n
+
+
+def test_a_cache_that_cannot_be_written_is_no_hindrance(places, monkeypatch):
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", "/dev/null/cache")
+    datasets_cache.cache_clear()
+    try:
+        temporary = datasets_cache()
+        assert temporary is not None
+        assert open_source(places / "file" / "test.parquet").row(0)["text"]
+        assert list(Path(temporary).rglob("*.arrow")), "what was read lies there"
+        assert load_table(places / "file", "test")[0]["text"]
+    finally:
+        datasets_cache.cache_clear()

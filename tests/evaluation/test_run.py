@@ -20,7 +20,7 @@ from evaluation.runner.evaluate import plan
 from evaluation.runner.records import METRICS, PAGE, SAMPLES
 from evaluation.runner.samples import Samples
 from evaluation.suites import SUITES
-from tests.conftest import noise
+from tests.conftest import largest_file, noise
 from tests.support.runs import make_data
 from tests.support.toys import FRAME, Knows, objects, toy_model, toy_run, various
 from vision_reasoner import Task, VisionReasoner
@@ -625,3 +625,14 @@ def test_the_scripts_run_nothing_of_the_working_folder_and_may_be_linked_to(tmp_
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 4, done.stderr  # the bundled set was opened, and the checkpoint is missing
     assert "nowhere/at/all: no such folder" in done.stderr
+
+
+def test_a_full_disk_ends_the_run_with_a_line_and_the_same_call_does_the_rest(tmp_path, folder):
+    data = make_data(tmp_path / "data", "segmentation", 30)
+    toy_run(data, "segmentation", tmp_path / "whole")
+    half = (tmp_path / "whole" / SAMPLES).stat().st_size // 2
+    with largest_file(half), pytest.raises(UsageError, match=r"samples.jsonl: cannot be written \(.*make room"):
+        toy_run(data, "segmentation", folder)
+    assert (folder / SAMPLES).stat().st_size == half
+    toy_run(data, "segmentation", folder)
+    assert (folder / METRICS).read_bytes() == (tmp_path / "whole" / METRICS).read_bytes()

@@ -4,13 +4,17 @@ Read are a Hub id, a folder of `Dataset.save_to_disk`, parquet (a file, a folder
 lines whose images are paths. What a row is for, `evaluation.suites` says.
 """
 
+import atexit
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -20,6 +24,8 @@ from vision_reasoner.errors import DataError, VisionReasonerError, one_line
 from vision_reasoner.files import sha256
 from vision_reasoner.geometry import Size
 from vision_reasoner.images import MAX_BYTES, open_image, without_warnings
+
+logger = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 """A row's values by column; a list of lists of bool is an (H, W) array, an image `{"bytes": …, "path": …}`."""
@@ -233,7 +239,9 @@ def _open_parquet(path: Path, files: Sequence[Path], split: str, image_columns: 
     import datasets
 
     with _without_progress_bars(), _read_errors(path):
-        data = datasets.load_dataset("parquet", data_files=[str(file) for file in files], split="train")
+        data = datasets.load_dataset(
+            "parquet", data_files=[str(file) for file in files], split="train", cache_dir=datasets_cache()
+        )
     name = path.parent.name if path.stem == split else path.name.removesuffix(".parquet")
     return _source(data, name, str(path), split, _digest(files), image_columns)
 
@@ -256,8 +264,28 @@ def _open_hub(hub_id: str, split: str, config: str | None, image_columns: Collec
     if offline:
         datasets.config.HF_HUB_OFFLINE = True
     with _read_errors(hub_id):
-        data = datasets.load_dataset(hub_id, config, split=split)
+        data = datasets.load_dataset(hub_id, config, split=split, cache_dir=datasets_cache())
     return _source(data, hub_id.rpartition("/")[2], hub_id, split, _digest_cached(data), image_columns)
+
+
+@cache
+def datasets_cache() -> str | None:
+    """Where the datasets library is to put the tables that it reads: None is its own cache.
+
+    Where that cannot be written (a home folder that is not there, or read-only) it is a temporary folder.
+    """
+    import datasets
+
+    own = Path(datasets.config.HF_DATASETS_CACHE)
+    try:
+        own.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=own):
+            return None
+    except OSError as error:
+        folder = TemporaryDirectory(prefix="vision-reasoner-", ignore_cleanup_errors=True)
+        atexit.register(folder.cleanup)
+        logger.info("%s cannot be written (%s); tables that are read go into a temporary folder", own, error.strerror)
+        return folder.name
 
 
 def _digest_cached(data: Any) -> str:

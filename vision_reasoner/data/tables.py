@@ -17,6 +17,7 @@ from PIL import Image
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from vision_reasoner.cli import add_output_options, make_parser, run_command
+from vision_reasoner.data.sources import datasets_cache
 from vision_reasoner.errors import DataError, one_line
 
 if TYPE_CHECKING:
@@ -51,7 +52,9 @@ def load_table(source: str | Path, split: str) -> "datasets.Dataset":
     try:
         path = Path(source).expanduser()
         if path.is_file():
-            return datasets.Dataset.from_parquet(str(path), split=datasets.NamedSplit(split))
+            return datasets.Dataset.from_parquet(
+                str(path), split=datasets.NamedSplit(split), cache_dir=datasets_cache()
+            )
         if path.is_dir():
             if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
                 table = datasets.load_from_disk(str(path))
@@ -59,10 +62,10 @@ def load_table(source: str | Path, split: str) -> "datasets.Dataset":
             files = sorted(str(f) for f in path.rglob("*.parquet") if re.match(rf"{re.escape(split)}(-|\.)", f.name))
             if not files:
                 raise DataError(f"{path}: no parquet files {split}-* and no save_to_disk folder; check path and split")
-            return datasets.Dataset.from_parquet(files, split=datasets.NamedSplit(split))
+            return datasets.Dataset.from_parquet(files, split=datasets.NamedSplit(split), cache_dir=datasets_cache())
         if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(source)) or path.parent.is_dir():
             raise DataError(f"{source}: no such file or folder, and no Hub id; check the path")
-        return datasets.load_dataset(str(source), split=split)
+        return datasets.load_dataset(str(source), split=split, cache_dir=datasets_cache())
     except DataError:
         raise
     except KeyError as error:

@@ -1,11 +1,18 @@
 """Which device, number format and attention a part runs with, when it is not said."""
 
+import logging
+import math
+import os
+from functools import cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vision_reasoner.errors import UsageError, one_line
 
 if TYPE_CHECKING:
     import torch
+
+logger = logging.getLogger(__name__)
 
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 ATTENTIONS = ("auto", "sdpa", "eager", "flash_attention_2")
@@ -32,6 +39,43 @@ def choose_device(device: str = "auto") -> "torch.device":
             f"device {device!r} cannot be used here ({one_line(error)}): leave it out or give cpu"
         ) from error
     return torch.device(device)
+
+
+@cache
+def use_free_cores() -> None:
+    """Let torch use no more threads than this process has cores; its default counts all cores of the machine.
+
+    Nothing is changed where OMP_NUM_THREADS says how many. Processes that are forked from this one use a single thread:
+    OpenMP's others are not in them, and waiting for these would never end.
+    """
+    import torch
+
+    cores = available_cores()
+    if "OMP_NUM_THREADS" not in os.environ and torch.get_num_threads() > cores:
+        torch.set_num_threads(cores)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
+        busy = os.getloadavg()[0]
+        if torch.get_num_threads() > 1 and busy > cores:
+            logger.info(
+                "The machine is busy (a load of %.0f on %d cores): OMP_NUM_THREADS=1 may be faster than %d threads",
+                busy,
+                cores,
+                torch.get_num_threads(),
+            )
+
+
+def available_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """How many cores this process may use: by its affinity, and by the quota of its container where it has one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for names in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):  # versions 2 and 1
+        try:
+            quota, period = " ".join((cgroup / name).read_text() for name in names).split()
+            if int(quota) > 0:
+                return max(1, min(cores, math.ceil(int(quota) / int(period))))
+        except (OSError, ValueError, ZeroDivisionError):  # not there, or "max"
+            continue
+    return cores
 
 
 def choose_dtype(dtype: str, device: "torch.device", weight_bytes: int) -> "torch.dtype":

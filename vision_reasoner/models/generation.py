@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from vision_reasoner.errors import CheckpointError, QueryError, UsageError, VisionReasonerError
 from vision_reasoner.models.checkpoints import Part, check_transformers_folder, load_errors, weight_bytes
 from vision_reasoner.models.decoding import MODEL_TYPES, Rules, Start, StaticDecoder, is_plain, is_supported
-from vision_reasoner.models.devices import COMPILES, choose_attention, choose_device, choose_dtype, is_out_of_memory
+from vision_reasoner.models.devices import (
+    COMPILES,
+    choose_attention,
+    choose_device,
+    choose_dtype,
+    is_out_of_memory,
+    use_free_cores,
+)
 from vision_reasoner.models.engine import Completion, Watch
 
 if TYPE_CHECKING:
@@ -48,6 +55,7 @@ def load_model(
         CheckpointError: it is incomplete, of another kind, or does not load.
         UsageError: there is no such device, dtype or attention.
     """
+    use_free_cores()
     where = choose_device(device)
     number_format = choose_dtype(dtype, where, weight_bytes(folder))
     attention = choose_attention(attn_implementation, where, number_format)

@@ -22,7 +22,7 @@ from PIL import Image
 from vision_reasoner.errors import CheckpointError, UsageError
 from vision_reasoner.masks import Mask
 from vision_reasoner.models.checkpoints import load_errors, locate
-from vision_reasoner.models.devices import choose_device
+from vision_reasoner.models.devices import choose_device, use_free_cores
 
 if TYPE_CHECKING:
     import torch
@@ -92,6 +92,7 @@ class Segmenter:
             CheckpointError: it is missing, incomplete or no SAM2, or its config names code that is not SAM2's.
             UsageError: there is no such device.
         """
+        use_free_cores()
         where = choose_device(device)
         folder = locate(path, "segmenter", revision=revision, offline=offline)
         config_file, weight_file = _files(folder)
