@@ -1,9 +1,10 @@
-"""Two runs on the same samples: how each figure differs, with its interval, and which samples changed.
+"""Runs on the same samples: how each figure differs, with its interval, and which samples changed.
 
     python -m evaluation.compare results/before results/after
+    python -m evaluation.compare results/base results/one results/two          # each with the first
     python -m evaluation.compare results/before results/after --json > difference.json
 
-Differences are the second run's minus the first's. They are paired: both runs are resampled with the same images, so
+Differences are the other run's minus the first's. They are paired: both runs are resampled with the same images, so
 that what is hard for both cancels out, and the interval is far narrower than those of the two figures. Samples that
 failed in either run are in no figure.
 """
@@ -14,14 +15,14 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 from evaluation.metrics import coco
 from evaluation.metrics.bootstrap import difference
 from evaluation.runner.figures import aligned
 from evaluation.runner.ranking import NAMES, Annotations, load_annotations, rank, ranked_protocols
 from evaluation.runner.records import INSTANCES, read_manifest, read_records
-from evaluation.runner.schema import Data, Record
+from evaluation.runner.schema import Data, Manifest, Record
 from evaluation.suite import Protocol, Scores, Suite, scores_of, table_of
 from evaluation.suites import suite_of
 from vision_reasoner.cli import make_parser, run_command
@@ -74,6 +75,24 @@ class Comparison(TypedDict):
 SHOWN = 20  # changed samples on the terminal
 
 
+class Side(NamedTuple):
+    """A run, read."""
+
+    folder: Path
+    manifest: Manifest
+    results: dict[int, Result]
+
+
+def read_side(folder: Path) -> Side:
+    """A finished run.
+
+    Raises:
+        DataError: it is none.
+    """
+    manifest = read_manifest(folder)
+    return Side(folder, manifest, _results(suite_of(manifest), folder))
+
+
 def compare(first: Path, second: Path) -> Comparison:
     """Compare two finished runs.
 
@@ -85,23 +104,41 @@ def compare(first: Path, second: Path) -> Comparison:
         UsageError: the runs are not of one suite and data set.
         DataError: a folder holds no finished run.
     """
-    manifests = [read_manifest(folder) for folder in (first, second)]
-    suites, fingerprints = ([m["suite"] for m in manifests], [m["data"]["fingerprint"] for m in manifests])
-    if suites[0] != suites[1]:
-        raise UsageError(f"{first} and {second} are runs of {suites[0]} and {suites[1]}; give two of one suite")
-    if fingerprints[0] != fingerprints[1]:
-        names = [f"{m['data']['name']} ({m['data']['fingerprint'][:12]})" for m in manifests]
-        raise UsageError(
-            f"{first} and {second} are runs on different data, {names[0]} and {names[1]}; give two on the same"
-        )
-    suite = suite_of(manifests[0])
-    runs = [_results(suite, folder) for folder in (first, second)]
+    return compare_all([first, second])[0]
+
+
+def compare_all(folders: Sequence[Path]) -> list[Comparison]:
+    """Compare each of several finished runs with the first; errors are those of `compare`."""
+    _check_same([(folder, read_manifest(folder)) for folder in folders])
+    first, *others = (read_side(folder) for folder in folders)
+    return [_compared(first, other) for other in others]
+
+
+def _check_same(runs: Sequence[tuple[Path, Manifest]]) -> None:
+    """Raise a UsageError unless all runs are of the first's suite and data."""
+    first, one = runs[0]
+    for second, two in runs[1:]:
+        if one["suite"] != two["suite"]:
+            raise UsageError(
+                f"{first} and {second} are runs of {one['suite']} and {two['suite']}; give runs of one suite"
+            )
+        if one["data"]["fingerprint"] != two["data"]["fingerprint"]:
+            names = [f"{m['data']['name']} ({m['data']['fingerprint'][:12]})" for m in (one, two)]
+            raise UsageError(
+                f"{first} and {second} are runs on different data, {names[0]} and {names[1]}; give runs on the same"
+            )
+
+
+def _compared(one: Side, two: Side) -> Comparison:
+    """The second run beside the first."""
+    suite, manifests, runs = suite_of(one.manifest), (one.manifest, two.manifest), (one.results, two.results)
+    first, second = one.folder, two.folder
     pairs = [(runs[0][index], runs[1][index]) for index in sorted(runs[0].keys() & runs[1].keys())]
     both = [(one, two) for one, two in pairs if one[1] is not None and two[1] is not None]
-    for (one, _), (two, _) in both:
-        if one["truth_digest"] != two["truth_digest"]:
+    for (before, _), (after, _) in both:
+        if before["truth_digest"] != after["truth_digest"]:
             raise UsageError(
-                f"{first} and {second} have different truths for sample {one['id']}; give two runs on the same data"
+                f"{first} and {second} have different truths for sample {before['id']}; give runs on the same data"
             )
     figures = _figures(suite, both)
     if suite.ranked and both:
@@ -242,17 +279,20 @@ def build_parser() -> argparse.ArgumentParser:
     """The options."""
     parser = make_parser("python -m evaluation.compare", __doc__)
     parser.add_argument("first", type=Path, help="A: a run's --output_path")
-    parser.add_argument("second", type=Path, help="B: another's")
-    parser.add_argument("--json", action="store_true", help="print JSON instead, with all changed samples")
+    parser.add_argument("others", type=Path, nargs="+", help="B: another's; of several each is compared with A")
+    parser.add_argument("--json", action="store_true", help="print JSON, with all changed samples; of several a list")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Compare two runs; exit codes are those of the library's command line."""
+    """Compare runs; exit codes are those of the library's command line."""
 
     def run(arguments: argparse.Namespace) -> int:
-        found = compare(arguments.first, arguments.second)
-        print(json.dumps(found, allow_nan=False, indent=2) if arguments.json else table(found))
+        found = compare_all([arguments.first, *arguments.others])
+        if arguments.json:
+            print(json.dumps(found[0] if len(found) == 1 else found, allow_nan=False, indent=2))
+        else:
+            print("\n\n".join(map(table, found)))
         return 0
 
     return run_command(build_parser(), run, argv)

@@ -107,7 +107,7 @@ def table(metrics: Metrics, protocol: str = "both") -> str:
         cells.append(
             [
                 f"{name} ({label})" if label else name,
-                *(_number(figures[column]) if column in figures else "" for column in shown),
+                *(shown_number(figures[column]) if column in figures else "" for column in shown),
                 " / ".join(dict.fromkeys(str(figure["n"]) for figure in figures.values())),
                 _published(list(figures.values())),
             ]
@@ -136,7 +136,7 @@ def _groups(found: Grouped, protocols: Sequence[str]) -> list[str]:
     head = [f"{name} ({protocol})" if several else name for name, protocol in names[:SHOWN]]
     cells = [[f"by {found['column']}", "n", *head]]
     for group, one in zip(found["groups"], figures, strict=True):
-        numbers = [_number(one[name]) if name in one else "" for name in names[:SHOWN]]
+        numbers = [shown_number(one[name]) if name in one else "" for name in names[:SHOWN]]
         cells.append([group["value"][:40], str(group["n"]), *numbers])
     more = [f"{METRICS} has {len(names) - SHOWN} more figures of each"] if len(names) > SHOWN else []
     return [*aligned(cells, right=(1,)), *more]
@@ -154,8 +154,8 @@ def aligned(rows: Sequence[Sequence[str]], *, right: Collection[int] = ()) -> li
     ]
 
 
-def _number(figure: Metric) -> str:
-    """Fractions as percent."""
+def shown_number(figure: Metric) -> str:
+    """A figure with its interval, fractions as percent."""
     factor, digits = (100, 1) if figure["unit"] == "fraction" else (1, 2)
     if figure["value"] is None:
         return "-"

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -46,7 +46,8 @@ def test_a_run_does_not_differ_from_itself(tmp_path, data):
 @pytest.mark.parametrize("suite", ["segmentation", "detection", "counting", "vqa"])
 def test_both_sides_are_the_figures_of_the_reports(tmp_path, suite):
     def other(sample):
-        return right(sample, instances=[], answer="?", status=Status.NONE) if sample.index in (1, 6) else right(sample)
+        nothing: dict[str, Any] = {"instances": [], "answer": "?" if suite == "vqa" else None, "status": Status.NONE}
+        return right(sample, **nothing) if sample.index in (1, 6) else right(sample)
 
     data = make_data(tmp_path / "data", suite, 16)
     runs = [write_run(tmp_path / name, suite, data, answer) for name, answer in (("a", right), ("b", other))]
@@ -164,6 +165,22 @@ def test_what_is_printed(tmp_path, data, capsys):
         assert words in text
     assert main([*(str(run) for run in runs), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == compare(*runs)
+
+
+def test_several_are_compared_with_the_first_each(tmp_path, data, capsys):
+    runs = [
+        write_run(tmp_path / name, "segmentation", data, answer)
+        for name, answer in zip("abc", (right, worse, right), strict=True)
+    ]
+    assert main([*(str(run) for run in runs), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == [compare(runs[0], runs[1]), compare(runs[0], runs[2])]
+    assert main([str(run) for run in runs]) == 0
+    out = capsys.readouterr().out
+    assert out.count("20 samples of both") == 2
+    assert f"B: {runs[2]}" in out
+    other = write_run(tmp_path / "d", "counting", make_data(tmp_path / "more", "counting", 4))
+    assert main([*(str(run) for run in runs), str(other)]) == 2
+    assert "runs of segmentation and counting" in capsys.readouterr().err
 
 
 def test_long_lists_of_changes_are_cut(tmp_path, data):
