@@ -36,6 +36,7 @@ TRAIN = [
     "matplotlib>=3.10",
 ]
 RAY = ["ray>=2.60"]  # evaluation on several devices
+QUANTIZE = ["torchao>=0.18", "bitsandbytes>=0.50"]  # weights in 8 and 4 bits
 SERVER = ["openai>=3.57"]  # models that a server runs
 FORMATS = ["supervision>=0.31,<0.32"]  # its writers are called one by one, which another version may have moved
 SERVE = ["fastapi>=0.165", "uvicorn>=0.54", "python-multipart>=0.0.34", "prometheus_client>=0.26", *FORMATS]
@@ -66,8 +67,9 @@ setup(
         "train": TRAIN,
         "ray": RAY,
         "server": SERVER,
+        "quantize": QUANTIZE,
         "formats": FORMATS,
-        "test": TRAIN + RAY + SERVER + SERVE + TEST,
+        "test": TRAIN + RAY + SERVER + QUANTIZE + SERVE + TEST,
     },
     entry_points={"console_scripts": ["vision-reasoner = vision_reasoner.inference:main"]},
 )

@@ -2,8 +2,8 @@
 
 Three ways of asking are timed on the same weights and pictures, in turn in every round. `reference` is the original's:
 one batch after another through transformers' own loop, over a cache that grows, with transformers' own vision tower.
-`plain` is the library with `compile="off"`, `compiled` the library with `compile="on"`. No reply can end by itself,
-so every one has as many tokens.
+`plain` is the library with `compile="off"`, `compiled` the library with `compile="on"` for the models that it is for.
+No reply can end by itself, so every one has as many tokens.
 """
 
 import statistics
@@ -20,6 +20,7 @@ from vision_reasoner.errors import CheckpointError
 from vision_reasoner.models import window_attention
 from vision_reasoner.models.aligned_mlp import align_mlps
 from vision_reasoner.models.checkpoints import BUNDLED, in_pretrained
+from vision_reasoner.models.decoding import is_supported
 from vision_reasoner.models.devices import choose_device, choose_dtype
 from vision_reasoner.models.engine import Completion, Prompt, Watch
 from vision_reasoner.models.local import TransformersEngine
@@ -32,11 +33,26 @@ LEAST = 4  # pictures in a round
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of a Qwen2.5-VL, in its config's words, and the frame of its pictures."""
+    """The sizes of a Qwen2.5-VL or Qwen3-VL, in its config's words, and the frame of its pictures."""
 
     text: dict[str, Any]
     vision: dict[str, Any]
     frame_side: int
+    model_type: str = "qwen2_5_vl"
+    tied: bool = False
+
+    @property
+    def model_class(self) -> Any:
+        """The transformers class."""
+        import transformers
+
+        names = {"qwen2_5_vl": "Qwen2_5_VL", "qwen3_vl": "Qwen3VL"}
+        return getattr(transformers, f"{names[self.model_type]}ForConditionalGeneration")
+
+    def config(self, **more: Any) -> Any:
+        """The class's config of these sizes."""
+        text = {**self.text, "bos_token_id": None, "eos_token_id": None}
+        return self.model_class.config_class(text_config=text, vision_config=self.vision, **more)
 
 
 SHAPES = {
@@ -61,6 +77,37 @@ SHAPES = {
             "fullatt_block_indexes": [7, 15, 23, 31],
         },
         frame_side=840,
+    ),
+    "qwen3-2b": Shape(  # Qwen3-VL-2B-Instruct's config; 2.13 B parameters
+        text={
+            "vocab_size": 151936,
+            "hidden_size": 2048,
+            "intermediate_size": 6144,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 8,
+            "head_dim": 128,
+            "max_position_embeddings": 262144,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 5e6,
+                "mrope_section": [24, 20, 20],
+                "mrope_interleaved": True,
+            },
+        },
+        vision={
+            "depth": 24,
+            "hidden_size": 1024,
+            "intermediate_size": 4096,
+            "num_heads": 16,
+            "out_hidden_size": 2048,
+            "patch_size": 16,
+            "num_position_embeddings": 2304,
+            "deepstack_visual_indexes": [5, 11, 17],
+        },
+        frame_side=544,  # about as many tokens as an image of 640 x 480 in its own size
+        model_type="qwen3_vl",
+        tied=True,
     ),
     "tiny": Shape(  # for trying the benchmark out
         text={
@@ -153,7 +200,7 @@ def build_model(name: str, device: str = "auto", dtype: str = "auto") -> tuple[A
         UsageError: there is no such device or dtype.
     """
     import torch
-    from transformers import AutoProcessor, GenerationConfig, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+    from transformers import AutoProcessor, GenerationConfig
 
     shape, where = SHAPES[name], choose_device(device)
     bundled = in_pretrained(BUNDLED)
@@ -164,27 +211,25 @@ def build_model(name: str, device: str = "auto", dtype: str = "auto") -> tuple[A
         f"{token}_token_id": processor.tokenizer.convert_tokens_to_ids(f"<|{token}|>")
         for token in ("vision_start", "vision_end")
     }
-    config = Qwen2_5_VLConfig(
-        text_config={**shape.text, "bos_token_id": None, "eos_token_id": None},
-        vision_config=shape.vision,
+    processor.image_processor.patch_size = shape.vision.get("patch_size", processor.image_processor.patch_size)
+    config = shape.config(
         image_token_id=processor.tokenizer.convert_tokens_to_ids("<|image_pad|>"),
         video_token_id=processor.tokenizer.convert_tokens_to_ids("<|video_pad|>"),
-        tie_word_embeddings=False,
+        tie_word_embeddings=shape.tied,
         frame_side=shape.frame_side,
         **ids,
     )
     torch.manual_seed(0)
     with torch.device(where):
-        model = Qwen2_5_VLForConditionalGeneration._from_config(
-            config, dtype=choose_dtype(dtype, where, 0), attn_implementation="sdpa"
-        )
+        model = shape.model_class._from_config(config, dtype=choose_dtype(dtype, where, 0), attn_implementation="sdpa")
     model.generation_config = GenerationConfig(
         eos_token_id=[shape.text["vocab_size"]],  # one that no row can write
         pad_token_id=processor.tokenizer.pad_token_id,
     )
-    window_attention.install(model.model.visual)
     object.__setattr__(model, "own_mlps", [block.mlp for block in model.model.visual.blocks])  # of no module
-    align_mlps(model.model.visual)
+    if shape.model_type == "qwen2_5_vl":
+        window_attention.install(model.model.visual)
+        align_mlps(model.model.visual)
     return model.eval(), processor
 
 
@@ -199,11 +244,12 @@ def measure_shape(
         n_tokens: new tokens of each reply.
         rounds: how often each way is timed, after a pass to warm up.
     """
-    ways = {
+    ways: dict[str, TransformersEngine] = {
         "reference": Reference(model, processor, compile="off"),
         "plain": TransformersEngine(model, processor, compile="off"),
-        "compiled": TransformersEngine(model, processor, compile="on"),
     }
+    if is_supported(model):
+        ways["compiled"] = TransformersEngine(model, processor, compile="on")
     rows: list[Row] = []
     for at_once in sizes:
         requests = _requests(max(2 * at_once, LEAST))
@@ -221,7 +267,7 @@ def measure_shape(
                 thought = sum(r.decode_seconds for r in replies)
                 row.tokens_per_second.append(sum(r.n_tokens - 1 for r in replies) / thought)
         rows += measured
-        decoder = ways["compiled"]._decoder
+        decoder = next(reversed(ways.values()))._decoder
         if decoder is not None:
             decoder.release()
     return rows

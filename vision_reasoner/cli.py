@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from vision_reasoner import __version__
 from vision_reasoner.errors import ExitCode, VisionReasonerError, one_line, printable
-from vision_reasoner.models.devices import ATTENTIONS, COMPILES, DTYPES
+from vision_reasoner.models.devices import ATTENTIONS, COMPILES, DTYPES, QUANTIZATIONS
 from vision_reasoner.prompts import DIALECTS
 
 if TYPE_CHECKING:
@@ -94,6 +94,12 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         choices=COMPILES,
         default="auto",
         help="decode by recorded CUDA graphs; default: auto, where they can be",
+    )
+    add(
+        "--quantize",
+        choices=QUANTIZATIONS,
+        default="none",
+        help="weights of reasoner and router in fewer bits: 8bit, 4bit; default: none",
     )
     add("--max_new_tokens", type=int, metavar="N", help="limit of a reply; default: 2048")
     add("--max_objects", type=int, metavar="N", help="objects kept of a reply; default: 300")

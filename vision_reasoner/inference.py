@@ -116,6 +116,7 @@ def run(arguments: argparse.Namespace) -> int:
             output_dir=Path(arguments.output_dir or "results"),
             settings=model.sources
             | {name: getattr(arguments, name) for name in ("model", "revision", "dtype", "compat")}
+            | ({} if arguments.quantize == "none" else {"quantize": arguments.quantize})
             | {"max_new_tokens": model.settings.max_new_tokens, "max_objects": model.settings.max_objects}
             | model.settings.of_views,
             formats=check_formats(arguments.format) if arguments.format else (),

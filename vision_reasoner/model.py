@@ -150,6 +150,7 @@ class VisionReasoner:
         dtype: str = "auto",
         attn_implementation: str = "auto",
         compile: str = "auto",
+        quantize: str = "none",
         offline: bool = False,
         compat: Compat = "none",
         logprobs: bool = False,
@@ -183,6 +184,7 @@ class VisionReasoner:
             dtype=dtype,
             attn_implementation=attn_implementation,
             compile=compile,
+            quantize=quantize,
             offline=offline,
             compat=compat,
             logprobs=logprobs,
@@ -217,6 +219,7 @@ class VisionReasoner:
             "dtype": settings.dtype,
             "attn_implementation": settings.attn_implementation,
             "compile": settings.compile,
+            "quantize": settings.quantize,
             "offline": settings.offline,
         }
         dialect, compat = DIALECTS[settings.model], settings.compat

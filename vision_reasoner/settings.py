@@ -58,6 +58,7 @@ class RunSettings:
             paper. The segmenter is float32 always.
         attn_implementation: of reasoner and router; "auto" is flash-attn where it is installed, otherwise sdpa.
         compile: whether decoding steps are recorded as CUDA graphs; "auto" where that is possible.
+        quantize: weights of the language models of reasoner and router in fewer bits: "none", "8bit" or "4bit".
         offline: make no network attempt at all.
         compat: "upstream" prepares VQA requests as the original code did (question normalized, image resized to the
             square frame).
@@ -86,6 +87,7 @@ class RunSettings:
     dtype: str = "auto"
     attn_implementation: str = "auto"
     compile: str = "auto"
+    quantize: str = "none"
     offline: bool = False
     compat: Compat = "none"
     logprobs: bool = False

@@ -206,6 +206,8 @@ def _numerics(settings: RunSettings, reasoner: Path | ServerEngine) -> Settings:
     dtype = choose_dtype(named, device, weight_bytes(reasoner))
     numerics["dtype"] = str(dtype).removeprefix("torch.")
     numerics["attn_implementation"] = choose_attention(settings.attn_implementation, device, dtype)
+    if settings.quantize != "none":
+        numerics["quantize"] = settings.quantize
     if device.type == "cuda":  # elsewhere it changes nothing
         numerics["compile"] = settings.compile
     return numerics

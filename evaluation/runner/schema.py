@@ -99,6 +99,7 @@ class Settings(TypedDict):
     dtype: NotRequired[str]
     attn_implementation: NotRequired[str]
     compile: NotRequired[str]
+    quantize: NotRequired[str]
     max_new_tokens: NotRequired[int]
     max_objects: int
     max_image_pixels: NotRequired[int]

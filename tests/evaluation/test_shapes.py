@@ -17,15 +17,12 @@ def tiny():
     return build_model("tiny", device="cpu")
 
 
-def test_the_released_shape():
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
-
-    shape = SHAPES["7b"]
+@pytest.mark.parametrize(("name", "parameters"), [("7b", 8.292e9), ("qwen3-2b", 2.128e9)])
+def test_the_released_shapes(name, parameters):
+    shape = SHAPES[name]
     with torch.device("meta"):
-        model = Qwen2_5_VLForConditionalGeneration(
-            Qwen2_5_VLConfig(text_config=shape.text, vision_config=shape.vision, tie_word_embeddings=False)
-        )
-    assert sum(p.numel() for p in model.parameters()) == pytest.approx(8.292e9, rel=1e-3)
+        model = shape.model_class(shape.config(tie_word_embeddings=shape.tied))
+    assert sum(p.numel() for p in model.parameters()) == pytest.approx(parameters, rel=1e-3)
 
 
 def test_no_reply_ends_and_all_ways_write_the_same(tiny):

@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import os
+import shlex
 import shutil
 import socket
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import noise
-from vision_reasoner import Box, VisionReasoner
+from vision_reasoner import Box, VisionReasoner, inference
 from vision_reasoner.errors import CheckpointError
 from vision_reasoner.models import checkpoints, download
 from vision_reasoner.models.checkpoints import (
@@ -426,6 +427,33 @@ def test_download_fetches_each_part_into_its_folder_and_says_sizes_first(hub, tm
 def test_download_takes_one_part(hub, tmp_path):
     assert download.main(["--what", "router", "--into", str(tmp_path)]) == 0
     assert len(hub.fetched) == 1
+
+
+def test_download_of_a_set_says_how_to_run_it(hub, tmp_path, capsys):
+    assert download.main(["--what", "laptop", "--into", str(tmp_path / "my models")]) == 0
+    assert [hub_id for hub_id, _ in hub.fetched] == ["Qwen/Qwen3-VL-2B-Instruct", "facebook/sam2.1-hiera-tiny"]
+    said = capsys.readouterr().err.splitlines()[-1].removeprefix("to use them: ")
+    given = inference.build_parser().parse_args(shlex.split(said)[1:])
+    assert given.model == "qwen3"
+    assert given.model_path == str(tmp_path / "my models" / "Qwen3-VL-2B-Instruct")
+    assert given.segmentation_model_path == str(tmp_path / "my models" / "sam2.1-hiera-tiny")
+    assert given.task_router_model_path == "pretrained_models/VisionReasoner-Tiny"
+
+
+@pytest.mark.parametrize("model", ["visurf", "qwen", "qwen2", "qwen3"])
+def test_each_model_is_a_set_whose_checkpoint_it_then_takes(hub, nowhere, model):
+    assert download.main(["--what", model]) == 0
+    assert [hub_id for hub_id, _ in hub.fetched[1:]] == ["Ricky06662/TaskRouter-1.5B", "facebook/sam2-hiera-large"]
+    (_, folder), *_ = hub.fetched
+    (nowhere / folder).mkdir(parents=True)
+    assert Path(choose(model=model).reasoner) == folder
+
+
+@pytest.mark.usefixtures("nowhere")
+def test_the_largest_checkpoint_of_a_model_that_is_here_is_taken(nowhere):
+    for size in ("2B", "4B"):
+        (nowhere / "pretrained_models" / f"Qwen3-VL-{size}-Instruct").mkdir(parents=True)
+    assert Path(choose(model="qwen3").reasoner).name == "Qwen3-VL-4B-Instruct"
 
 
 def test_download_stops_before_the_disk_is_full(hub, tmp_path, capsys, monkeypatch):

@@ -250,6 +250,17 @@ def test_weights_of_another_config_are_said_to_be_so(folder):
         Segmenter.from_pretrained(folder, device="cpu")
 
 
+@pytest.mark.parametrize("size", ["tiny", "small", "base_plus", "large"])
+def test_a_released_sam_2_1_takes_its_config_from_the_package(tmp_path, size):
+    (tmp_path / f"sam2.1_hiera_{size}.pt").touch()
+    config, weights = segmenter_module._files(tmp_path)
+    assert weights.name == f"sam2.1_hiera_{size}.pt"
+    target = segmenter_module._read_config(config)
+    assert target["no_obj_embed_spatial"], "2.1 has it, 2.0 has not"
+    if size == "tiny":  # the others are the same with more of everything
+        assert sum(p.numel() for p in segmenter_module._build(target).parameters()) == 38_962_498
+
+
 def test_a_released_folder_takes_its_config_from_the_package(tmp_path):
     folder = tmp_path / "sam2-hiera-large"
     folder.mkdir()

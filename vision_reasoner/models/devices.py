@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 ATTENTIONS = ("auto", "sdpa", "eager", "flash_attention_2")
 COMPILES = ("auto", "on", "off")
+QUANTIZATIONS = ("none", "8bit", "4bit")
 SMALL_CHECKPOINT = 1 << 30  # bytes; beyond it decoding on a CPU waits for memory, and half the bytes is half the time
 
 

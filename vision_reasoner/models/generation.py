@@ -25,6 +25,7 @@ from vision_reasoner.models.devices import (
     use_free_cores,
 )
 from vision_reasoner.models.engine import Completion, Watch
+from vision_reasoner.models.quantization import quantization_config
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +40,14 @@ Result = TypeVar("Result")
 
 
 def load_model(
-    classes: Mapping[str, Any], folder: Path, part: Part, *, device: str, dtype: str, attn_implementation: str
+    classes: Mapping[str, Any],
+    folder: Path,
+    part: Part,
+    *,
+    device: str,
+    dtype: str,
+    attn_implementation: str,
+    quantize: str = "none",
 ) -> Any:
     """Load a checkpoint's weights for inference, from safetensors only and without running code of the folder.
 
@@ -50,15 +58,17 @@ def load_model(
         device: a torch device or "auto".
         dtype: one of `devices.DTYPES`.
         attn_implementation: one of `devices.ATTENTIONS`.
+        quantize: one of `devices.QUANTIZATIONS`.
 
     Raises:
         CheckpointError: it is incomplete, of another kind, or does not load.
-        UsageError: there is no such device, dtype or attention.
+        UsageError: there is no such device, dtype, attention or quantize.
     """
     use_free_cores()
     where = choose_device(device)
     number_format = choose_dtype(dtype, where, weight_bytes(folder))
     attention = choose_attention(attn_implementation, where, number_format)
+    quantization = quantization_config(quantize, where, number_format)
     model_type = check_transformers_folder(folder, part)["model_type"]
     with load_errors(folder):
         model, report = classes[model_type].from_pretrained(
@@ -69,6 +79,7 @@ def load_model(
             local_files_only=True,
             use_safetensors=True,
             output_loading_info=True,
+            **({} if quantization is None else {"quantization_config": quantization}),
         )
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])

@@ -37,6 +37,7 @@ class LoadOptions(TypedDict, total=False):
     dtype: str
     attn_implementation: str
     compile: str
+    quantize: str
     revision: str | None
     offline: bool
 
@@ -122,6 +123,7 @@ class TransformersEngine:
         dtype: str = "auto",
         attn_implementation: str = "auto",
         compile: str = "auto",
+        quantize: str = "none",
         revision: str | None = None,
         offline: bool = False,
     ) -> Self:
@@ -129,7 +131,7 @@ class TransformersEngine:
 
         Raises:
             CheckpointError: it is missing, incomplete or of another kind.
-            UsageError: there is no such device, dtype, attention or compile.
+            UsageError: there is no such device, dtype, attention, compile or quantize, or its package is missing.
         """
         import transformers
 
@@ -141,7 +143,17 @@ class TransformersEngine:
                 "qwen2_vl": transformers.Qwen2VLForConditionalGeneration,
                 "qwen3_vl": transformers.Qwen3VLForConditionalGeneration,
             }
-        model = load_model(classes, folder, part, device=device, dtype=dtype, attn_implementation=attn_implementation)
+        model = load_model(
+            classes,
+            folder,
+            part,
+            device=device,
+            dtype=dtype,
+            attn_implementation=attn_implementation,
+            quantize=quantize,
+        )
+        if quantize != "none" and compile == "auto":  # graphs are measured with weights as they are
+            compile = "off"
         if model.config.model_type == "qwen2_5_vl" and model.config._attn_implementation == "sdpa":
             window_attention.install(model.model.visual)
         if model.config.model_type == "qwen2_5_vl" and model.device.type == "cuda":
