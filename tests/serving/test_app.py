@@ -273,7 +273,15 @@ def test_a_slow_sender_is_not_waited_for():
 
 # --- who may ask ------------------------------------------------------------------------------------------------------
 def test_foreign_names_and_pages_of_other_origins_are_refused(client):
-    for headers in ({"Host": "evil.example"}, {"Origin": "https://evil.example"}, {"Origin": "null"}):
+    for headers in (
+        {"Host": "evil.example"},
+        {"Host": "localhost.evil.example"},
+        {"Host": "["},
+        {"Origin": "https://evil.example"},
+        {"Origin": "http://localhost:1"},
+        {"Origin": "http://["},
+        {"Origin": "null"},
+    ):
         body, kind = form_of(png(), **FORM)
         status, sent, content = client.ask("/v1/predict", body, kind | headers)
         assert (status, json.loads(content)["error"]["type"]) == (403, "Forbidden")

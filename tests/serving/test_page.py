@@ -51,7 +51,8 @@ class Person:
     def key(self, key, **modifiers):
         flags = 2 * modifiers.get("ctrl", False) + 8 * modifiers.get("shift", False) + modifiers.get("alt", False)
         for kind in ("keyDown", "keyUp"):
-            self.browser.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, modifiers=flags)
+            text = {"text": "\r", "windowsVirtualKeyCode": 13} if key == "Enter" and kind == "keyDown" else {}
+            self.browser.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, modifiers=flags, **text)
 
     def type(self, selector, text):
         self.run(f"(e => {{ e.focus(); e.select(); }})(document.querySelector({json.dumps(selector)}))")
@@ -253,6 +254,18 @@ def test_a_picture_that_the_server_has_forgotten_is_sent_again(person):
     person.click("#save")
     person.wait("document.getElementById('saved').innerText.startsWith('Saved')")
     person.browser.problems.remove(next(problem for problem in person.browser.problems if "status of 404" in problem))
+
+
+def test_a_key_is_asked_for_and_kept(browser):
+    with serving(api_key="a secret") as client:
+        person = Person(browser, client)
+        browser.visit(client.url)
+        person.wait("document.getElementById('key').open")
+        person.type("#secret", "a secret")
+        person.key("Enter")
+        person.wait("!document.getElementById('key').open")
+        person.example()
+        assert person.boxes() == [FIRST, SECOND]
 
 
 def test_everything_has_a_name_for_screen_readers_and_can_be_reached_by_keyboard(person):

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
@@ -328,7 +329,8 @@ def _add_work(app: FastAPI, service: Service) -> None:
         job = service.predictions.submit((picture, wanted.query, task), _client(request), cost=picture.n_pixels)
         _note(request, service, image_bytes=len(picture.data), query=wanted.query)
         if wanted.stream:
-            return StreamingResponse(_events(service, job, picture, request), media_type="text/event-stream")
+            events = _events(service, job, picture, request)
+            return StreamingResponse(events, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
         prediction = await service.wait(request, service.predictions, job)
         _note(request, service, task=prediction.task, outcome=prediction.status, count=prediction.count)
         return JSONResponse(_result(prediction, picture, request))
@@ -357,25 +359,25 @@ async def _events(
 ) -> AsyncIterator[str]:
     """The events of a job; closing this iterator, as the server does when the client goes, cancels it."""
     ids = {"image_id": picture.id, "request_id": request.state.request_id}
-    seen = ""
+    seen, end = "", time.monotonic() + service.limits.seconds
     try:
-        async with asyncio.timeout(service.limits.seconds):
-            yield event("accepted", ids | {"waiting": service.predictions.waiting})
-            while not job.done:
-                await job.wait(PING_SECONDS)
-                text = job.text
-                if text != seen:
-                    start = len(seen) if text.startswith(seen) else 0
-                    yield event("text", {"start": start, "text": text[start:]})
-                    seen = text
-                elif not job.done:
-                    yield ": waiting\n\n"
-            prediction = await job.result()
-            _note(request, service, task=prediction.task, outcome=prediction.status, count=prediction.count)
-            yield event("result", _result(prediction, picture, request))
-    except TimeoutError:
-        words = f"there was no result within {service.limits.seconds:g} seconds"
-        yield event("error", error_body("HTTP", words, request.state.request_id))
+        yield event("accepted", ids | {"waiting": service.predictions.waiting})
+        while not job.done:
+            if (left := end - time.monotonic()) <= 0:
+                raise HTTPException(504, f"there was no result within {service.limits.seconds:g} seconds")
+            await job.wait(min(left, PING_SECONDS))
+            text = job.text
+            if text != seen:
+                start = len(seen) if text.startswith(seen) else 0
+                yield event("text", {"start": start, "text": text[start:]})
+                seen = text
+            elif not job.done:
+                yield ": waiting\n\n"
+        prediction = await job.result()
+        _note(request, service, task=prediction.task, outcome=prediction.status, count=prediction.count)
+        yield event("result", _result(prediction, picture, request))
+    except HTTPException as error:
+        yield event("error", error_body("HTTP", str(error.detail), request.state.request_id))
     except Exception as error:
         if not isinstance(error, VisionReasonerError | FullError):
             logger.exception("request %s", request.state.request_id)

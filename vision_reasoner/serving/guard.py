@@ -30,6 +30,7 @@ STATE_PATHS = ("/healthz", "/readyz", "/metrics")
 OPEN_PATHS = (*PAGE_FILES, "/favicon.ico", "/examples.json", "/docs", "/openapi.json", "/healthz", "/readyz")
 WORK_PATHS = tuple(f"/v1/{name}" for name in ("models", "route", "predict", "segment", "export", "corrections"))
 EXAMPLES = "/examples/"  # pictures
+MAX_DIGITS = 15  # of a Content-Length that is read as a number
 BODY_OVERHEAD = 1 << 16  # bytes of a body besides the picture
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -158,11 +159,14 @@ class Guard:
 
     def _refusal(self, path: str, headers: Headers) -> tuple[int, str, str] | None:
         """Status, kind and words where a request is refused by its headers alone."""
-        host = urlsplit(f"//{headers.get('host', '')}")
+        try:
+            host = urlsplit(f"//{headers.get('host', '')}")
+            origin = urlsplit(headers["origin"]).netloc if "origin" in headers else None
+        except ValueError:
+            return 403, "Forbidden", "the Host or Origin of this request is none"
         if self.limits.is_loopback and host.hostname not in ("localhost", "127.0.0.1", "::1"):
             return 403, "Forbidden", "this server answers to localhost alone; see --host"
-        origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host.netloc:
+        if origin is not None and origin != host.netloc:
             return 403, "Forbidden", "requests from pages of other origins are refused"
         if self.limits.api_key is not None and path not in OPEN_PATHS and not path.startswith(EXAMPLES):
             scheme, _, key = headers.get("authorization", "").partition(" ")
@@ -170,7 +174,7 @@ class Guard:
             if scheme.lower() != "bearer" or not right:
                 return 401, "Unauthorized", "this server wants a key: Authorization: Bearer KEY"
         length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > self.limits.max_body_bytes:
+        if not length.isdecimal() or len(length) > MAX_DIGITS or int(length) > self.limits.max_body_bytes:
             return 413, "TooLarge", self._too_large()
         return None
 

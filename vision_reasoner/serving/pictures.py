@@ -17,7 +17,7 @@ from vision_reasoner.images import load_image
 from vision_reasoner.masks import Mask
 from vision_reasoner.model import SegmenterLike
 
-MAX_KEPT_BYTES = 512 << 20  # of uploaded files and their pixels
+MAX_KEPT_BYTES = 256 << 20  # of uploaded files and their pixels
 MAX_FEATURES = 8  # pictures; those of SAM2's released size have 16 MB each
 
 

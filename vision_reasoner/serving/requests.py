@@ -16,7 +16,7 @@ from vision_reasoner.geometry import Box, Point
 from vision_reasoner.results import Instance
 
 MAX_QUERY = 4000  # characters
-MAX_OBJECTS = 1000  # of a request to segment, or of a correction
+MAX_OBJECTS = 300  # of a request to segment, or of a correction
 MAX_RUN_LENGTHS = 4 << 20  # characters of a mask
 MAX_LABEL = 200
 
