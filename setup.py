@@ -58,7 +58,7 @@ setup(
     package_data={
         "vision_reasoner": ["py.typed"],
         "vision_reasoner.serving": ["page/*"],
-        "vision_reasoner.assets": ["airplanes.png"],
+        "vision_reasoner.assets": ["airplanes.png", "ground_truth.json"],
         "vision_reasoner.pretrained_models": ["VisionReasoner-Tiny/*", "VisionReasoner-Tiny/*/*"],
         "vision_reasoner.training.clusters": ["*.sh", "*.txt", "*.yaml"],
     },

@@ -34,7 +34,7 @@ from vision_reasoner.errors import UsageError
 from vision_reasoner.images import load_image
 from vision_reasoner.masks import Mask
 from vision_reasoner.model import VisionReasoner
-from vision_reasoner.models.devices import ATTENTIONS, COMPILES, DTYPES
+from vision_reasoner.models.devices import ATTENTIONS, COMPILES, DTYPES, peak_memory
 from vision_reasoner.models.segmenter import Segmenter
 from vision_reasoner.results import Instance, Prediction
 
@@ -161,19 +161,6 @@ class PlainSegmenter:
                 prompt |= {"point_coords": np.array([point]), "point_labels": np.array([1])}
             masks, scores, _ = features.predict(multimask_output=True, **prompt)
             yield masks[scores.argmax()] > 0, float(scores.max())
-
-
-def peak_memory() -> dict[str, float]:
-    """The most memory that was in use so far, in gigabytes of 10^9 bytes."""
-    import resource
-
-    import torch
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = {"memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9}
-    if torch.cuda.is_available():
-        peak["CUDA memory"] = torch.cuda.max_memory_allocated() / 1e9
-    return peak
 
 
 def _means(predictions: Sequence[Prediction], seconds: float) -> dict[str, float]:

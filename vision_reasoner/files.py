@@ -18,6 +18,16 @@ LOCK = ".lock"
 MAX_NAME_BYTES = 200  # of 255, with room for a number and an ending
 
 
+def packaged(name: str) -> Path:
+    """A file that comes with the code: in the repository, or inside the installed package.
+
+    Args:
+        name: its path in the repository, such as "assets/airplanes.png".
+    """
+    package = Path(__file__).resolve().parent
+    return next((path for path in (package.parent / name, package / name) if path.exists()), package.parent / name)
+
+
 def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a file beside `path`, then move it into place. Missing folders are made.
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from vision_reasoner.cli import add_model_options, make_parser, model_settings, run_command, silence_transformers
 from vision_reasoner.errors import ImageError, ReplyError, UsageError
-from vision_reasoner.files import check_writable
+from vision_reasoner.files import check_writable, packaged
 from vision_reasoner.formats import FORMATS
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ examples:
   python -m vision_reasoner download --what all
   python -m vision_reasoner export results/results.jsonl --format coco,yolo
   python -m vision_reasoner serve
+  python -m vision_reasoner doctor
 """
 
 
@@ -87,6 +88,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from vision_reasoner.serving.command import main as serve_main
 
         return serve_main(given[1:])
+    if given[:1] == ["doctor"]:
+        from vision_reasoner.doctor.command import main as doctor_main
+
+        return doctor_main(given[1:])
     return run_command(build_parser(), run, given)
 
 
@@ -198,8 +203,7 @@ def _expand_one(text: str) -> tuple[list[Path], bool]:
         matches = (Path(match) for match in glob.glob(str(path), recursive=True))  # noqa: PTH207 - may be absolute
         return sorted(match for match in matches if match.is_file() and not _is_resource_fork(match)), True
     if text == DEFAULT_IMAGE and not path.exists():
-        package = Path(__file__).resolve().parent
-        return [next((p for p in (package.parent / text, package / text) if p.exists()), path)], False
+        return [packaged(text)], False
     return [path], False
 
 

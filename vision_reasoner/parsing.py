@@ -13,6 +13,7 @@ whatever its quotes, commas and surroundings. The loose reading is taken where i
 This module knows nothing of models.
 """
 
+import contextlib
 import json
 import math
 import re
@@ -143,6 +144,24 @@ def parse_reply(
             loose.remarks.insert(0, answer.missing or "the answer is not valid JSON; its objects are read all the same")
             loose.repaired, reading = True, loose
     return _conclude(reading, answer, empty=empty, max_objects=max_objects)
+
+
+def written_boxes(text: str, *, grammar: Grammar = "answer") -> list[list[float]]:
+    """The four numbers of each box of a reply as they stand in it, in whatever order and frame they are.
+
+    For finding out order and frame; `parse_reply` takes both as given. No text makes it raise.
+    """
+    answer = _find_answer(text) if grammar == "answer" else _find_fences(text, first_only=False)
+
+    def boxes(items: Iterable[_Item]) -> Iterator[list[float]]:
+        with contextlib.suppress(_GaveUp):
+            for item in items:
+                _, numbers = _first(item.value, _BOX_KEYS["fence"]) if isinstance(item.value, dict) else ("", None)
+                if are_numbers(numbers, 4):
+                    yield numbers
+
+    strict = [] if answer.missing else list(boxes(_strict_items(answer.text)))
+    return strict or list(boxes(_loose_items(answer.text)))
 
 
 class _UnusableObjectError(ValueError):

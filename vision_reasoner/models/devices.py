@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import sys
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -142,3 +143,16 @@ def is_out_of_memory(error: BaseException) -> bool:
     import torch
 
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def peak_memory() -> dict[str, float]:
+    """The most memory that was in use so far, in gigabytes of 10^9 bytes: of the process, and of its CUDA device."""
+    import resource
+
+    import torch
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = {"memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9}
+    if torch.cuda.is_available():
+        peak["CUDA memory"] = torch.cuda.max_memory_allocated() / 1e9
+    return peak
