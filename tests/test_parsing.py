@@ -13,7 +13,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from vision_reasoner.geometry import Box, Point
-from vision_reasoner.parsing import MAX_OBJECT_WARNINGS, ParsedReply, parse_reply, split_thinking, stated_count
+from vision_reasoner.parsing import (
+    MAX_OBJECT_WARNINGS,
+    ParsedReply,
+    parse_reply,
+    split_thinking,
+    stated_count,
+    written_boxes,
+)
 from vision_reasoner.prompts import ANSWER_EXAMPLE, Grammar
 from vision_reasoner.results import Instance, Status
 
@@ -432,3 +439,29 @@ def test_the_span_of_a_bare_list_counts_the_space_before_it():
     text = '  \n[{"bbox": [1, 2, 30, 40]}]'
     ((start, end),) = parse(text, grammar="fence").spans
     assert text[start:end] == '{"bbox": [1, 2, 30, 40]}'
+
+
+# --- boxes as they stand in a reply -----------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("text", "grammar", "expected"),
+    [
+        ('<answer>[{"bbox_2d": [9, 2, 3, 4]}, {"bbox_2d": [900, 0, 950.5, 5]}]</answer>', "answer", [[9, 2, 3, 4]]),
+        ('<answer>[{"bbox_2d": [0.1, 0.2, 0.3, 0.4]}]</answer>', "answer", [[0.1, 0.2, 0.3, 0.4]]),
+        ('```json\n[{"bbox": [1, 2, 3, 4], "label": "a"}]\n```', "answer", [[1, 2, 3, 4]]),
+        ('```json\n[{"bbox": [1, 2, 3, 4], "label": "a"}]\n```', "fence", [[1, 2, 3, 4]]),
+        ('<answer>[{"bbox_2d": [1, 2, 3, 4]}, {"bbox_2d": [5, 6', "answer", [[1, 2, 3, 4]]),
+        ("<answer>[{'bbox_2d': [1, 2, 3, 4]}]</answer>", "answer", [[1, 2, 3, 4]]),
+        ("<answer>[]</answer>", "answer", []),
+        ('<answer>[{"bbox_2d": [1, 2, 3]}, {"bbox_2d": "all"}, 7]</answer>', "answer", []),
+        ("none", "answer", []),
+    ],
+)
+def test_boxes_are_read_as_they_stand_there(text: str, grammar: Grammar, expected: list[list[float]]) -> None:
+    assert written_boxes(text, grammar=grammar)[: len(expected) or None] == expected
+
+
+@given(mixtures, st.sampled_from(GRAMMARS))
+def test_reading_boxes_as_they_stand_there_never_raises(text: str, grammar: Grammar) -> None:
+    for box in written_boxes(text, grammar=grammar):
+        assert len(box) == 4
+        assert all(map(math.isfinite, box))

@@ -28,7 +28,7 @@ class ExitCode(IntEnum):
     REPLY = 6
     """The reply could not be used."""
     SOME_FAILED = 7
-    """Some of many images or samples failed."""
+    """Some of many images, samples or checks failed."""
     INTERRUPTED = 130
     """128 + SIGINT, as shells say it."""
 

@@ -12,6 +12,7 @@ if __package__ in (None, ""):  # run as a script: the repository's root goes whe
 
 import argparse
 import glob
+import importlib
 import json
 import logging
 from collections.abc import Sequence
@@ -32,6 +33,12 @@ DEFAULT_IMAGE = "assets/airplanes.png"
 DEFAULT_OUTPUT = "result_visualization.png"
 DEFAULT_QUERY = "How many airplanes are there in this image?"
 TASKS = ("auto", "detection", "segmentation", "counting", "vqa")  # results.Task without importing it, for --help
+COMMANDS = {  # by their first word; `main` of these modules runs them
+    "download": "vision_reasoner.models.download",
+    "export": "vision_reasoner.formats.export",
+    "serve": "vision_reasoner.serving.command",
+    "doctor": "vision_reasoner.doctor.command",
+}
 
 EXAMPLES = """\
 examples:
@@ -76,22 +83,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; see `errors.ExitCode` for what it returns."""
     given = sys.argv[1:] if argv is None else list(argv)
-    if given[:1] == ["download"]:
-        from vision_reasoner.models.download import main as download_main
-
-        return download_main(given[1:])
-    if given[:1] == ["export"]:
-        from vision_reasoner.formats.export import main as export_main
-
-        return export_main(given[1:])
-    if given[:1] == ["serve"]:
-        from vision_reasoner.serving.command import main as serve_main
-
-        return serve_main(given[1:])
-    if given[:1] == ["doctor"]:
-        from vision_reasoner.doctor.command import main as doctor_main
-
-        return doctor_main(given[1:])
+    if given and given[0] in COMMANDS:
+        return int(importlib.import_module(COMMANDS[given[0]]).main(given[1:]))
     return run_command(build_parser(), run, given)
 
 

@@ -22,6 +22,7 @@ from vision_reasoner.results import Status, Task
 logger = logging.getLogger(__name__)
 
 State = Literal["ok", "failed", "undecided", "note"]
+FRAME_STATES: dict[str, State] = {"confirmed": "ok", "wrong": "failed", "undecided": "undecided"}
 
 KINDS: tuple[Kind, ...] = ("airplanes", "red circles")  # the second where the first decides nothing
 MIN_IN_FORM = 0.8  # of the replies
@@ -95,30 +96,33 @@ def examine(model: VisionReasoner) -> Examination:
     for kind in KINDS:
         scenes = draw_scenes(kind)
         logger.info("Asking for the %s in %d drawn pictures ...", kind, len(scenes))
-        replies = ask(model, scenes)
-        everything += replies
-        found = diagnose(sightings_of(replies, model), dialect, served=served)
+        answered = ask(model, scenes)
+        everything += answered
+        found = diagnose(sightings_of(answered, model), dialect, served=served)
         if verdict is None or found.state != "undecided":
-            verdict, asked = found, replies
+            verdict, asked = found, answered
         if found.state != "undecided":
             break
     seconds = time.perf_counter() - start
     assert verdict is not None
-    replies_given = [one.reply for one in everything if isinstance(one.reply, Reply)]
-    state: State = {"confirmed": "ok", "wrong": "failed", "undecided": "undecided"}[verdict.state]  # type: ignore[assignment]
+    replies = [one.reply for one in everything if isinstance(one.reply, Reply)]
+    in_form = check_replies(everything, model)
+    advice = verdict.advice
+    if verdict.state == "undecided" and in_form.state == "ok":
+        advice += f"; the first is {_shortened(replies[0].text)}"
     return Examination(
         checks=[
-            Check("Frame", state, verdict.summary, verdict.advice),
-            check_replies(everything, model),
-            check_likelihoods(replies_given),
+            Check("Frame", FRAME_STATES[verdict.state], verdict.summary, advice),
+            in_form,
+            check_likelihoods(replies),
             check_router(model),
             check_segmenter(model),
         ],
         asked=asked,
         verdict=verdict,
         seconds=seconds,
-        n_tokens=sum(reply.n_tokens for reply in replies_given),
-        n_replies=len(replies_given),
+        n_tokens=sum(reply.n_tokens for reply in replies),
+        n_replies=len(replies),
     )
 
 
@@ -180,7 +184,7 @@ def check_replies(asked: Sequence[Asked], model: VisionReasoner) -> Check:
     if len(replies) - len(bad) >= MIN_IN_FORM * len(replies):
         return Check("Replies", "ok", summary)
     how = Counter(parsed[i].status for i in bad).most_common(1)[0][0]
-    summary += f", most others {how}; the first of them: {_shortened(replies[bad[0]].text)}"
+    summary += f"; {how.replace('_', ' ')} as a rule, as in {_shortened(replies[bad[0]].text)}"
     if how is Status.TRUNCATED or not replies[bad[0]].finished:
         return Check("Replies", "failed", summary, "raise --max_new_tokens, or give the server a longer context")
     others = [

@@ -73,7 +73,9 @@ def report_of(examination: Any, model: Any) -> dict[str, Any]:
     code = ExitCode.SOME_FAILED if "failed" in states else ExitCode.REPLY if "undecided" in states else ExitCode.OK
     return {
         "exit_code": int(code),
-        "model": {"name": model.reasoner.dialect.name, **model.sources, "runs_on": _where(model)},
+        "model": model.reasoner.dialect.name,
+        **_engine(model),
+        "sources": model.sources,
         "checks": [vars(check) for check in examination.checks],
         "pictures": list(_pictures(examination)),
         "seconds_per_picture": examination.seconds / max(1, examination.n_replies),
@@ -83,17 +85,19 @@ def report_of(examination: Any, model: Any) -> dict[str, Any]:
     }
 
 
-def _where(model: Any) -> str:
-    """Who runs the reasoner, and on what."""
+def _engine(model: Any) -> dict[str, str]:
+    """The reasoner, who runs it, and on what."""
+    from vision_reasoner.models.checkpoints import display_name
     from vision_reasoner.models.local import TransformersEngine
     from vision_reasoner.models.server import ServerEngine
 
     engine = getattr(model.reasoner, "engine", None)
-    if isinstance(engine, TransformersEngine):
-        return f"transformers, {engine.model.device}, {str(engine.model.dtype).removeprefix('torch.')}"
     if isinstance(engine, ServerEngine):
-        return f"{engine.url}, which calls it {engine.model}"
-    return str(model.settings.engine)
+        return {"reasoner": engine.model, "engine": engine.url}
+    where = model.settings.engine
+    if isinstance(engine, TransformersEngine):
+        where += f", {engine.model.device}, {str(engine.model.dtype).removeprefix('torch.')}"
+    return {"reasoner": display_name(model.sources.get("reasoner", "one of your own")), "engine": where}
 
 
 def _pictures(examination: Any) -> Iterator[dict[str, Any]]:
@@ -120,52 +124,53 @@ def _pictures(examination: Any) -> Iterator[dict[str, Any]]:
 
 def text_of(report: dict[str, Any]) -> str:
     """A report for people."""
-    model = report["model"]
     width = min(MAX_WIDTH, shutil.get_terminal_size((MAX_WIDTH, 24)).columns)
 
-    def paragraph(text: str, lead: str, indent: int) -> str:
+    def paragraph(text: str, lead: str) -> str:
         return textwrap.fill(
             text,
             width,
             initial_indent=lead,
-            subsequent_indent=" " * indent,
+            subsequent_indent=" " * len(lead),
             break_long_words=False,
             break_on_hyphens=False,
         )
 
+    pictures = report["pictures"]
+    n_objects = sum(len(picture["objects"]) for picture in pictures)
     lines = [
-        paragraph(f"{model.get('reasoner') or 'the model'}, asked as --model {model['name']}", "Reasoner  ", 10),
-        paragraph(model["runs_on"], "Engine    ", 10),
+        paragraph(f"{report['reasoner']}, asked as --model {report['model']}", "Reasoner  "),
+        paragraph(report["engine"], "Engine    "),
+        f"Pictures  {len(pictures)}, in which {n_objects} {pictures[0]['query']} were drawn",
         "",
     ]
     for check in report["checks"]:
-        indent = MARK_WIDTH + NAME_WIDTH
         lead = f"{MARKS[check['state']]:<{MARK_WIDTH}}{check['name']:<{NAME_WIDTH}}"
-        lines.append(paragraph(check["summary"], lead, indent))
+        lines.append(paragraph(check["summary"], lead))
         if check["advice"]:
-            lines.append(paragraph(check["advice"], " " * indent + "-> ", indent + 3))
+            lines.append(paragraph(check["advice"], " " * len(lead) + "-> "))
         if check["name"] == "Frame":
-            lines += [" " * MARK_WIDTH + row for row in _table(report["pictures"])]
-    memory = ", ".join(f"{size:.1f} GB {where}" for where, size in report["peak_memory_gb"].items())
-    speed = f"{report['seconds_per_picture']:.2f} s a picture, {report['tokens_per_second']:.0f} tokens/s"
-    failed = [check["name"] for check in report["checks"] if check["state"] == "failed"]
-    undecided = [check["name"] for check in report["checks"] if check["state"] == "undecided"]
-    last = "All is well."
-    if failed or undecided:
-        parts = ((failed, "failed"), (undecided, "undecided"))
-        last = "; ".join(f"{what}: {', '.join(names)}" for names, what in parts if names).capitalize() + "."
-    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+            lines += [" " * MARK_WIDTH + row for row in _table(pictures)]
+    sizes = report["peak_memory_gb"].items()
     return "\n".join(
         [
             *lines,
             "",
-            f"Speed     {speed}",
-            f"Memory    {memory}",
-            paragraph(versions, "Versions  ", 10),
+            f"Speed     {report['seconds_per_picture']:.2f} s a picture, {report['tokens_per_second']:.0f} tokens/s",
+            f"Memory    {', '.join(f'{size:.1f} GB of {where}' for where, size in sizes)}",
+            paragraph(", ".join(f"{name} {version}" for name, version in report["versions"].items()), "Versions  "),
             "",
-            last,
+            _conclusion(report),
         ]
     )
+
+
+def _conclusion(report: dict[str, Any]) -> str:
+    """The last line."""
+    states = {"failed": "failed", "undecided": "undecided"}
+    names = {state: [check["name"] for check in report["checks"] if check["state"] == state] for state in states}
+    told = [f"{states[state]}: {', '.join(found)}" for state, found in names.items() if found]
+    return f"{'; '.join(told).capitalize()} (exit code {report['exit_code']})." if told else "All is well."
 
 
 def _table(pictures: Sequence[dict[str, Any]]) -> Iterator[str]:

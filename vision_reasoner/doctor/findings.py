@@ -28,6 +28,7 @@ MAX_UNSURE = 0.12  # of the frame: where chance may do more, one picture says no
 GRIDS = (28, 32)  # pixels: frames of models are multiples of these, as a rule
 
 _RESIZED = "something between here and the model resizes: look for that option of the server"
+_LOOK = "look at the replies, which --json shows"
 _OWN_WAY = "check that --model fits the checkpoint, and that the chat template is the checkpoint's own"
 _DIFFERING = "each picture has a frame of its own", f"{_RESIZED}, or send pictures of one size"
 
@@ -127,7 +128,7 @@ def _right_frame(common: Fit, pictures: tuple[Judged, ...], expected: str) -> Ve
     astray = [picture.sighting.name for picture in pictures if picture.astray]
     if astray:
         summary = f"undecided: {expected} but for {_listed(astray)} pictures, where boxes lie on nothing"
-        return Verdict("undecided", summary, "look at these replies: --json shows them", pictures)
+        return Verdict("undecided", summary, _LOOK, pictures)
     error = float(np.median([picture.error for picture in pictures if picture.error is not None] or [0.0]))
     summary = f"confirmed: {expected}, error {error:.0f} px ({100 * common.error:.1f} %)"
     if unknown := [picture.sighting.name for picture in pictures if picture.off is None]:
@@ -157,13 +158,13 @@ def _without_common_frame(sightings: Sequence[Sighting]) -> Verdict:
     n_written = sum(len(sighting.written) for sighting in sightings)
     wanted = sum(len(sighting.truth) for sighting in sightings)
     if not n_written:
-        summary, advice = "no boxes were written", "look at the replies: --json shows them"
+        summary, advice = "no boxes were written", _LOOK
     elif n_written < wanted / 2:
         summary = f"too few objects were found: {n_written} boxes for {wanted} objects"
-        advice = "look at the replies: --json shows them; a model that finds more can be judged"
+        advice = f"a model that finds more can be judged; {_LOOK}"
     else:
         summary = f"{n_written} boxes were written for {wanted} objects, and in no frame lie on them"
-        advice = "does the model get the pictures? A server that leaves them out looks like this"
+        advice = f"does the model get the pictures? A server that leaves them out looks like this; {_LOOK}"
     return Verdict("undecided", f"undecided: {summary}", advice, pictures)
 
 
@@ -192,14 +193,14 @@ def _explanation(fit: Fit, sightings: Sequence[Sighting], dialect: Dialect, serv
 
 def _another_side(sides: Floats, chance: float, expected: str, dialect: Dialect, served: bool) -> tuple[str, str]:
     """The same for a frame with these sides for all pictures, which are known up to a share of `chance`."""
-    near = max(TOLERANCE, chance)
+    near = max(TOLERANCE / 2, chance)
     if (np.abs(sides / 1000 - 1) < near).all():
         return f"answers are in 0 to 1000, not in {expected}", _models("normalized_1000") or _OWN_WAY
     for side in (1, 100):
         if (np.abs(sides / side - 1) < near).all():
             return f"answers are in 0 to {side}, not in {expected}", _OWN_WAY
     if abs(sides[0] / sides[1] - 1) > near:
-        return "answers are in a frame of {:.0f}x{:.0f}, not in {}".format(*sides, expected), _RESIZED
+        return f"answers are in a frame of {sides[0]:.0f}x{sides[1]:.0f}, not in {expected}", _RESIZED
     multiples = [grid * round(float(sides.mean()) / grid) for grid in GRIDS]
     nearest = min(multiples, key=lambda multiple: abs(float(sides.mean()) - multiple))
     side = nearest if abs(sides.mean() / max(nearest, 1) - 1) < TOLERANCE / 2 else round(float(sides.mean()))
@@ -235,6 +236,9 @@ def _exceptions(pictures: Sequence[Judged]) -> tuple[str, str]:
 def _shift(fit: Fit) -> str:
     """How far off a fit is, for example `y by +6 %` or `x by a factor of 0.75`."""
     told: dict[str, list[str]] = {}
+    scale = fit.scale
+    if abs(scale[0] - scale[1]) < TOLERANCE * scale.mean():
+        scale = np.full(2, scale.mean())
     for axis, name in enumerate("xy"):
         first, last = fit.shifts[axis]
         limits = np.maximum(TOLERANCE, SIGMAS * fit.uncertainty[axis])
@@ -243,9 +247,9 @@ def _shift(fit: Fit) -> str:
         if abs(last - first) < limits.max():
             how = f"by {100 * (first + last) / 2:+.0f} %"
         elif abs(first) <= limits[0]:
-            how = f"by a factor of {fit.scale[axis]:.2f}"
+            how = f"by a factor of {scale[axis]:.2f}"
         else:
-            how = f"by {100 * first:+.0f} % and a factor of {fit.scale[axis]:.2f}"
+            how = f"by {100 * first:+.0f} % and a factor of {scale[axis]:.2f}"
         told.setdefault(how, []).append(name)
     return ", ".join(f"{' and '.join(names)} {how}" for how, names in told.items())
 

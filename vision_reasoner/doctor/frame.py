@@ -30,6 +30,7 @@ EXPECTED_ORDER = "x1 y1 x2 y2"
 PER_UNIT = (1.0, 100.0, 1000.0)  # sides of frames that do not depend on the picture
 
 MAX_WRITTEN = 12  # boxes of one reply that are looked at: work grows with the square of their number
+MAX_NUMBER = 1e9  # larger ones are nonsense, and would overflow
 MIN_BASELINE = 0.15  # between two objects from which a scale is taken, in both directions
 MAX_SIZE_RATIO = 1.6  # by which a box may be too large or small for that scale
 MIN_MATCHED, MIN_SHARE = 8, 0.4  # of the objects of all pictures together, for a fit
@@ -65,7 +66,7 @@ class Sighting:
 
     def corners(self, order: str, unit: Size | tuple[float, float]) -> Floats:
         """(N, 4) xyxy of the boxes that were written, in `order`, relative to `unit`."""
-        written = self.written[:MAX_WRITTEN].reshape(-1, 4)
+        written = self.written[:MAX_WRITTEN].reshape(-1, 4).clip(-MAX_NUMBER, MAX_NUMBER)
         return np.asarray(written @ ORDERS[order].T / np.tile(unit, 2), dtype=np.float64)
 
 

@@ -7,7 +7,6 @@ import json
 import math
 from dataclasses import dataclass
 from functools import cache
-from random import Random
 from typing import Literal
 
 import numpy as np
@@ -55,7 +54,7 @@ def draw_scenes(kind: Kind) -> list[DrawnScene]:
     sticker = _airplane() if kind == "airplanes" else _circle()
     scenes = []
     for name, size in SIZES.items():
-        image, boxes = Image.new("RGB", size, GROUND), tuple(_places(size, seeded("doctor", 1, name)))
+        image, boxes = Image.new("RGB", size, GROUND), _places(name)
         for box in boxes:
             drawn = sticker.resize((box.x2 - box.x1, box.y2 - box.y1), Image.Resampling.LANCZOS)
             image.paste(drawn, box[:2], drawn)
@@ -75,8 +74,10 @@ def draw_disks(size: Size = (480, 320)) -> tuple[Image.Image, list[tuple[Box, Po
     return image, truth
 
 
-def _places(size: Size, rng: Random) -> list[Box]:
-    """Boxes of squares that do not overlap, inside a picture of `size`, which they span in both directions."""
+@cache
+def _places(name: str) -> tuple[Box, ...]:
+    """Boxes of squares that do not overlap, in the picture called `name`, which they span in both directions."""
+    size, rng = SIZES[name], seeded("doctor", 1, name)
     unit = math.sqrt(size[0] * size[1])
     gap = GAP * unit
     while True:
@@ -89,7 +90,7 @@ def _places(size: Size, rng: Random) -> list[Box]:
                 boxes.append(box)
         spans = [(max(b[k + 2] for b in boxes) - min(b[k] for b in boxes)) / size[k] for k in (0, 1)]
         if len(boxes) == N_OBJECTS and min(spans) > MIN_SPAN:
-            return boxes
+            return tuple(boxes)
 
 
 def _are_near(a: Box, b: Box, gap: float) -> bool:
