@@ -95,14 +95,12 @@ def test_the_json_has_every_reply_and_what_was_drawn():
     ("flags", "says", "frame", "told"),
     [
         (["--frame_side", "420"], known(), "ok", "confirmed: 420x420"),
-        (["--frame_side", "840"], known(lambda boxes, *_: boxes * 756), "failed", "in a frame of 756x756"),
         (
             ["--model", "qwen"],
             known(lambda boxes, _, seen: boxes * np.tile(seen, 2) * min(1, 1400 / max(seen)), fence),
             "failed",
             "on large pictures",
         ),
-        ([], lambda *_: Says("<think>hm", finish="length"), "undecided", "no boxes"),
     ],
 )
 def test_a_server_is_asked_as_always(bundle, capsys, flags, says, frame, told):

@@ -157,7 +157,7 @@ def text_of(report: dict[str, Any]) -> str:
             *lines,
             "",
             f"Speed     {report['seconds_per_picture']:.2f} s a picture, {report['tokens_per_second']:.0f} tokens/s",
-            f"Memory    {', '.join(f'{size:.1f} GB of {where}' for where, size in sizes)}",
+            f"Memory    {', '.join(f'{size:.1f} GB of {where}' for where, size in sizes)}, in this process",
             paragraph(", ".join(f"{name} {version}" for name, version in report["versions"].items()), "Versions  "),
             "",
             _conclusion(report),
