@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from evaluation.suites import SUITES
-from tests.support.drawings import sprites
+from tests.conftest import noise
 from vision_reasoner.errors import ExitCode
 from vision_reasoner.inference import COMMANDS, build_parser
 from vision_reasoner.models.router import task_of
@@ -178,20 +178,24 @@ def test_the_two_commands_stand_where_the_checks_look_for_them():
     assert all(command.startswith("pip install -e ") for command in commands.values())
 
 
-def test_the_guides_stand_in_pictures_are_a_data_set_that_rows_and_tables_are_made_of(tmp_path, monkeypatch):
-    [snippet] = re.findall(r"<!-- example: stand-in -->\n```python\n(.+?)```", GUIDE, re.S)
+def test_the_guides_commands_make_rows_and_tables_of_the_public_layout(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("vision_reasoner.scenes.art.load_sprites", lambda _split: sprites())
-    exec(snippet.replace("N, sprites = 500", "N, sprites = 5"), {})
-    assert len(list(Path("mine/images").iterdir())) == 5
-    commands = re.findall(r"python -m (\S+)\.prepare (coco [^`]+?)\n(?=python|```)", GUIDE)
+    root = Path("BCCD_Dataset/BCCD")
+    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (root / folder).mkdir(parents=True)
+    box = "<bndbox><xmin>4</xmin><ymin>6</ymin><xmax>30</xmax><ymax>40</ymax></bndbox>"
+    for i, split in enumerate(("trainval", "trainval", "test")):
+        noise(80, 60, seed=i).save(root / f"JPEGImages/BloodImage_{i}.jpg")
+        objects = [f"<object><name>{name}</name>{box}</object>" for name in ("RBC", "WBC", "Platelets")]
+        size = "<size><width>80</width><height>60</height></size>"
+        text = f"<annotation><filename>BloodImage_{i}.jpg</filename>{size}{''.join(objects)}</annotation>"
+        (root / f"Annotations/BloodImage_{i}.xml").write_text(text)
+        with (root / f"ImageSets/Main/{split}.txt").open("a") as lines:
+            lines.write(f"BloodImage_{i}\n")
+    commands = re.findall(r"python -m (\S+)\.prepare (voc [^`]+?)\n(?=python|```)", GUIDE)
     assert [module for module, _ in commands] == ["vision_reasoner.training", "evaluation"]
     for module, line in commands:
         flags = shlex.split(line.replace("\\\n", " "))
-        if module == "vision_reasoner.training":
-            flags[flags.index("pretrained_models/VisionReasoner-Tiny")] = str(
-                ROOT / "pretrained_models/VisionReasoner-Tiny"
-            )
         assert importlib.import_module(f"{module}.prepare").main(flags) == 0
         assert list(Path(flags[flags.index("--output_dir") + 1]).glob("*.parquet"))
 

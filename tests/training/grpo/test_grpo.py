@@ -34,7 +34,7 @@ from vision_reasoner.models.checkpoints import choose
 from vision_reasoner.models.reasoner import Reasoner
 from vision_reasoner.models.router import COUNTING, OBJECTS, Router
 from vision_reasoner.results import Task
-from vision_reasoner.training import prepare
+from vision_reasoner.training import prepare, runs
 from vision_reasoner.training.grpo import __main__ as grpo
 from vision_reasoner.training.grpo import trainer as trainer_module
 from vision_reasoner.training.grpo.policies import (
@@ -50,16 +50,8 @@ from vision_reasoner.training.grpo.policies import (
     scene_row,
     table_rows,
 )
-from vision_reasoner.training.grpo.trainer import (
-    EMA,
-    PreallocatedLayer,
-    Trainer,
-    as_dataset,
-    last_checkpoint,
-    read_best,
-    train,
-    trl_config,
-)
+from vision_reasoner.training.grpo.trainer import PreallocatedLayer, Trainer, train, trl_config
+from vision_reasoner.training.runs import EMA, as_dataset, last_checkpoint, read_best
 
 SIDE = tiny.FRAME_SIDE
 SIZE = (SIDE, SIDE)
@@ -81,7 +73,7 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     """No bfloat16, so that what should be equal is equal but for rounding."""
-    monkeypatch.setattr(trainer_module, "has_bfloat16", lambda: False)
+    monkeypatch.setattr(runs, "has_bfloat16", lambda: False)
 
 
 def write_rows(folder: Path, n: int = 10, **changes: Any) -> Path:
@@ -500,8 +492,8 @@ def test_what_is_evaluated_and_kept_is_the_mean_of_the_weights(
     def keep(policy: Policy, _folder: Path) -> None:
         kept.append({name: value.detach().clone() for name, value in policy.model.named_parameters()})
 
-    monkeypatch.setattr(trainer_module, "export", keep)
-    monkeypatch.setattr(trainer_module, "read_best", lambda _folder: None)  # keep every one
+    monkeypatch.setattr(runs, "export", keep)
+    monkeypatch.setattr(runs, "read_best", lambda _folder: None)  # keep every one
     train(settings)
     first, second = (
         {
@@ -614,7 +606,7 @@ def test_adapters_leave_a_whole_checkpoint_and_go_on(bundle: Path, tmp_path: Pat
     train(settings)
     trainer = make_trainer(settings)
     trainer._load_from_checkpoint(str(tmp_path / "run" / "checkpoint-1"))
-    trainer_module.export(trainer.policy, tmp_path / "merged")
+    runs.export(trainer.policy, tmp_path / "merged")
     merged = local.TransformersEngine.from_pretrained(tmp_path / "merged", "reasoner", device="cpu").model
     original = local.TransformersEngine.from_pretrained(bundle / "reasoner", "reasoner", device="cpu").model
     ids = torch.tensor([[5, 6, 7, 8]])

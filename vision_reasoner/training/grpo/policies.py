@@ -97,7 +97,7 @@ def load_policy(settings: argparse.Namespace) -> Policy:
         CheckpointError: the checkpoint is missing or of another kind.
         DataError: the data cannot be trained on.
     """
-    return _reasoner(settings) if settings.what == "reasoner" else _router(settings)
+    return load_reasoner(settings) if settings.what == "reasoner" else _router(settings)
 
 
 def _checkpoint(settings: argparse.Namespace, part: Part) -> Path:
@@ -117,7 +117,8 @@ def _dtype(settings: argparse.Namespace) -> str:
 
 
 # --- the reasoner -----------------------------------------------------------------------------------------------------
-def _reasoner(settings: argparse.Namespace) -> Policy:
+def load_reasoner(settings: argparse.Namespace) -> Policy:
+    """The reasoner, as `load_policy` gives it."""
     folder = _checkpoint(settings, "reasoner")
     engine = TransformersEngine.from_pretrained(
         folder, "reasoner", device="cpu", dtype=_dtype(settings), attn_implementation="sdpa"

@@ -16,25 +16,13 @@ Importing this needs the extra `.[train]`.
 import argparse
 import json
 import logging
-import math
-import os
-import shutil
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import datasets
 import torch
-from accelerate.utils import gather_object
-from peft import LoraConfig
-from peft.tuners.lora import LoraLayer
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from torch.optim.swa_utils import get_ema_multi_avg_fn
-from transformers import PrinterCallback, TrainerCallback
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.integrations import TensorBoardCallback
 from trl import GRPOConfig, GRPOTrainer
@@ -42,23 +30,17 @@ from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import pad, split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
 from vision_reasoner.errors import UsageError
-from vision_reasoner.files import append_jsonl, atomic_folder, atomic_write, filter_jsonl
+from vision_reasoner.files import append_jsonl
 from vision_reasoner.models import window_attention
-from vision_reasoner.models.checkpoints import RELEASED, is_bundle
-from vision_reasoner.training.grpo.policies import Policy, Row, Rows, load_policy
-from vision_reasoner.training.tiny.loop import denormals_flushed, has_bfloat16
+from vision_reasoner.training.grpo.policies import Policy, Row, load_policy
+from vision_reasoner.training.runs import RunTrainer, accumulation_of, as_dataset, lora_config, run_config, train_run
 
 logger = logging.getLogger(__name__)
 
-LORA_TARGETS = r"(?!.*visual).*\.(q|k|v|o|gate|up|down)_proj"  # the vision tower has some of the same names
-LORA_ALPHA = 2  # times the rank: peft scales adapters by alpha / rank, which makes this factor the same for every rank
 CLIP_EPSILON = 0.2  # of the likelihood ratio, as published (clip_ratio_low and _high of EasyR1)
 LOSS_TYPE = "bnpo"  # the mean over all tokens of a batch, EasyR1's loss_avg_mode "token"
 SAME_REWARD = 1e-5  # advantages below are those of a group whose rewards are all equal, but for rounding
-CHECKPOINTS_KEPT = 2  # the last one, and the one before in case that a kill comes while it is written
 SAMPLES = 4  # replies that are logged at a time
-# What a run that is continued may have changed; every other setting decides what is learned.
-FREE_SETTINGS = {"max_steps", "sample_every", "threads", "verbose", "quiet", "output_dir"}
 
 
 class PreallocatedLayer(DynamicLayer):
@@ -89,55 +71,23 @@ class PreallocatedLayer(DynamicLayer):
         return self.keys, self.values
 
 
-class EMA(TrainerCallback):
-    """The exponential moving average of the weights that are trained.
-
-    Early in a run it is the mean of all steps so far, so that the first weights do not dominate it. The step is torch's
-    (`get_ema_multi_avg_fn`). torch's AveragedModel does not fit: it copies frozen weights too, and what is evaluated
-    here is the model itself, with the averages exchanged for its weights.
-    """
-
-    FILE = "mean.safetensors"  # of a checkpoint
-
-    def __init__(self, model: torch.nn.Module, decay: float) -> None:
-        self.weights = {name: value for name, value in model.named_parameters() if value.requires_grad}
-        self.averages = {name: value.detach().clone() for name, value in self.weights.items()}
-        self.decay = decay
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        """Take the new weights in."""
-        n = state.global_step + 1  # weights so far, the first ones included
-        update = get_ema_multi_avg_fn(min(self.decay, 1 - 1 / n))
-        update(list(self.averages.values()), [value.detach() for value in self.weights.values()], n)
-
-    def swap(self) -> None:
-        """Exchange the model's weights and the averages."""
-        for name, value in self.weights.items():
-            self.averages[name], value.data = value.data, self.averages[name]
-
-    def save(self, folder: Path) -> None:
-        """Write the averages into a checkpoint."""
-        save_file(self.averages, folder / self.FILE)
-
-    def load(self, folder: Path) -> None:
-        """Read the averages of a checkpoint."""
-        for name, value in load_file(folder / self.FILE).items():
-            self.averages[name].copy_(value)
-
-
-class Trainer(GRPOTrainer):
+class Trainer(RunTrainer, GRPOTrainer):
     """TRL's trainer for a `Policy`; see the module for what differs."""
 
     _buffered_inputs: Any
-    control: Any
+    best_by = "eval_reward"
+    shown = {  # noqa: RUF012 - a constant
+        "reward": "reward",
+        "kl": "KL",
+        "entropy": "entropy",
+        "completions/mean_length": "length",
+        "frac_reward_zero_std": "groups without variance",
+        "step_time": "seconds",
+    }
 
     def __init__(self, policy: Policy, settings: argparse.Namespace, config: GRPOConfig) -> None:
-        self.policy = policy
-        self.settings = settings
-        self.folder = Path(settings.output_dir)
+        self.begin_run(policy, settings)
         self.replies: list[tuple[Row, str, list[float]]] = []  # of the last rollouts, with their rewards
-        self.held_out: list[Row] = []  # this process's share, once it is needed
-        rank = settings.lora
         super().__init__(
             model=policy.model,
             reward_funcs=list(policy.rewards),
@@ -145,22 +95,13 @@ class Trainer(GRPOTrainer):
             train_dataset=as_dataset(policy.train, 2 * settings.batch_size),
             eval_dataset=as_dataset(policy.held_out, 0),
             processing_class=policy.processing,
-            peft_config=LoraConfig(r=rank, lora_alpha=LORA_ALPHA * rank, target_modules=LORA_TARGETS) if rank else None,
+            peft_config=lora_config(settings.lora),
         )
         if self.is_deepspeed_enabled or self.is_fsdp_enabled:
             raise UsageError("models that are split between processes are for veRL or EasyR1; see training/clusters")
         if self.ref_model is not None and policy.model.config.model_type == "qwen2_5_vl":
             window_attention.install(self.ref_model.model.visual)
-        self.remove_callback(PrinterCallback)
-        self.ema = EMA(policy.model, settings.average) if settings.average else None
-        if self.ema is not None:
-            self.add_callback(self.ema)
-
-    def _send_telemetry(self) -> None:
-        pass
-
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        pass
+        self.watch_run()
 
     # --- rollouts that share their prompt -----------------------------------------------------------------------------
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[Any, Any, Any]:
@@ -381,23 +322,6 @@ class Trainer(GRPOTrainer):
 
         return unpacked(output.log_probs), unpacked(output.entropy if output.entropy is not None else output.log_probs)
 
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        """As the Trainer's, with the moving average of the weights."""
-        super()._save_optimizer_and_scheduler(output_dir)
-        if self.ema is not None and self.is_world_process_zero():
-            self.ema.save(Path(output_dir))
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """As the Trainer's, which skips most weights of a Qwen2.5-VL: their names in files are not those in memory."""
-        if self.ema is not None:
-            self.ema.load(Path(resume_from_checkpoint))
-        if self.settings.lora:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-            return
-        ours = self.policy.model
-        saved = type(ours).from_pretrained(resume_from_checkpoint, dtype=ours.dtype, local_files_only=True)
-        ours.load_state_dict(saved.state_dict())
-
     # --- figures and checkpoints --------------------------------------------------------------------------------------
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
         rewards: Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
@@ -406,16 +330,11 @@ class Trainer(GRPOTrainer):
         return rewards
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """TRL's and the Trainer's figures, also as a line of log.jsonl and a short one on standard error."""
-        super().log(logs, start_time)  # adds TRL's figures to `logs`
-        if not self.is_world_process_zero() or "train_runtime" in logs:
-            return
+        """The run's figures, and some of the replies."""
+        super().log(logs, start_time)
         step = self.state.global_step
-        figures = {k: v if v is None or math.isfinite(v) else None for k, v in logs.items()}
-        with (self.folder / "log.jsonl").open("ab") as stream:
-            append_jsonl(stream, [{"step": step, **figures}])
-        logger.info("%s", one_line(step, figures))
-        if "reward" in logs and self.settings.sample_every and step % self.settings.sample_every == 0:
+        every = self.settings.sample_every
+        if self.is_world_process_zero() and "reward" in logs and every and step % every == 0:
             self._log_samples(step)
 
     def _log_samples(self, step: int) -> None:
@@ -437,36 +356,6 @@ class Trainer(GRPOTrainer):
                 for i, sample in enumerate(samples):
                     callback.tb_writer.add_text(f"samples/{i}", f"```\n{json.dumps(sample, indent=1)}\n```", step)
 
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:  # noqa: ARG002 - whatever the Trainer gives
-        """Greedy figures of the held-out rows; writes the checkpoint where its reward is the best so far."""
-        index, processes = self.accelerator.process_index, self.accelerator.num_processes
-        self.held_out = self.held_out or [
-            self.policy.held_out.at(i) for i in range(index, self.policy.held_out.n, processes)
-        ]
-        was_training = self.model.training
-        self.model.eval()
-        if self.ema is not None:
-            self.ema.swap()
-        mine = self.policy.score(self.held_out)
-        scores: list[dict[str, float]] = gather_object(mine)
-        names = dict.fromkeys(name for score in scores for name in score)
-        values = {name: [score[name] for score in scores if name in score] for name in names}
-        metrics = {f"eval_{name}": sum(found) / len(found) for name, found in sorted(values.items())}
-        self.log(dict(metrics))
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        if self.is_world_process_zero():
-            best = read_best(self.folder)
-            result = self.folder / self.policy.part
-            if best is None or metrics["eval_reward"] > best["eval_reward"] or not result.is_dir():
-                export(self.policy, result)
-                record = {"step": self.state.global_step, **metrics}
-                atomic_write(self.folder / "best.json", lambda path: path.write_text(json.dumps(record, indent=1)))
-        self.accelerator.wait_for_everyone()
-        if self.ema is not None:
-            self.ema.swap()
-        self.model.train(was_training)
-        return metrics
-
 
 def packed_attention(segment: Tensor) -> Tensor:
     """Which tokens of a packed row attend to which: to the prompt and to their own reply, up to themselves.
@@ -483,67 +372,6 @@ def packed_attention(segment: Tensor) -> Tensor:
     return attended | torch.eye(length, dtype=torch.bool, device=segment.device)
 
 
-def as_dataset(rows: Rows, remembered: int) -> datasets.Dataset:
-    """Rows as TRL takes them; the Trainer reads each once for every rollout, so the last ones are remembered."""
-    at = lru_cache(maxsize=remembered)(rows.at)
-
-    def columns(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
-        found = [at(i) for i in batch["index"]]
-        return {name: [row[name] for row in found] for name in found[0]}
-
-    return datasets.Dataset.from_dict({"index": range(rows.n)}).with_transform(columns)
-
-
-def one_line(step: int, figures: dict[str, float | None]) -> str:
-    """The figures to watch, in one line."""
-    if "eval_reward" in figures:
-        shown = {name: name.removeprefix("eval_") for name in figures if name.startswith("eval_") and "/" not in name}
-        head = f"step {step}, held out:"
-    else:
-        shown = {"reward": "reward", "kl": "KL", "entropy": "entropy", "completions/mean_length": "length"}
-        shown |= {"frac_reward_zero_std": "groups without variance", "step_time": "seconds"}
-        head = f"step {step}:"
-    return f"{head} " + ", ".join(
-        f"{text} {figures[name]:.3g}" for name, text in shown.items() if figures.get(name) is not None
-    )
-
-
-# --- the exported checkpoint ------------------------------------------------------------------------------------------
-def export(policy: Policy, folder: Path) -> None:
-    """Write the checkpoint, adapters merged, with the dtype and the other files of the one that training began with."""
-    with atomic_folder(folder) as scratch:
-        policy.model.save_pretrained(scratch, state_dict=weights_of(policy))
-        for file in policy.folder.iterdir():
-            if file.suffix in (".json", ".jinja", ".txt") and not file.name.endswith(".index.json"):
-                shutil.copy(file, scratch)
-        if policy.skips_thinking:
-            generation = scratch / "generation_config.json"
-            asked = json.loads(generation.read_text()) | {"suppress_tokens": policy.suppress_tokens}
-            generation.write_text(json.dumps(asked))
-
-
-def weights_of(policy: Policy) -> dict[str, Tensor]:
-    """The model's weights by name, as in its checkpoint."""
-    with safe_open(next(policy.folder.glob("*.safetensors")), "pt") as stored:
-        dtype = stored.get_tensor(next(iter(stored.keys()))).dtype
-    added = {
-        f"{name}.base_layer.weight": module.get_delta_weight("default")
-        for name, module in policy.model.named_modules()
-        if isinstance(module, LoraLayer)
-    }
-    return {
-        name.replace(".base_layer", ""): (value + added[name] if name in added else value).to(dtype)
-        for name, value in policy.model.state_dict().items()
-        if ".lora_" not in name
-    }
-
-
-def read_best(folder: Path) -> dict[str, float] | None:
-    """The figures of the checkpoint that was written, None where there is none."""
-    file = folder / "best.json"
-    return json.loads(file.read_text()) if file.is_file() else None
-
-
 # --- a run ------------------------------------------------------------------------------------------------------------
 def train(settings: argparse.Namespace) -> Path:
     """Train as `settings` (see `grpo.build_parser`) say, from the run's last checkpoint if there is one.
@@ -554,32 +382,11 @@ def train(settings: argparse.Namespace) -> Path:
     Raises:
         VisionReasonerError: something cannot be used; the message says what.
     """
-    folder = Path(settings.output_dir)
-    last = last_checkpoint(folder)
-    step = 0 if last is None else int(last.name.rpartition("-")[2])
-    torch.set_num_threads(settings.threads or torch.get_num_threads())
-    policy = load_policy(settings)
-    config = trl_config(settings, first=last is None)
-    if policy.train.n < settings.batch_size:
-        raise UsageError(f"{policy.train.n} rows to train on, and a step takes {settings.batch_size}: --batch_size")
-    bundle = policy.folder.parent if is_bundle(policy.folder.parent) else None
-    result = folder / policy.part if bundle is None else folder
-    if os.environ.get("RANK", "0") == "0":
-        check_settings(settings, folder, policy.train.n, continued=last is not None)
-        for log in ("log.jsonl", "samples.jsonl"):
-            filter_jsonl(folder / log, lambda line: last is not None and line["step"] <= step)
-        if bundle is not None:  # what is left is one, too
-            for part in RELEASED.keys() - {policy.part}:
-                shutil.copytree(bundle / part, folder / part, dirs_exist_ok=True)
-    if 0 < settings.max_steps <= step:
-        logger.info("%s has %d steps already; a higher --max_steps continues it", folder, step)
-        return result
-    trainer = Trainer(policy, settings, config)
-    if last is not None:
-        logger.info("continuing from %s", last)
-    with denormals_flushed():
-        trainer.train(resume_from_checkpoint=str(last) if last else None)
-    return result
+
+    def make(policy: Policy, *, first: bool) -> Trainer:
+        return Trainer(policy, settings, trl_config(settings, first=first))
+
+    return train_run(settings, load_policy, make)
 
 
 def trl_config(settings: argparse.Namespace, *, first: bool) -> GRPOConfig:
@@ -589,14 +396,10 @@ def trl_config(settings: argparse.Namespace, *, first: bool) -> GRPOConfig:
         settings: of the command line.
         first: whether the run begins; False where it is continued.
     """
-    on_gpu = torch.cuda.is_available()
-    at_once = settings.micro_batch * int(os.environ.get("WORLD_SIZE", "1"))  # as torchrun and accelerate say it
-    if settings.batch_size % at_once:
-        raise UsageError(f"--batch_size {settings.batch_size} is no multiple of --micro_batch x processes = {at_once}")
     return GRPOConfig(
         output_dir=settings.output_dir,
         per_device_train_batch_size=settings.micro_batch * settings.num_generations,
-        gradient_accumulation_steps=settings.batch_size // at_once,
+        gradient_accumulation_steps=accumulation_of(settings),
         per_device_eval_batch_size=settings.num_generations,
         num_generations=settings.num_generations,
         max_completion_length=settings.max_new_tokens,
@@ -610,53 +413,5 @@ def trl_config(settings: argparse.Namespace, *, first: bool) -> GRPOConfig:
         use_bias_correction_kl=False,
         num_train_epochs=settings.epochs,
         max_steps=settings.max_steps,
-        use_cpu=not on_gpu,
-        bf16=on_gpu or has_bfloat16(),
-        gradient_checkpointing=on_gpu,
-        eval_strategy="steps",
-        eval_steps=settings.eval_every,
-        eval_on_start=first,
-        save_strategy="steps",
-        save_steps=settings.save_every,
-        save_total_limit=CHECKPOINTS_KEPT,
-        logging_steps=1,
-        report_to=["tensorboard"],
-        disable_tqdm=True,
-        seed=settings.seed,
-        dataloader_pin_memory=on_gpu,
+        **run_config(settings, first=first),
     )
-
-
-def check_settings(settings: argparse.Namespace, folder: Path, n_rows: int, *, continued: bool) -> None:
-    """Write a new run's settings into its folder, or compare a continued run's with those written when it began.
-
-    Raises:
-        UsageError: the folder holds a run with other settings, or a result without a checkpoint to continue from.
-    """
-    file = folder / "settings.json"
-    now = {f"--{name}": value for name, value in sorted(vars(settings).items()) if name not in FREE_SETTINGS}
-    now["rows to train on:"] = n_rows
-    if continued and file.is_file():
-        before = json.loads(file.read_text())
-        for name in now:
-            if before.get(name) != now[name]:
-                raise UsageError(
-                    f"{folder}: holds a run with {name} {before.get(name)}, now it is {now[name]}; "
-                    "give another --output_dir"
-                )
-        return
-    if not continued:
-        best = read_best(folder)
-        if best is not None and best["step"] > 0:
-            raise UsageError(
-                f"{folder}: holds the result of {best['step']} steps and no checkpoint to continue from; "
-                "give another --output_dir, or delete it"
-            )
-        (folder / "best.json").unlink(missing_ok=True)
-    atomic_write(file, lambda path: path.write_text(json.dumps(now, indent=1)))
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """The last checkpoint of a run that is complete, None where there is none."""
-    found = [file.parent for file in folder.glob("checkpoint-*/trainer_state.json")]  # written last
-    return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)

@@ -44,13 +44,14 @@ CROPS_PER_IMAGE = {2: 12, 3: 6, SIGN_CROP: 3}  # by the crop's cells: crops in t
 WHITENING_EPSILON = 0.05  # added to the variances of principal components: the last ones are noise
 
 
-def vision_loss(tokens: Tensor, truth: CellTruth, codebook: ConceptCodebook) -> Losses:
+def vision_loss(tokens: Tensor, truth: CellTruth, codebook: ConceptCodebook, weights: Tensor | None = None) -> Losses:
     """The distance of tokens from the ideal ones: class, color, company, numbers, objectness, and the plain distance.
 
     Args:
         tokens: (cells, WIDTH) of a batch, scene by scene.
         truth: of the same cells.
         codebook: the vectors that the tokens should be sums of.
+        weights: (cells,) of cells that show an object, for their class and numbers; None: all are alike.
 
     Returns:
         The loss, and `class` (accuracy at positive cells), `sides` (mean error in pixels), `objectness` (F1),
@@ -60,7 +61,10 @@ def vision_loss(tokens: Tensor, truth: CellTruth, codebook: ConceptCodebook) -> 
     there, positive = truth.label != NO_CLASS, truth.positive
     logits = tokens @ codebook.classes.T * LOGIT_SCALE
     class_loss = F.cross_entropy(logits, truth.label, reduction="none")
+    if weights is not None:
+        class_loss = torch.where(there, weights * class_loss, class_loss)
     error = (numbers - truth.numbers)[there, :-1]
+    scale = 1.0 if weights is None else weights[there][:, None]
     objectness = (numbers[:, -1] - 0.5) * LOGIT_SCALE
     # ambiguous cells are trained towards the tower's own decision: a value in between could be read either way
     target = torch.where(truth.ambiguous, objectness.detach() > 0, positive)
@@ -72,7 +76,8 @@ def vision_loss(tokens: Tensor, truth: CellTruth, codebook: ConceptCodebook) -> 
     ]
     loss = torch.stack([weight * part.mean() for weight, part in parts if len(part)]).sum()
     loss = loss + OBJECTNESS_WEIGHT * objectness_loss
-    loss = loss + NUMBER_WEIGHT * F.smooth_l1_loss(error, torch.zeros_like(error), beta=NUMBER_BETA)
+    number_loss = F.smooth_l1_loss(error, torch.zeros_like(error), beta=NUMBER_BETA, reduction="none")
+    loss = loss + NUMBER_WEIGHT * (scale * number_loss).mean()
     loss = loss + TOKEN_WEIGHT * ((tokens - codebook.tokens(truth)) ** 2).sum(1).mean()
     claimed = objectness > 0
     shown = logits[positive].index_fill(1, torch.tensor(NO_CLASS), -torch.inf)

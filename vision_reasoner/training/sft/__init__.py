@@ -1,0 +1,1 @@
+"""Supervised fine-tuning of a reasoner on rows to train on."""

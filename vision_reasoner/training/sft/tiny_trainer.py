@@ -1,0 +1,245 @@
+"""Supervised adaptation of VisionReasoner-Tiny to annotated photographs with classes that it does not know.
+
+A loss on replies alone does not teach it to look. Its tower learns, as a dense detector, what each cell of a photograph
+shows; in the last part of the steps the language model learns requests about the same photographs, on what the tower
+sees. New classes get vectors of the code that are free, and tokens of their own. Scenes are mixed in, so that little of
+what the checkpoint knows is forgotten.
+
+Importing this needs the extra `.[train]`, and the drawings.
+"""
+
+import argparse
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import AddedToken
+from torch.utils.data import Dataset
+from transformers import TrainingArguments
+
+from vision_reasoner.errors import CheckpointError, DataError
+from vision_reasoner.scenes.art import load_sprites
+from vision_reasoner.scenes.requests import random_requests
+from vision_reasoner.scenes.scene import Scene, random_scene
+from vision_reasoner.seeds import seeded
+from vision_reasoner.training.grpo.policies import ENDLESS, Policy, load_reasoner
+from vision_reasoner.training.runs import RunTrainer, accumulation_of, run_config, train_run
+from vision_reasoner.training.tiny import loop
+from vision_reasoner.training.tiny.architecture import (
+    CELLS,
+    EMBEDDING_NOISE,
+    SIDE,
+    TEXT_CONFIG,
+    WIDTH,
+    CellTruth,
+    ConceptCodebook,
+    encode_images,
+)
+from vision_reasoner.training.tiny.detection import vision_loss
+from vision_reasoner.training.tiny.examples import NONSENSE_SHARE, PREFIX_NOISE, SIGN_SHARE, ExampleEncoder
+from vision_reasoner.training.tiny.objective import LanguageObjective
+from vision_reasoner.training.tiny.photographs import (
+    Photographs,
+    View,
+    cell_weights,
+    photograph_requests,
+    random_view,
+    read_photographs,
+)
+
+LANGUAGE_FROM = 0.65  # of the steps: before, the tower learns alone, which costs a quarter
+LANGUAGE_SHARE = 0.5  # of a step's photographs that are asked about: the tower needs more of them
+PHOTOGRAPH_REQUESTS, SCENE_REQUESTS = 3, 8  # asked of one picture, at most
+MAX_TOKENS = 450  # for the requests of one photograph: 30 objects take 400
+WARMUP_STEPS = 20
+FLIPS = {"none": (), "horizontal": ("horizontal",), "both": ("horizontal", "vertical")}
+SHOWN = {"loss": "loss", "class": "classes right", "sides": "pixels off", "objectness": "objectness"}
+
+
+class Views(Dataset[View]):
+    """Random views of photographs without end; number `i` is always the same."""
+
+    def __init__(self, photographs: Photographs, seed: int, flips: Sequence[str]) -> None:
+        self.photographs, self.seed, self.flips = photographs, seed, flips
+
+    def __len__(self) -> int:
+        return ENDLESS
+
+    def __getitem__(self, i: int) -> View:
+        n = len(self.photographs.scenes)
+        turn, place = divmod(i, n)  # each photograph once before any comes again
+        number = seeded("order", self.seed, turn).sample(range(n), n)[place]
+        return random_view(self.photographs, number, seeded("view", self.seed, i), self.flips)
+
+
+class Optimizers(torch.optim.Optimizer):
+    """Several optimizers as one, as the Trainer wants it."""
+
+    def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
+        self.parts = list(parts)
+        super().__init__([p for part in parts for group in part.param_groups for p in group["params"]], {})
+        self._share_groups()
+
+    def _share_groups(self) -> None:
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+    def step(self, closure: Any = None) -> None:
+        """One step of each, by the mean gradient of all processes: the losses do not go through the wrapped model."""
+        loop.all_reduce_gradients([p for group in self.param_groups for p in group["params"]])
+        for part in self.parts:
+            part.step(closure)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        for part, state in zip(self.parts, state_dict["parts"], strict=True):
+            part.load_state_dict(state)
+        self._share_groups()
+
+
+class TinyTrainer(RunTrainer):
+    """transformers' trainer with the losses of the stages that made VisionReasoner-Tiny."""
+
+    best_by = "eval_f1"
+    shown = SHOWN
+    optimizer: Any
+
+    def __init__(
+        self, policy: Policy, photographs: Photographs, settings: argparse.Namespace, config: TrainingArguments
+    ) -> None:
+        self.begin_run(policy, settings)
+        self.photographs = photographs
+        self.codebook = ConceptCodebook(photographs.added)
+        encoder = ExampleEncoder(policy.processing.tokenizer, PREFIX_NOISE, NONSENSE_SHARE, self.codebook, MAX_TOKENS)
+        self.objective = LanguageObjective(policy.model, None, encoder, self.codebook)
+        self.sprites = load_sprites()
+        self.figures: dict[str, list[float]] = {}  # since they were last logged
+        super().__init__(
+            model=policy.model,
+            args=config,
+            train_dataset=Views(photographs, settings.seed, FLIPS[settings.flips]),
+            eval_dataset=[],
+            data_collator=lambda views: {"views": views},
+        )
+        self.watch_run()
+
+    def create_optimizer(self, *_: Any, **__: Any) -> torch.optim.Optimizer:
+        """Muon and AdamW, as the stages have them."""
+        if self.optimizer is None:
+            self.optimizer = Optimizers(loop.make_optimizers([self.policy.model], self.args.learning_rate))
+        return self.optimizer
+
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:  # noqa: ARG002
+        """The dense detector's loss, and later the language model's, of views and of scenes."""
+        step, rank = self.state.global_step, self.accelerator.process_index
+        rng = seeded("sft", self.settings.seed, step * self.accelerator.num_processes + rank)
+        views: list[View] = inputs["views"]
+        share = self.settings.rehearsed_share
+        scenes = [
+            random_scene(self.sprites, rng, (SIDE, SIDE), sign_share=SIGN_SHARE)
+            for _ in range(round(len(views) * share / (1 - share)))
+        ]
+        tower = self.policy.model.model.visual
+        pictures = [view.scene for view in views] + scenes
+        tokens = encode_images(tower, [scene.image for scene in pictures])
+        truth = CellTruth([scene.objects for scene in pictures])
+        loss, figures = vision_loss(tokens, truth, self.codebook, cell_weights(truth, len(views)))
+        if step >= LANGUAGE_FROM * self.args.max_steps:
+            asked = max(1, round(len(views) * LANGUAGE_SHARE))
+            language_loss, more = self._language_loss(views[-asked:], scenes, tokens, rng)
+            loss, figures = loss + language_loss, {**more, **figures}
+        for name, value in figures.items():
+            self.figures.setdefault(name, []).append(value)
+        return loss
+
+    def _language_loss(
+        self, views: Sequence[View], scenes: Sequence[Scene], tokens: torch.Tensor, rng: random.Random
+    ) -> loop.Losses:
+        """The language model's losses on the last views and all scenes of a step, whose tokens are the last ones."""
+        pictures = [view.scene for view in views] + list(scenes)
+        seen = tokens[-len(pictures) * CELLS :]
+        truth = CellTruth([scene.objects for scene in pictures])
+        truth.assign(seen.detach() @ self.codebook.numbers[-1])
+        assigned = truth.assigned_scenes(pictures)
+        requests = [
+            photograph_requests(replace(view, scene=scene), self.photographs.classes, rng, PHOTOGRAPH_REQUESTS)
+            for view, scene in zip(views, assigned, strict=False)
+        ]
+        requests += [random_requests(scene, rng, SCENE_REQUESTS) for scene in assigned[len(views) :]]
+        return self.objective.losses(assigned, requests, seen, truth)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """The figures of the steps since the last time, too."""
+        if "loss" in logs:
+            logs |= {name: sum(values) / len(values) for name, values in self.figures.items() if name != "loss"}
+            self.figures = {}
+        super().log(logs, start_time)
+
+
+# --- the model and its photographs ------------------------------------------------------------------------------------
+def load_adapted(settings: argparse.Namespace) -> tuple[Policy, Photographs]:
+    """VisionReasoner-Tiny, which new classes are added to, and the photographs.
+
+    Raises:
+        CheckpointError: the checkpoint is another model.
+        DataError: the rows cannot be trained on.
+    """
+    policy = load_reasoner(settings)
+    config = policy.model.config.get_text_config()
+    if any(getattr(config, name) != TEXT_CONFIG[name] for name in ("hidden_size", "num_hidden_layers")):
+        raise CheckpointError(f"{policy.folder}: is not VisionReasoner-Tiny; go without --preset tiny")
+    photographs = read_photographs(map(policy.train.at, range(policy.train.n)))
+    add_names(policy, photographs)
+    return policy, photographs
+
+
+def add_names(policy: Policy, photographs: Photographs) -> None:
+    """Give every new name a token, whose embedding begins at the vector of its class."""
+    tokenizer, codebook = policy.processing.tokenizer, ConceptCodebook(photographs.added)
+    names = dict.fromkeys(name for c in photographs.added for name in (c.name, c.plural))
+    new = [text for name in names for text in (name, f" {name}") if len(tokenizer.encode(text)) > 1]
+    tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in new])
+    policy.model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    words = policy.model.get_input_embeddings().weight
+    draw = torch.Generator().manual_seed(280)
+    with torch.no_grad():
+        for text in new:
+            own = torch.randn(WIDTH, generator=draw) * WIDTH**-0.5
+            words[tokenizer.convert_tokens_to_ids(text)] = codebook.names[text.strip()] + EMBEDDING_NOISE * own
+
+
+def training_arguments(settings: argparse.Namespace, *, first: bool) -> TrainingArguments:
+    """transformers' settings; `first` says whether the run begins."""
+    return TrainingArguments(
+        output_dir=settings.output_dir,
+        per_device_train_batch_size=settings.micro_batch,
+        gradient_accumulation_steps=accumulation_of(settings),
+        learning_rate=settings.lr,
+        lr_scheduler_type="linear",
+        warmup_steps=WARMUP_STEPS,
+        max_steps=settings.max_steps,
+        max_grad_norm=loop.MAX_GRAD_NORM,
+        remove_unused_columns=False,
+        **run_config(settings, first=first),
+    )
+
+
+def train(settings: argparse.Namespace) -> Path:
+    """Train as `settings` (see `sft.build_parser`) say; see `runs.train_run`."""
+    found: list[Photographs] = []
+
+    def load(settings: argparse.Namespace) -> Policy:
+        policy, photographs = load_adapted(settings)
+        found.append(photographs)
+        if settings.batch_size > len(photographs.scenes):
+            raise DataError(f"{len(photographs.scenes)} photographs are fewer than a step's --batch_size")
+        return policy
+
+    def make(policy: Policy, *, first: bool) -> TinyTrainer:
+        return TinyTrainer(policy, found[0], settings, training_arguments(settings, first=first))
+
+    return train_run(settings, load, make)
