@@ -38,18 +38,21 @@ class Judged(NamedTuple):
 
 
 def judged(folder: Path) -> Iterator[Judged]:
-    """The objects of a finished run, samples that failed left out.
+    """The objects of a finished run, without samples that failed or have no true boxes.
 
     Raises:
-        DataError: the folder holds no finished run, or one without several looks or without true boxes.
+        DataError: the folder holds no finished run, or one without several looks or without any true boxes.
     """
     name = read_manifest(folder)["data"]["name"]
+    known = False
     for record in read_records(folder):
-        if record["error"] is not None:
-            continue
-        if "boxes" not in record["truth"]:
-            raise DataError(f"{folder}: its samples have no true boxes; give runs of the suite detection or grounding")
-        yield from _objects(record, folder, name)
+        if record["error"] is None and "boxes" in record["truth"]:
+            known = True
+            yield from _objects(record, folder, name)
+    if not known:
+        raise DataError(
+            f"{folder}: no sample has true boxes; give runs of the suite detection, grounding or segmentation"
+        )
 
 
 def _objects(record: Record, folder: Path, name: str) -> Iterator[Judged]:

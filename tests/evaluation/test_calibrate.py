@@ -48,7 +48,7 @@ def test_a_fitted_calibration_can_be_measured(folder, tmp_path, capsys):
     ("suite", "answer", "message"),
     [
         ("detection", right, "was run with one look"),
-        ("counting", right, "have no true boxes"),
+        ("counting", right, "no sample has true boxes"),
         ("detection", lambda sample: right(sample, instances=[]), "0 right and 0 wrong objects are too few"),
     ],
 )
