@@ -348,6 +348,12 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     assert "not a regular file" in refused("/dev/zero")
 
 
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="there is no /proc")
+@pytest.mark.parametrize("path", ["/proc/self/environ", "/proc/kmsg"])
+def test_a_file_of_the_system_is_not_waited_for(path):
+    assert "the file is empty" in refused(path)
+
+
 @pytest.mark.parametrize("path", ["a\x00b.png", "x" * 5000])
 def test_an_impossible_path_is_refused(path):
     assert "cannot be read" in refused(path)

@@ -175,7 +175,10 @@ def _read(path: str | Path, max_bytes: int) -> bytes:
             raise ImageError(f"{path}: this is not a regular file; give the path of an image file")
         if size > max_bytes:
             raise ImageError(f"{path}: the file has {size:,} bytes, more than {max_bytes:,}; give a smaller one")
-        return file.read_bytes()
+        if not size:  # of the system's own, which are read by waiting or without end, too
+            raise ImageError(f"{path}: the file is empty; give another")
+        with file.open("rb") as stream:
+            return stream.read(max_bytes + 1)
     except FileNotFoundError:
         raise ImageError(f"{path}: there is no such file; check the path") from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
