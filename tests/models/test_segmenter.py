@@ -1,5 +1,6 @@
 """The segmenter: the very masks that the package's own predictor gives box by box, and configs that are not trusted."""
 
+import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -269,3 +270,16 @@ def test_a_released_folder_takes_its_config_from_the_package(tmp_path):
     assert config.name == "sam2_hiera_l.yaml"
     assert config.is_file()
     assert weights.name == "sam2_hiera_large.pt"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("image_size", "100000000"), ("num_layers", "1000000000"), ("embed_dim", "1000000"), ("num_maskmem", ".inf")],
+)
+def test_a_config_with_numbers_that_no_sam2_has_is_one_line(bundle, tmp_path, key, value):
+    folder = tmp_path / "segmenter"
+    shutil.copytree(bundle / "segmenter", folder)
+    config = folder / "config.yaml"
+    config.write_text(re.sub(rf"{key}: .*", f"{key}: {value}", config.read_text(), count=1))
+    with pytest.raises(CheckpointError, match=rf"config.yaml: {key} is .*, which no SAM2 has"):
+        Segmenter.from_pretrained(folder, device="cpu")

@@ -31,6 +31,13 @@ logger = logging.getLogger(__name__)
 
 # sam2's own configs have 4 kB and 8 brackets; deeply nested ones are read in quadratic time.
 MAX_CONFIG_BYTES, MAX_CONFIG_BRACKETS = 1 << 16, 1000
+# Twice what sam2's own configs have, or a little more; a model of larger numbers takes all memory, or for ever to make.
+MAX_NUMBER = 2304
+MAX_NUMBERS = {
+    **dict.fromkeys(("stages", "num_layers", "num_maskmem", "num_heads"), 64),
+    "embed_dim": 320,
+    **dict.fromkeys(("temperature", "rope_theta"), 1e9),
+}
 BOXES_AT_ONCE = 8  # of one decoder call; 60 MB of activations each in a SAM2 of 1024 pixels, and no faster with more
 UPSAMPLED_PIXELS = 1 << 24  # of float32 logits held at once while masks are brought to the picture's size
 MAX_TOKENS = 64  # more than the decoder has for a prompt, fewer than a picture has
@@ -268,8 +275,21 @@ def _read_config(file: Path) -> dict[str, Any]:
     model = config.get("model") if isinstance(config, dict) else None
     if not isinstance(model, dict) or "_target_" not in model:
         raise CheckpointError(f"{file}: no `model` section of a sam2 config in it; download it again")
+    _check_numbers(model, "model", file)
     extras = model.get("sam_mask_decoder_extra_args") or {}
     return {**model, "sam_mask_decoder_extra_args": {**extras, **DECODER_EXTRAS}}
+
+
+def _check_numbers(node: Any, name: str, file: Path) -> None:
+    """Raise a CheckpointError where a config has a number that no SAM2 has; `name` is what `node` is called."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            _check_numbers(value, str(key), file)
+    elif isinstance(node, list):
+        for value in node:
+            _check_numbers(value, name, file)
+    elif isinstance(node, int | float) and not abs(node) <= MAX_NUMBERS.get(name, MAX_NUMBER):
+        raise CheckpointError(f"{file}: {name[:40]} is {str(node)[:40]}, which no SAM2 has; download it again")
 
 
 def _build(node: Any) -> Any:
