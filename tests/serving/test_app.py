@@ -22,9 +22,9 @@ from vision_reasoner.data.rows import load_rows
 from vision_reasoner.data.sources import open_source
 from vision_reasoner.formats import FORMATS
 from vision_reasoner.masks import decode_mask
-from vision_reasoner.serving.app import Service
 from vision_reasoner.serving.downloads import KINDS
 from vision_reasoner.serving.guard import Limits
+from vision_reasoner.serving.service import Service
 from vision_reasoner.training.prepare import main as prepare
 
 SIZE = (120, 80)

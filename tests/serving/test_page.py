@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+from PIL import Image
 
 from tests.support.browser import CHROMIUM, Browser
 from tests.support.service import serving, wait_until
@@ -116,9 +117,9 @@ def test_an_example_shows_objects_thinking_and_a_large_count(person):
 
 
 def test_a_file_is_chosen_and_asked_about_by_the_keyboard(person, tmp_path):
-    from PIL import Image
-
-    Image.new("RGB", (300, 200), (90, 120, 60)).save(tmp_path / "mine.jpg")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored on its side
+    Image.new("RGB", (200, 300), (90, 120, 60)).save(tmp_path / "mine.jpg", exif=exif)
     root = person.browser.call("DOM.getDocument")["root"]["nodeId"]
     node = person.browser.call("DOM.querySelector", nodeId=root, selector="#file")["nodeId"]
     person.browser.call("DOM.setFileInputFiles", nodeId=node, files=[str(tmp_path / "mine.jpg")])
@@ -127,6 +128,33 @@ def test_a_file_is_chosen_and_asked_about_by_the_keyboard(person, tmp_path):
     person.key("Enter")
     person.wait("document.querySelector('#headline b')")
     assert person.boxes() == [[30, 20, 120, 80], [150, 100, 75, 50]]
+
+
+@pytest.mark.parametrize("way", ["drop", "paste"])
+def test_a_picture_is_dropped_or_pasted(person, way):
+    person.run(
+        """(async (way) => {
+          const canvas = Object.assign(document.createElement("canvas"), { width: 320, height: 160 });
+          const blob = await new Promise((resolve) => canvas.toBlob(resolve));
+          const files = new DataTransfer();
+          files.items.add(new File([blob], "a.png", { type: "image/png" }));
+          const event = way === "drop" ? new DragEvent("drop", { dataTransfer: files, bubbles: true, cancelable: true })
+            : new ClipboardEvent("paste", { clipboardData: files, bubbles: true });
+          document.getElementById("drop").dispatchEvent(event);
+        })"""
+        + f"({json.dumps(way)})"
+    )
+    person.wait("!document.getElementById('tools').hidden")
+    assert person.run("document.querySelector('#view image').getAttribute('width')") == "320"
+
+
+def test_a_file_that_is_no_picture_is_refused_in_words(person, tmp_path):
+    (tmp_path / "a.pdf").write_bytes(b"%PDF-1.7")
+    root = person.browser.call("DOM.getDocument")["root"]["nodeId"]
+    node = person.browser.call("DOM.querySelector", nodeId=root, selector="#file")["nodeId"]
+    person.browser.call("DOM.setFileInputFiles", nodeId=node, files=[str(tmp_path / "a.pdf")])
+    person.wait("!document.getElementById('error').hidden")
+    assert "no picture that the browser can show" in person.text("#error")
 
 
 def test_nothing_there_and_errors_are_said_in_words(person):

@@ -20,9 +20,10 @@ from vision_reasoner.models.reasoner import Reply
 from vision_reasoner.models.router import Route
 from vision_reasoner.prompts import VISION_REASONER
 from vision_reasoner.results import Task
-from vision_reasoner.serving.app import Service, create_app
+from vision_reasoner.serving.app import create_app
 from vision_reasoner.serving.command import listening
 from vision_reasoner.serving.guard import Limits
+from vision_reasoner.serving.service import Service
 
 REPLY = (
     '<think>I look: (210,210) and [420,420,630,630].</think><answer>[{"bbox_2d": [84, 84, 420, 420], "point_2d": '

@@ -4,4 +4,4 @@ Every format gets what `labeled` gathers of a results.jsonl: pictures, each with
 """
 
 FORMATS = ("coco", "yolo", "labelme", "labelstudio", "cvat", "voc", "csv")
-NEEDS_SUPERVISION = ("yolo", "labelme", "voc")  # pip install "vision-reasoner[formats]"
+NEEDS_SUPERVISION = ("yolo", "labelme", "voc")  # pip install -e ".[formats]"

@@ -33,7 +33,7 @@ def check_supervision() -> None:
             warnings.simplefilter("ignore")  # that it does without OpenCV
             import supervision  # noqa: F401
     except ImportError as error:
-        raise UsageError('this needs the supervision library: pip install "vision-reasoner[formats]"') from error
+        raise UsageError('this needs the supervision library: pip install -e ".[formats]"') from error
 
 
 def detections_of(prediction: Prediction) -> "Detections":

@@ -69,10 +69,11 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         import uvicorn
 
-        from vision_reasoner.serving.app import Service, create_app
+        from vision_reasoner.serving.app import create_app
         from vision_reasoner.serving.guard import Limits
+        from vision_reasoner.serving.service import Service
     except ImportError as error:
-        raise UsageError(f'this needs {error.name}: pip install "vision-reasoner[serve]"') from error
+        raise UsageError(f'this needs {error.name}: pip install -e ".[serve]"') from error
     from vision_reasoner.model import VisionReasoner
 
     for name in ("max_waiting", "max_upload_mb", "timeout"):

@@ -79,8 +79,11 @@ async function take(file) {
   }
   state.stop?.abort();
   const canvas = element("canvas", { width: bitmap.width, height: bitmap.height });
-  canvas.getContext("2d").drawImage(bitmap, 0, 0); // upright, whatever EXIF says
-  const blob = await new Promise((resolve) => canvas.toBlob(resolve));
+  const context = canvas.getContext("2d", { alpha: false });
+  context.fillStyle = "#ffffff"; // as the server takes what is transparent
+  context.fillRect(0, 0, bitmap.width, bitmap.height);
+  context.drawImage(bitmap, 0, 0); // upright, whatever EXIF says
+  const blob = await new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.92));
   if (state.picture) URL.revokeObjectURL(state.picture.url);
   state.picture = { file, id: null, size: [bitmap.width, bitmap.height], url: URL.createObjectURL(blob) };
   clear();
