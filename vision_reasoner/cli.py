@@ -191,6 +191,8 @@ def _set_up_logging(*, verbose: bool, quiet: bool) -> None:
     for package in ("vision_reasoner", "evaluation", "__main__"):  # the last: a module run by `python -m`
         level = logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO
         logging.getLogger(package).setLevel(level)
+    # Where torchao is installed transformers imports it, and torch then warns of torchao's own classes.
+    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
 
 
 def silence_transformers() -> None:

@@ -79,6 +79,7 @@ def test_options_reach_the_model(described):
         (["--compat", "upstream"], "settings"),
         (["--max_new_tokens", "7"], "settings"),
         (["--dtype", "bfloat16"], "settings"),
+        (["--quantize", "8bit"], "settings"),
         (["--limit", "2"], "n"),
         (["--model", "qwen", "--model_path", "pretrained_models/VisionReasoner-7B"], "prompt"),
         (["--model_path", "pretrained_models/VisionReasoner-Tiny"], "checkpoint"),
