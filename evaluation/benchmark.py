@@ -3,14 +3,17 @@
     python -m evaluation.benchmark                       # the bundled checkpoint on the README's examples
     python -m evaluation.benchmark --dtype bfloat16      # or another number format, device, batch size
     python -m evaluation.benchmark --model_path pretrained_models/VisionReasoner-7B --device cuda
+    python -m evaluation.benchmark --engines transformers vllm http://localhost:8000/v1   # reasoner alone, by engine
     python -m evaluation.benchmark --shape 7b            # the released reasoner's shape, with random weights
+    python -m evaluation.benchmark --shape 7b --save /tmp/7b   # these weights as a checkpoint, for --model_path
 
 Cold is the first request of the process, importing and loading included. Warm is every further one. The plain
 implementation has the same weights but asks one picture at a time, calls SAM2 once per box and brings all three masks
 of a box to the picture's size; each round times both on the same requests, so that a busy machine slows both.
 
-With --shape only the reasoner is measured, without and with --compile, against the original's way of asking (see
-`evaluation.shapes`): tokens a second in decoding, seconds to the first token, pictures a second, memory.
+With --engines or --shape only the reasoner is measured, by each engine and so many pictures at once (--at_once),
+against the original's way of asking (see `evaluation.timing`): tokens a second in decoding, seconds to the first token,
+pictures a second, memory, and how many replies are the same. What is asked about are the bundled data sets.
 """
 
 import argparse
@@ -28,12 +31,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from evaluation import shapes
+from evaluation import shapes, timing
 from vision_reasoner.cli import make_parser, run_command
 from vision_reasoner.errors import UsageError
 from vision_reasoner.images import load_image
 from vision_reasoner.masks import Mask
 from vision_reasoner.model import VisionReasoner
+from vision_reasoner.models.checkpoints import choose, locate
 from vision_reasoner.models.devices import ATTENTIONS, COMPILES, DTYPES, peak_memory
 from vision_reasoner.models.segmenter import Segmenter
 from vision_reasoner.results import Instance, Prediction
@@ -193,11 +197,18 @@ def build_parser() -> argparse.ArgumentParser:
     add("--attn_implementation", choices=ATTENTIONS, default="auto")
     add("--compile", choices=COMPILES, default="auto", help="decode by recorded CUDA graphs; default: auto")
     add("--batch_size", type=int, default=8)
-    add("--max_new_tokens", type=int, help="limit of a reply; default: 2048, with --shape 128")
+    add("--max_new_tokens", type=int, help="limit of a reply; default: 2048, with --engines or --shape 128")
     add("--requests", type=int, default=8, help="how many requests a round has, the pictures in turn (default: 8)")
     add("--rounds", type=int, default=3, help="how often each implementation is timed (default: 3)")
+    add(
+        "--engines",
+        nargs="+",
+        metavar="ENGINE",
+        help="compare these: transformers, vllm, addresses of servers that run the checkpoint of --model_path",
+    )
     add("--shape", choices=tuple(shapes.SHAPES), help="measure a reasoner of this shape with random weights")
-    add("--at_once", type=int, nargs="+", default=[1, 8, 32], metavar="N", help="with --shape: pictures at once")
+    add("--save", type=Path, metavar="DIR", help="with --shape: write it as a checkpoint, and measure nothing")
+    add("--at_once", type=int, nargs="+", default=[1, 8, 32], metavar="N", help="of engines: pictures at once")
     add("--offline", action="store_true", help="make no network attempt at all")
     add("--json", action="store_true", help="print the figures as JSON")
     return parser
@@ -218,8 +229,10 @@ def run(arguments: argparse.Namespace, *, started: float) -> int:
     """
     if min(arguments.requests, arguments.rounds, *arguments.at_once) < 1:
         raise UsageError("--requests, --rounds and --at_once must be at least 1")
-    if arguments.shape is not None:
-        return _measure_shape(arguments)
+    if (arguments.engines and arguments.shape) or (arguments.save and not arguments.shape):
+        raise UsageError("--shape goes without --engines, and --save with --shape; see --help")
+    if arguments.shape is not None or arguments.engines is not None:
+        return _compare(arguments)
     model = VisionReasoner.from_pretrained(
         arguments.model_path,
         arguments.task_router_model_path,
@@ -238,14 +251,22 @@ def run(arguments: argparse.Namespace, *, started: float) -> int:
     return 0
 
 
-def _measure_shape(arguments: argparse.Namespace) -> int:
-    rows = shapes.measure_shape(
-        *shapes.build_model(arguments.shape, arguments.device, arguments.dtype),
-        sizes=arguments.at_once,
-        n_tokens=arguments.max_new_tokens or 128,
-        rounds=arguments.rounds,
+def _compare(arguments: argparse.Namespace) -> int:
+    """The reasoner by several engines."""
+    if arguments.shape is not None:
+        model, processor = shapes.build_model(arguments.shape, arguments.device, arguments.dtype)
+        if arguments.save is not None:
+            shapes.save(model, processor, arguments.save)
+            return 0
+        ways, requests = timing.ways_of(model, processor), shapes.random_requests()
+    else:
+        folder = locate(choose(arguments.model_path).reasoner, "reasoner", offline=arguments.offline)
+        ways = timing.ways_by_name(arguments.engines, folder, device=arguments.device, dtype=arguments.dtype)
+        requests = timing.bundled_requests()
+    rows = timing.measure(
+        ways, requests, sizes=arguments.at_once, n_tokens=arguments.max_new_tokens or 128, rounds=arguments.rounds
     )
-    print(json.dumps([asdict(row) for row in rows]) if arguments.json else shapes.table(rows))
+    print(json.dumps([asdict(row) for row in rows]) if arguments.json else timing.table(rows))
     return 0
 
 

@@ -33,7 +33,7 @@ from vision_reasoner.models import local, server
 from vision_reasoner.models.engine import check_text
 from vision_reasoner.models.reasoner import query_for
 from vision_reasoner.prompts import DIALECTS
-from vision_reasoner.settings import LOCAL, Checkpoints, RunSettings
+from vision_reasoner.settings import LOCAL, VLLM, Checkpoints, RunSettings
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
             on_ray,
             num_workers=arguments.num_workers,
             address=arguments.ray_address,
+            at_once=settings.portions_at_once,
             gpu=manifest["settings"]["device"] == "cuda",
             silent=not arguments.verbose,
         )
@@ -100,7 +101,7 @@ def _check_query(checkpoints: Checkpoints, settings: RunSettings, suite: Suite, 
     """Raise a QueryError where a request, as it stands in the prompt, has control tokens; no weights are loaded."""
 
     def find(text: str) -> str | None:
-        if settings.engine != LOCAL:
+        if "reasoner" in settings.served:
             return server.find_control_token(text)
         return local.find_control_token(text, local.load_tokenizer(Path(str(checkpoints.reasoner))))
 
@@ -115,7 +116,7 @@ def _check_workers(arguments: argparse.Namespace) -> None:
         raise UsageError(
             f"--device {arguments.device}: with workers Ray says which; give {arguments.device.partition(':')[0]}"
         )
-    if arguments.engine != LOCAL:
+    if arguments.engine not in (LOCAL, VLLM):
         raise UsageError("a server is asked by one process; leave Ray out and raise --concurrency")
     import_ray()
 

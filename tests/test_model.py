@@ -481,7 +481,7 @@ class Writes:
         text = ""
         assert watch is not None
         self.writing |= set(queries)
-        while not watch.stopped:
+        while not text or not watch.stopped:
             text += "x"
             watch.on_text(0, text)
             time.sleep(0.001)

@@ -10,7 +10,7 @@ SERVER = "http://localhost:8000/v1"
 
 @pytest.mark.parametrize(
     "engine",
-    ["vllm", "", "localhost:8000/v1", "ftp://host/v1", "http://", "http:///v1", "http://host:port/v1"],
+    ["sglang", "", "localhost:8000/v1", "ftp://host/v1", "http://", "http:///v1", "http://host:port/v1"],
 )
 @pytest.mark.parametrize("name", ["engine", "router_engine"])
 def test_what_is_no_engine(name, engine):

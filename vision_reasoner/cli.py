@@ -71,13 +71,13 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--engine",
         default="transformers",
         metavar="ENGINE",
-        help="who runs the reasoner: transformers (default), or an OpenAI-compatible server: http://host:port/v1",
+        help="who runs the reasoner: transformers (default), vllm, or an OpenAI-compatible server: http://host:port/v1",
     )
     add(
         "--router_engine",
         default="transformers",
         metavar="ENGINE",
-        help="who runs the router, likewise; default: transformers",
+        help="who runs the router: transformers (default), or such a server",
     )
     add("--concurrency", type=int, metavar="N", help="requests that a server is sent at a time; default: 8")
     add("--frame_side", type=int, metavar="N", help="frame of a server's model; default: its config's, else 840")

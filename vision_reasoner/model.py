@@ -225,7 +225,7 @@ class VisionReasoner:
         dialect, compat = DIALECTS[settings.model], settings.compat
 
         def reasoner() -> Reasoner:
-            if settings.engine != LOCAL:
+            if "reasoner" in settings.served:
                 return Reasoner(ServerEngine.of_reasoner(checkpoints, settings), dialect=dialect, compat=compat)
             loading: LoadOptions = {**language, "revision": checkpoints.revision}
             return Reasoner.from_pretrained(
@@ -233,17 +233,18 @@ class VisionReasoner:
                 dialect=dialect,
                 compat=compat,
                 logprobs=settings.logprobs or settings.asks_more,
+                engine=settings.engine,
                 **loading,
             )
 
         def calibration() -> Calibration | None:
             folder = Path(choice.reasoner).expanduser()
-            if settings.engine == LOCAL:
+            if "reasoner" not in settings.served:
                 folder = locate(choice.reasoner, "reasoner", revision=checkpoints.revision, offline=settings.offline)
             return find_calibration(folder)
 
         def router() -> Router:
-            if settings.router_engine != LOCAL:
+            if "router" in settings.served:
                 return Router(ServerEngine.of_router(checkpoints, settings))
             return Router.from_pretrained(choice.router, **language)
 

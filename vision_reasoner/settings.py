@@ -18,7 +18,7 @@ from vision_reasoner.prompts import DIALECTS, Compat
 MAX_NEW_TOKENS = 2048  # of the original; more than a reply of 100 objects
 BATCH_SIZE = 8
 CONCURRENCY = 8
-LOCAL = "transformers"  # the engine of this process; every other one is a server's address
+LOCAL, VLLM = "transformers", "vllm"  # the engines of this process; every other one is a server's address
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ class RunSettings:
     Attributes:
         model: how the reasoner is asked and how it answers, a key of `prompts.DIALECTS`: "vision_reasoner", "visurf",
             one of the baselines "qwen" (Qwen2.5-VL) and "qwen2" (Qwen2-VL), or "qwen3" (Qwen3-VL).
-        engine: who runs the reasoner: "transformers" in this process, or the address of an OpenAI-compatible server,
-            such as http://localhost:8000/v1.
-        router_engine: who runs the router, likewise.
+        engine: who runs the reasoner: "transformers" or "vllm" in this process, or the address of an OpenAI-compatible
+            server, such as http://localhost:8000/v1.
+        router_engine: who runs the router: "transformers", or the address of a server.
         concurrency: how many requests a server is sent at a time.
         frame_side: the side of the square that images are resized to for a server's model, where no config tells it.
         device: a torch device; "auto" is CUDA, else MPS, else the CPU.
@@ -66,7 +66,8 @@ class RunSettings:
         max_new_tokens: the limit for each reply of the reasoner.
         max_objects: how many objects of a reply are kept at most.
         max_image_pixels: larger images are refused.
-        batch_size: how many requests go through the reasoner at once; fewer where memory does not suffice.
+        batch_size: how many requests go through the reasoner at once in this process; fewer where memory does not
+            suffice.
         looks: how many views of an image are asked about; see `looks.views`. More than one tell how sure a result is.
         tiles: further views of parts of an image: "none", "auto" for images several times the frame, or rows and
             columns such as "2x3".
@@ -106,9 +107,9 @@ class RunSettings:
             raise UsageError(f"no model {self.model!r}: give one of {', '.join(DIALECTS)}")
         if self.compat not in get_args(Compat):
             raise UsageError(f"no compat {self.compat!r}: give one of {', '.join(get_args(Compat))}")
-        for engine in (self.engine, self.router_engine):
-            _check_engine(engine)
-        if self.frame_side is not None and self.engine == LOCAL:
+        _check_engine(self.engine, (LOCAL, VLLM))
+        _check_engine(self.router_engine, (LOCAL,))
+        if self.frame_side is not None and "reasoner" not in self.served:
             raise UsageError("frame_side is for a server's model; a checkpoint's own config says its frame")
         for name in ("concurrency", "max_new_tokens", "max_objects", "max_image_pixels", "batch_size"):
             if getattr(self, name) < 1:
@@ -140,7 +141,7 @@ class RunSettings:
     def served(self) -> tuple[Part, ...]:
         """The parts that servers run."""
         engines: dict[Part, str] = {"reasoner": self.engine, "router": self.router_engine}
-        return tuple(part for part, engine in engines.items() if engine != LOCAL)
+        return tuple(part for part, engine in engines.items() if engine not in (LOCAL, VLLM))
 
     @property
     def portion(self) -> int:
@@ -150,12 +151,13 @@ class RunSettings:
     @property
     def portions_at_once(self) -> int:
         """How many portions are best under way together: twice what a server is sent, for masks take time as well."""
-        return 1 if self.engine == LOCAL else 2 * self.concurrency
+        at_once = {LOCAL: 1, VLLM: self.batch_size}
+        return at_once.get(self.engine, 2 * self.concurrency)
 
 
-def _check_engine(engine: str) -> None:
-    """Raise a UsageError unless it is "transformers" or the address of a server without a key in it."""
-    if engine == LOCAL:
+def _check_engine(engine: str, here: tuple[str, ...]) -> None:
+    """Raise a UsageError unless it is one `here`, or the address of a server without a key in it."""
+    if engine in here:
         return
     try:
         address = urlsplit(engine)
@@ -165,4 +167,6 @@ def _check_engine(engine: str) -> None:
     if "@" in address.netloc or address.query or address.fragment:
         raise UsageError("the address of a server holds no key, user or query; set OPENAI_API_KEY for its key")
     if address.scheme not in ("http", "https") or not address.hostname:
-        raise UsageError(f"no engine {engine!r}: give {LOCAL}, or a server's address such as http://localhost:8000/v1")
+        raise UsageError(
+            f"no engine {engine!r}: give {', '.join(here)}, or a server's address such as http://localhost:8000/v1"
+        )

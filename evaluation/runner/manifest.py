@@ -24,9 +24,10 @@ from vision_reasoner.models.checkpoints import (
 )
 from vision_reasoner.models.devices import choose_attention, choose_device, choose_dtype, named_dtype
 from vision_reasoner.models.server import ServerEngine
+from vision_reasoner.models.vllm import import_vllm, platform_of
 from vision_reasoner.prompts import DIALECTS, QUERY_MARKS
 from vision_reasoner.results import Task, versions
-from vision_reasoner.settings import LOCAL, Checkpoints, RunSettings
+from vision_reasoner.settings import VLLM, Checkpoints, RunSettings
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ def describe(
     suite = samples.suite
     named, settings = model_settings(arguments, logprobs=suite.ranked)
     choice = _choose(named, settings, samples)
-    server = None if settings.engine == LOCAL else ServerEngine.of_reasoner(named, settings)
+    server = ServerEngine.of_reasoner(named, settings) if "reasoner" in settings.served else None
     used: list[Part] = ["segmenter"] if suite.task is Task.SEGMENTATION else []
     if server is None:
         used = ["reasoner", *used]
@@ -92,7 +93,7 @@ def describe(
         "model": arguments.model,
         "prompt": digest_of([_dialect(arguments.model), suite.instruction]),
         "settings": _numerics(settings, server or folders["reasoner"]),
-        "versions": versions(),
+        "versions": versions() | _engine_version(settings, server),
         "places": places,
     }
     return checkpoints, settings, manifest
@@ -149,6 +150,14 @@ def describe_replies(
     return Checkpoints(segmenter=segmenter), manifest
 
 
+def _engine_version(settings: RunSettings, server: ServerEngine | None) -> dict[str, str]:
+    """The version of what runs the reasoner, where it is no library of ours and known."""
+    if settings.engine == VLLM:
+        return {"vllm": import_vllm().__version__}
+    said = server.software() if server is not None else ""
+    return {"server": said} if said else {}
+
+
 def _dialect(name: str) -> dict[str, Any]:
     """How the model is asked and how it answers, by the names that the digests of earlier runs were made of."""
     later = {"counting_prompt": None, "system": None, "max_new_tokens": None, "truncate": False, "strip": QUERY_MARKS}
@@ -186,7 +195,7 @@ def _data(samples: Samples, annotations: Path | None) -> Data:
 
 def _numerics(settings: RunSettings, reasoner: Path | ServerEngine) -> Settings:
     """Of a reasoner in a folder, or on a server."""
-    device = choose_device(settings.device)
+    device = choose_device(platform_of(settings.device) if settings.engine == VLLM else settings.device)
     numerics: Settings = {
         "compat": settings.compat,
         "device": device.type,
@@ -205,7 +214,10 @@ def _numerics(settings: RunSettings, reasoner: Path | ServerEngine) -> Settings:
     named = named_dtype(settings.dtype, device, DIALECTS[settings.model].gpu_dtype)
     dtype = choose_dtype(named, device, weight_bytes(reasoner))
     numerics["dtype"] = str(dtype).removeprefix("torch.")
-    numerics["attn_implementation"] = choose_attention(settings.attn_implementation, device, dtype)
+    if settings.engine == VLLM:
+        numerics["engine"] = numerics["attn_implementation"] = VLLM
+    else:
+        numerics["attn_implementation"] = choose_attention(settings.attn_implementation, device, dtype)
     if settings.quantize != "none":
         numerics["quantize"] = settings.quantize
     if device.type == "cuda":  # elsewhere it changes nothing

@@ -91,7 +91,7 @@ class Settings(TypedDict):
 
     compat: str
     engine: NotRequired[str]
-    """"server" where one runs the reasoner, otherwise nothing."""
+    """"server" or "vllm" where one runs the reasoner, otherwise nothing."""
     frame_side: NotRequired[int]
     vqa_frame_side: NotRequired[int | None]
     """The frames in which a server is sent images."""

@@ -94,18 +94,20 @@ def on_ray(
     *,
     num_workers: int | None = None,
     address: str | None = None,
+    at_once: int = 1,
     gpu: bool = False,
     silent: bool = True,
 ) -> Iterator[list[Record]]:
-    """Work on the batches by Ray: each worker has a model and one batch at a time.
+    """Work on the batches by Ray: each worker has a model and so many batches at a time.
 
-    The batch of a worker that dies is done again by another, and the worker is replaced.
+    The batches of a worker that dies are done again by others, and the worker is replaced.
 
     Args:
         load: called once by each worker; must mean the same on every machine.
         batches: taken as workers become free. Where there is none, nothing is started.
         num_workers: None is one for each GPU of the cluster, on CPUs one for each machine.
         address: of a cluster, as `ray.init` takes it; None starts Ray on this machine, for as long as it is needed.
+        at_once: how many batches a worker has under way.
         gpu: whether each worker gets a GPU. Cores are shared out evenly.
         silent: without what Ray and the workers have to say.
 
@@ -127,22 +129,26 @@ def on_ray(
                 "--num_workers, or start Ray on more machines"
             )
         # Ray sets OMP_NUM_THREADS to an actor's cores.
-        worker = ray.remote(num_cpus=cores, num_gpus=int(gpu), scheduling_strategy="SPREAD")(_Worker)
-        yield from _share_out(ray, lambda: worker.remote(load), workers, chain([first], numbered))
+        worker = ray.remote(num_cpus=cores, num_gpus=int(gpu), scheduling_strategy="SPREAD", max_concurrency=at_once)(
+            _Worker
+        )
+        yield from _share_out(ray, lambda: worker.remote(load), workers, at_once, chain([first], numbered))
 
 
 def _share_out(
-    ray: Any, spawn_worker: Callable[[], Any], workers: int, todo: Iterator[tuple[int, Batch]]
+    ray: Any, spawn_worker: Callable[[], Any], workers: int, at_once: int, todo: Iterator[tuple[int, Batch]]
 ) -> Iterator[list[Record]]:
-    """Keep so many workers busy until all batches are done; `spawn_worker` gives a new one."""
+    """Keep so many workers busy with `at_once` batches each until all are done; `spawn_worker` gives a new one."""
     busy: dict[Any, tuple[Any, tuple[int, Batch] | None]] = {}  # by what is waited for; without a batch: loading
-    idle: list[Any] = []
+    idle: list[Any] = []  # a worker as often as it can take one more
+    alive: list[Any] = []
     again: list[tuple[int, Batch]] = []
     failures: Counter[int | None] = Counter()  # by batch; None: while loading
     finished: list[Record] = []
 
     def start() -> None:
         worker = spawn_worker()
+        alive.append(worker)
         busy[worker.start.remote()] = (worker, None)
 
     for _ in range(workers):
@@ -178,13 +184,16 @@ def _share_out(
                     f"{failures[number]} workers died, one after the other, {what} ({one_line(error)}); does memory "
                     "suffice? Try a smaller --batch_size or fewer --num_workers; what is finished is kept"
                 ) from error
-            logger.warning("A worker died %s; another one does its work (%s)", what, one_line(error))
-            ray.kill(worker)
             again += [job] if job else []
-            start()
+            if any(worker is one for one in alive):  # of its batches the first to say so
+                logger.warning("A worker died %s; another one does its work (%s)", what, one_line(error))
+                alive[:] = [one for one in alive if one is not worker]
+                idle[:] = [one for one in idle if one is not worker]
+                ray.kill(worker)
+                start()
             continue
         failures.pop(number, None)
-        idle.append(worker)
+        idle += [worker] if job else [worker] * at_once
         finished = result if job else []
 
 

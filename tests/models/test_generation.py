@@ -6,7 +6,7 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from tests.support.tiny import build_tokenizer
 from vision_reasoner.errors import VisionReasonerError
-from vision_reasoner.models.generation import _token_ends, in_batches, without_cudnn_attention
+from vision_reasoner.models.generation import in_batches, token_ends, without_cudnn_attention
 
 
 def double(chunk):
@@ -49,14 +49,14 @@ def test_other_errors_pass_through():
 @pytest.mark.parametrize("text", ["plain", "caf\u00e9 – 狗 🐕!", "", "🐕🐕"])
 def test_where_tokens_end_in_the_text(text):
     tokenizer = build_tokenizer()  # one token for each byte
-    ends = _token_ends(tokenizer, tokenizer(text)["input_ids"])
+    ends = token_ends(tokenizer, tokenizer(text)["input_ids"])
     assert ends == [len(text.encode()[: i + 1].decode(errors="ignore")) for i in range(len(text.encode()))]
 
 
 def test_bytes_that_are_no_text_still_end_where_the_text_does():
     tokenizer = build_tokenizer()
     tokens = [tokenizer.convert_tokens_to_ids(bytes_to_unicode()[byte]) for byte in b"a\xff\xf0\x9f\xe9b\xff"]
-    ends = _token_ends(tokenizer, tokens)
+    ends = token_ends(tokenizer, tokens)
     assert ends == sorted(ends)
     assert ends[-1] <= len(tokenizer.decode(tokens)) + 1
 

@@ -5,16 +5,13 @@ import logging
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
-from evaluation.runner.samples import Samples
-from evaluation.suites import SUITES
 from tests.conftest import noise
+from tests.support.bundled_replies import BUNDLED, scenes
 from tests.support.server import MODEL, Says, image_of, serving, text_of, transformers_serve
 from vision_reasoner import VisionReasoner, inference
-from vision_reasoner.data.sources import open_source
 from vision_reasoner.errors import CheckpointError, EngineError, ExitCode, QueryError, UsageError
 from vision_reasoner.models.engine import Prompt, Watch, frame_image
 from vision_reasoner.models.reasoner import Reasoner
@@ -23,7 +20,6 @@ from vision_reasoner.models.server import ServerEngine, frames_of, token_ends
 from vision_reasoner.prompts import QWEN2_5_VL, ROUTER_PROMPT, ROUTER_SYSTEM, VISION_REASONER
 from vision_reasoner.results import Task
 
-BUNDLED = Path(__file__).resolve().parents[2] / "pretrained_models/VisionReasoner-Tiny"
 THOUGHT, ANSWER = "one dog", '<answer>[{"bbox_2d": [84, 84, 420, 420]}]</answer>'
 OBJECTS, VQA = Task.DETECTION, Task.VQA
 
@@ -288,6 +284,15 @@ def test_a_server_that_is_gone_is_waited_for_once(monkeypatch):
     assert time.perf_counter() - start < 0.15
 
 
+def test_what_a_server_says_of_itself():
+    with serving(always("hm")) as server:
+        engine = ServerEngine.connect(server.url)
+        assert engine.software() == "toys"
+        server.version = "1.2.3"
+        assert engine.software() == "toys 1.2.3"
+    assert engine.software() == ""
+
+
 def test_a_server_without_models():
     with serving(always("hm")) as server:
         server.models = []
@@ -370,14 +375,7 @@ def test_exit_codes(bundle, tmp_path, capsys, says, code):
 def test_transformers_serve_says_what_the_library_says(tmp_path):
     pytest.importorskip("fastapi")
     pytest.importorskip("uvicorn")
-    images, queries, tasks = [], [], []
-    for name in ("segmentation", "detection", "counting", "vqa"):
-        suite = SUITES[name]
-        assert suite.data is not None
-        samples = [Samples(suite, open_source(suite.data))[i] for i in range(5)]
-        images += [sample.image for sample in samples]
-        queries += [sample.query for sample in samples]
-        tasks += [suite.task] * len(samples)
+    images, queries, tasks = scenes(5)
     local = VisionReasoner.from_pretrained(BUNDLED, device="cpu", dtype="float32")
     expected = [(r.text, r.model_size, r.finished, r.n_tokens) for r in local.ask(images, queries, tasks)]
     assert len({told[0] for told in expected}) > 10

@@ -11,7 +11,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,6 +21,11 @@ from typing import Any
 from PIL import Image
 
 MODEL = "some/model"
+VLLM_ENVIRONMENT = {
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_NO_USAGE_STATS": "1",
+    "TORCHDYNAMO_DISABLE": "1",  # compiling what finds log-probabilities takes longer than all that is asked
+}
 
 
 @dataclass
@@ -56,6 +61,7 @@ class Server:
 
     url: str = ""
     models: list[str] = field(default_factory=lambda: [MODEL])
+    version: str = ""
     requests: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
     under_way: int = 0
@@ -92,7 +98,13 @@ def serving(answer: Answer) -> Iterator[Server]:
             pass
 
         def do_GET(self) -> None:
-            self._send(json.dumps({"object": "list", "data": [{"id": name} for name in server.models]}))
+            if self.path == "/version" and server.version:
+                self._send(json.dumps({"version": server.version}))
+            elif self.path == "/version":
+                self._send("no", 404, "text/plain")
+            else:
+                models = [{"id": name, "owned_by": "toys"} for name in server.models]
+                self._send(json.dumps({"object": "list", "data": models}))
 
         def do_POST(self) -> None:
             request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -179,29 +191,53 @@ def _choice(says: Says, name: str) -> dict[str, Any]:
 @contextmanager
 def transformers_serve(folder: Path, log: Path) -> Iterator[str]:
     """`transformers serve` with the checkpoint in `folder`; gives its address."""
+    with started(transformers_command(folder), log) as (address, _):
+        yield address
+
+
+def transformers_command(folder: Path) -> list[str]:
+    """The command that serves the checkpoint in `folder`."""
+    transformers = str(Path(sys.executable).with_name("transformers"))
+    return [transformers, "serve", str(folder), "--device", "cpu", "--dtype", "float32"]
+
+
+@contextmanager
+def vllm_serve(python: str, folder: Path, log: Path, *options: str) -> Iterator[str]:
+    """vLLM's server with the checkpoint in `folder`, by the `python` of its environment; gives its address."""
+    command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder), "--dtype", "float32"]
+    command += ["--enforce-eager", "--limit-mm-per-prompt", '{"image": 1, "video": 0}']
+    with started([*command, *options], log, **VLLM_ENVIRONMENT, VLLM_CPU_KVCACHE_SPACE="1") as (address, _):
+        yield address
+
+
+@contextmanager
+def started(command: Sequence[str], log: Path, **environment: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """The server that `command` starts, given a host and a port, once it is healthy: its address and process."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [str(Path(sys.executable).with_name("transformers")), "serve", str(folder)]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu", "--dtype", "float32"]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, stdout=output, stderr=output, env=os.environ | {"HF_HUB_OFFLINE": "1"}, start_new_session=True
+            [*command, "--host", "127.0.0.1", "--port", str(port)],
+            stdout=output,
+            stderr=output,
+            env=os.environ | {"HF_HUB_OFFLINE": "1"} | environment,
+            start_new_session=True,
         )
     try:
         _wait_until_healthy(f"http://127.0.0.1:{port}/health", process, log)
-        yield f"http://127.0.0.1:{port}/v1"
+        yield f"http://127.0.0.1:{port}/v1", process
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(120)
 
 
 def _wait_until_healthy(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + 600
     while time.monotonic() < deadline and process.poll() is None:
         try:
             with urllib.request.urlopen(address, timeout=5):
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.5)
-    raise AssertionError(f"transformers serve does not start: {log.read_text()[-2000:]}")
+    raise AssertionError(f"the server does not start: {log.read_text()[-2000:]}")

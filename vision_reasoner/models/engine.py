@@ -48,6 +48,16 @@ class Prompt:
         """The image by `frame_image`; None where there is none."""
         return None if self.image is None else frame_image(self.image, self.frame)
 
+    def sized_image(self, min_pixels: int, max_pixels: int) -> Image.Image | None:
+        """The image in its frame, or else as Qwen's processor resizes it within these limits; None without one."""
+        if self.image is None or self.frame is not None:
+            return self.framed_image()
+        from qwen_vl_utils import fetch_image
+
+        limits = {"min_pixels": min_pixels, "max_pixels": max_pixels}
+        sized: Image.Image = fetch_image({"image": self.image, **limits}, image_patch_size=self.grid // 2)
+        return sized
+
     def messages(self, image: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """The conversation, as chat templates and servers take it.
 
@@ -81,6 +91,11 @@ class Completion:
     logprobs: tuple[tuple[int, float], ...] = ()
     image_size: Size | None = None
 
+    def after(self, opening: str) -> "Completion":
+        """The same with `opening` before its text."""
+        logprobs = tuple((end + len(opening), logprob) for end, logprob in self.logprobs)
+        return replace(self, text=opening + self.text, logprobs=logprobs)
+
 
 @dataclass(frozen=True)
 class Watch:
@@ -111,6 +126,23 @@ class Watch:
         """The same for some of the requests, which are counted from 0 there and are `numbers` here."""
         on_text = self.on_text
         return replace(self, on_text=None if on_text is None else lambda i, text: on_text(numbers[i], text))
+
+    def after(self, opening: str) -> "Watch":
+        """The same, told texts with `opening` before them."""
+        on_text = self.on_text
+        return replace(self, on_text=None if on_text is None else lambda i, text: on_text(i, opening + text))
+
+
+THINK = "<think>"
+
+
+def opening_of(template: str) -> str:
+    """What a prompt in its chat template has already written of the reply: of models that always think the first tag.
+
+    Args:
+        template: all that the model is given, as text.
+    """
+    return THINK if template.rstrip().endswith(THINK) else ""
 
 
 class Engine(Protocol):
@@ -146,6 +178,16 @@ class Engine(Protocol):
         ...
 
 
+def share_seconds(written: Sequence[Completion], seconds: float) -> list[Completion]:
+    """The same with each one's share of the `seconds` that they took together, where their own times overlap."""
+    spent = sum(row.prefill_seconds + row.decode_seconds for row in written)
+    share = seconds / spent if spent else 0.0
+    return [
+        replace(row, prefill_seconds=share * row.prefill_seconds, decode_seconds=share * row.decode_seconds)
+        for row in written
+    ]
+
+
 def check_text(text: str, control_token: Callable[[str], str | None]) -> None:
     """Reject a query, as it stands in the prompt, that is empty, not valid Unicode, or contains control tokens.
 
@@ -167,6 +209,20 @@ def check_text(text: str, control_token: Callable[[str], str | None]) -> None:
 
 
 MAX_FRAME_SIDE = 10_080  # of which Qwen's vision tokens alone are as many as a model of these kinds has positions
+
+
+def frames_in(config: Any, grid: int, where: object) -> tuple[int, int | None]:
+    """`frame_side` and `vqa_frame_side` by a model's config, by default the largest up to 840 that fits, and None.
+
+    Raises:
+        CheckpointError: one is no multiple of the grid of merged patches.
+    """
+    side = getattr(config, "frame_side", FRAME_SIDE - FRAME_SIDE % grid)
+    vqa_side = getattr(config, "vqa_frame_side", None)
+    check_frame(side, grid, where)
+    if vqa_side is not None:
+        check_frame(vqa_side, grid, where)
+    return side, vqa_side
 
 
 def check_frame(side: object, grid: int, where: object) -> None:

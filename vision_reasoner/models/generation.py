@@ -193,7 +193,7 @@ def decode_greedily(
             f"picture and query make {n_prompt} tokens, and the checkpoint takes {positions}; shorten the query"
         )
     config = _greedy_config(model, tokenizer, min(max_new_tokens, positions - n_prompt))
-    ends = _end_tokens(model, tokenizer)
+    ends = end_tokens(model.generation_config, tokenizer)
     follow = None if watch is None else _Follower(watch, tokenizer, ends, n_rows)
     start = time.perf_counter()
     with torch.inference_mode():
@@ -209,12 +209,12 @@ def decode_greedily(
         kept = row if end is None else row[:end]
         decoded.append(
             Completion(
-                text=_decode(tokenizer, kept),
+                text=decode_tokens(tokenizer, kept),
                 finished=end is not None,
                 n_tokens=len(row) if end is None else end + 1,
                 prefill_seconds=first / n_rows,
                 decode_seconds=last / n_rows,
-                logprobs=tuple(zip(_token_ends(tokenizer, kept), row_logprobs, strict=False)) if logprobs else (),
+                logprobs=tuple(zip(token_ends(tokenizer, kept), row_logprobs, strict=False)) if logprobs else (),
             )
         )
         if watch is not None and watch.on_text is not None:
@@ -242,7 +242,7 @@ class _Follower:
 
     def _see(self, row: int, token: int, on_text: Callable[[int, str], object]) -> None:
         self.pending[row].append(token)
-        piece = _decode(self.tokenizer, self.pending[row])
+        piece = decode_tokens(self.tokenizer, self.pending[row])
         if _is_whole(piece, len(self.pending[row])):
             self.texts[row] += piece
             self.pending[row].clear()
@@ -441,20 +441,21 @@ def _greedy_config(model: Any, tokenizer: Any, max_new_tokens: int) -> Any:
     return config
 
 
-def _token_ends(tokenizer: Any, tokens: Sequence[int]) -> list[int]:
+def token_ends(tokenizer: Any, tokens: Sequence[int]) -> list[int]:
     """Where each token ends in the decoded text, in characters; one that ends inside a character, before it."""
     ends = []
     done = start = 0
     for i in range(len(tokens)):
         # Byte-level tokens decode one by one as together, but for a character whose bytes several of them share.
-        piece = _decode(tokenizer, tokens[start : i + 1])
+        piece = decode_tokens(tokenizer, tokens[start : i + 1])
         if _is_whole(piece, i + 1 - start):
             done, start = done + len(piece), i + 1
         ends.append(done)
     return ends
 
 
-def _decode(tokenizer: Any, tokens: Sequence[int]) -> str:
+def decode_tokens(tokenizer: Any, tokens: Sequence[int]) -> str:
+    """The text of tokens, without the special ones."""
     return str(tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
@@ -463,8 +464,9 @@ def _is_whole(piece: str, n_tokens: int) -> bool:
     return not piece.endswith("\ufffd") or n_tokens == 4
 
 
-def _end_tokens(model: Any, tokenizer: Any) -> set[int]:
-    ends = model.generation_config.eos_token_id
+def end_tokens(generation_config: Any, tokenizer: Any) -> set[int]:
+    """The tokens that end a reply."""
+    ends = generation_config.eos_token_id
     if ends is None:
         ends = tokenizer.eos_token_id
     return {ends} if isinstance(ends, int) else set(ends)

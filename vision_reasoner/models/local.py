@@ -17,7 +17,7 @@ from vision_reasoner.geometry import Size
 from vision_reasoner.models import window_attention
 from vision_reasoner.models.aligned_mlp import align_mlps
 from vision_reasoner.models.checkpoints import check_files, load_errors, locate
-from vision_reasoner.models.engine import FRAME_SIDE, Completion, Prompt, Watch, check_frame
+from vision_reasoner.models.engine import FRAME_SIDE, Completion, Prompt, Watch, frames_in, opening_of
 from vision_reasoner.models.generation import (
     decode_greedily,
     in_batches,
@@ -26,8 +26,6 @@ from vision_reasoner.models.generation import (
     without_cudnn_attention,
 )
 from vision_reasoner.models.templates import check_template
-
-THINK = "<think>"
 
 
 class LoadOptions(TypedDict, total=False):
@@ -102,15 +100,11 @@ class TransformersEngine:
         self._lock = threading.Lock()
         self._decoder = static_decoder(model, compile)
         self._fits: dict[Size, int] = {}  # by frame, how many at once memory sufficed for when it once did not
-        self.frame_side: int = getattr(model.config, "frame_side", FRAME_SIDE)
-        self.vqa_frame_side: int | None = getattr(model.config, "vqa_frame_side", None)
+        self.frame_side: int = FRAME_SIDE
+        self.vqa_frame_side: int | None = None
         if processor is not self.tokenizer:
             grid = processor.image_processor.patch_size * processor.image_processor.merge_size
-            if not hasattr(model.config, "frame_side"):
-                self.frame_side -= self.frame_side % grid
-            check_frame(self.frame_side, grid, model.name_or_path)
-            if self.vqa_frame_side is not None:
-                check_frame(self.vqa_frame_side, grid, model.name_or_path)
+            self.frame_side, self.vqa_frame_side = frames_in(model.config, grid, model.name_or_path)
 
     @classmethod
     def from_pretrained(
@@ -133,6 +127,37 @@ class TransformersEngine:
             CheckpointError: it is missing, incomplete or of another kind.
             UsageError: there is no such device, dtype, attention, compile or quantize, or its package is missing.
         """
+        model, processor = cls.load(
+            path,
+            part,
+            device=device,
+            dtype=dtype,
+            attn_implementation=attn_implementation,
+            quantize=quantize,
+            revision=revision,
+            offline=offline,
+        )
+        speed_up(model)
+        if quantize != "none" and compile == "auto":  # graphs are measured with weights as they are
+            compile = "off"
+        with load_errors(Path(model.name_or_path)):
+            engine = cls(model, processor, logprobs=logprobs, compile=compile)
+            engine._try_prompt()
+        return engine
+
+    @staticmethod
+    def load(
+        path: str | Path,
+        part: Literal["reasoner", "router"],
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        attn_implementation: str = "auto",
+        quantize: str = "none",
+        revision: str | None = None,
+        offline: bool = False,
+    ) -> tuple[Any, Any]:
+        """The model as transformers has it, and its processor or tokenizer; see `from_pretrained`."""
         import transformers
 
         folder = locate(path, part, revision=revision, offline=offline)
@@ -152,20 +177,17 @@ class TransformersEngine:
             attn_implementation=attn_implementation,
             quantize=quantize,
         )
-        if quantize != "none" and compile == "auto":  # graphs are measured with weights as they are
-            compile = "off"
-        if model.config.model_type == "qwen2_5_vl" and model.config._attn_implementation == "sdpa":
-            window_attention.install(model.model.visual)
-        if model.config.model_type == "qwen2_5_vl" and model.device.type == "cuda":
-            align_mlps(model.model.visual)
         loader = transformers.AutoProcessor if part == "reasoner" else transformers.AutoTokenizer
         with load_errors(folder):
             processor = loader.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         check_template(processor.chat_template, folder)
-        with load_errors(folder):
-            engine = cls(model, processor, logprobs=logprobs, compile=compile)
-            engine._try_prompt()
-        return engine
+        return model, processor
+
+    def release(self) -> None:
+        """Give back the memory that is held for the next batch."""
+        with self._lock:
+            if self._decoder is not None:
+                self._decoder.release()
 
     def _try_prompt(self) -> None:
         """Make a prompt, so that what does not fit together is known now rather than with the first request.
@@ -238,7 +260,7 @@ class TransformersEngine:
             texts = [self._in_template(prompt.messages()) for prompt in prompts]
             batch = self.tokenizer(texts, padding=True, padding_side="left", return_tensors="pt")
             sizes = [None] * len(prompts)
-        opening = self._opening(prompts[0])
+        opening = opening_of(self._in_template(prompts[0].messages({"type": "image"} if images else None)))
         prepare_seconds = (time.perf_counter() - start) / len(prompts)
         with nullcontext() if self._decoder or self.cudnn_attention else without_cudnn_attention():
             written = decode_greedily(
@@ -248,23 +270,12 @@ class TransformersEngine:
                 max_new_tokens,
                 logprobs=self.logprobs,
                 decoder=self._decoder,
-                watch=watch if watch is None else _after(opening, watch),
+                watch=watch and watch.after(opening),
             )
         return [
-            replace(
-                row,
-                text=opening + row.text,
-                logprobs=tuple((end + len(opening), logprob) for end, logprob in row.logprobs),
-                prefill_seconds=prepare_seconds + row.prefill_seconds,
-                image_size=size,
-            )
+            replace(row.after(opening), prefill_seconds=prepare_seconds + row.prefill_seconds, image_size=size)
             for row, size in zip(written, sizes, strict=True)
         ]
-
-    def _opening(self, prompt: Prompt) -> str:
-        """What the chat template has already written of a reply: of models that always think the tag that opens it."""
-        messages = prompt.messages(None if prompt.image is None else {"type": "image"})
-        return THINK if self._in_template(messages).rstrip().endswith(THINK) else ""
 
     def _read_images(
         self, prompts: Sequence[Prompt], images: Sequence[Image.Image]
@@ -304,10 +315,12 @@ class TransformersEngine:
             ) from error
 
 
-def _after(opening: str, watch: Watch) -> Watch:
-    """The same watch, told texts with `opening` before them."""
-    on_text = watch.on_text
-    return replace(watch, on_text=None if on_text is None else lambda i, text: on_text(i, opening + text))
+def speed_up(model: Any) -> None:
+    """Give the vision tower of a Qwen2.5-VL faster modules, which change no result."""
+    if model.config.model_type == "qwen2_5_vl" and model.config._attn_implementation == "sdpa":
+        window_attention.install(model.model.visual)
+    if model.config.model_type == "qwen2_5_vl" and model.device.type == "cuda":
+        align_mlps(model.model.visual)
 
 
 def _framed_images(prompts: Sequence[Prompt]) -> list[Image.Image]:

@@ -17,9 +17,10 @@ from vision_reasoner.models.checkpoints import check_transformers_folder, locate
 from vision_reasoner.models.devices import choose_device, named_dtype
 from vision_reasoner.models.engine import FRAME_SIDE, Completion, Engine, Prompt, Watch, check_text
 from vision_reasoner.models.local import LoadOptions, TransformersEngine
+from vision_reasoner.models.vllm import VLLMEngine
 from vision_reasoner.prompts import DIALECTS, VISION_REASONER, Compat, Dialect
 from vision_reasoner.results import Task
-from vision_reasoner.settings import MAX_NEW_TOKENS
+from vision_reasoner.settings import LOCAL, MAX_NEW_TOKENS, VLLM
 
 MAX_ASPECT_RATIO = 200  # the smart resize of Qwen's processor takes no more
 NORMALIZED_SIZE = (1000, 1000)  # the frame of Qwen2-VL's and Qwen3-VL's boxes, whatever the picture
@@ -117,11 +118,12 @@ class Reasoner:
         dialect: Dialect = VISION_REASONER,
         compat: Compat = "none",
         logprobs: bool = False,
+        engine: str = LOCAL,
         **loading: Unpack[LoadOptions],
     ) -> Self:
-        """Load a reasoner from a folder or Hub id, to be run by transformers in this process.
+        """Load a reasoner from a folder or Hub id, to be run by transformers or vLLM in this process.
 
-        Arguments not listed here are those of `TransformersEngine.from_pretrained`; the dtype "auto" is on a GPU the
+        Arguments not listed here are those of the engine's `from_pretrained`; the dtype "auto" is on a GPU the
         dialect's `gpu_dtype`, if it has one.
 
         Raises:
@@ -133,8 +135,10 @@ class Reasoner:
         _check_dialect(folder, dialect)
         device = choose_device(loading.get("device", "auto"))
         loading["dtype"] = named_dtype(loading.get("dtype", "auto"), device, dialect.gpu_dtype)
-        engine = TransformersEngine.from_pretrained(path, "reasoner", logprobs=logprobs, **loading)
-        return cls(engine, dialect=dialect, compat=compat)
+        if engine == VLLM:
+            return cls(VLLMEngine.from_pretrained(path, logprobs=logprobs, **loading), dialect=dialect, compat=compat)
+        loaded = TransformersEngine.from_pretrained(path, "reasoner", logprobs=logprobs, **loading)
+        return cls(loaded, dialect=dialect, compat=compat)
 
     def frame_for(self, task: Task) -> Size | None:
         """(width, height) that an image is resized to for `task`; None where it keeps its own size."""

@@ -23,7 +23,7 @@ from PIL import Image
 
 from vision_reasoner.errors import CheckpointError, EngineError, QueryError, UsageError
 from vision_reasoner.models.checkpoints import path_of
-from vision_reasoner.models.engine import FRAME_SIDE, GRID, Completion, Prompt, Watch, check_frame
+from vision_reasoner.models.engine import FRAME_SIDE, GRID, Completion, Prompt, Watch, check_frame, share_seconds
 from vision_reasoner.settings import CONCURRENCY, Checkpoints, RunSettings
 
 logger = logging.getLogger(__name__)
@@ -149,6 +149,19 @@ class ServerEngine:
         """The server that runs the router; see `connect`."""
         return cls.connect(settings.router_engine, checkpoints.router, concurrency=settings.concurrency)
 
+    def software(self) -> str:
+        """What the server says of itself, such as "vllm 0.33.0"; empty where it says nothing."""
+        openai = _import_openai()
+        asked = self._impatient.with_options(timeout=CONNECT_TIMEOUT)
+        said: list[str] = []
+        try:
+            said += [model.owned_by for model in asked.models.list().data or [] if model.id == self.model]
+            answer = asked.get(f"{self.url.removesuffix('/v1')}/version", cast_to=object)
+            said.append(answer["version"] if isinstance(answer, dict) else "")
+        except (openai.OpenAIError, ValueError, KeyError, AttributeError, TypeError) as error:  # few have all of it
+            logger.debug("%s: does not say what it is (%s)", self.url, self._plain(error))
+        return " ".join(word for word in said if word and isinstance(word, str))[:100]
+
     def control_token(self, text: str) -> str | None:
         """See `Engine`: whatever looks like one of Qwen's; a server does not tell its tokens."""
         return find_control_token(text)
@@ -184,18 +197,13 @@ class ServerEngine:
                 for future in futures:
                     future.cancel()
                 raise
-        # Requests overlap: each one's share of the seconds that they took together.
-        spent = sum(row.prefill_seconds + row.decode_seconds for row in written)
-        share = (time.perf_counter() - start) / spent if spent else 0.0
-        return [
-            replace(row, prefill_seconds=share * row.prefill_seconds, decode_seconds=share * row.decode_seconds)
-            for row in written
-        ]
+        return share_seconds(written, time.perf_counter() - start)
 
     def _write(self, prompt: Prompt, max_new_tokens: int, watch: Watch | None) -> Completion:
         if watch is not None and watch.stopped:
             return Completion("", False, 0, image_size=prompt.frame)
-        image = _sized_image(prompt)
+        pixels = prompt.grid**2
+        image = prompt.sized_image(MIN_PATCHES * pixels, MAX_PATCHES * pixels)
         options: dict[str, Any] = {"logprobs": True} if self.logprobs else {}
         if watch is not None:
             options |= {"stream": True, "stream_options": {"include_usage": True}}
@@ -426,18 +434,6 @@ def _watch(watch: Watch, number: int, lock: threading.Lock) -> Watch:
             on_text(number, text)
 
     return replace(watch, on_text=report)
-
-
-def _sized_image(prompt: Prompt) -> Image.Image | None:
-    """The image in its frame, or else in a size that Qwen's processor leaves alone."""
-    if prompt.image is None or prompt.frame is not None:
-        return prompt.framed_image()
-    from qwen_vl_utils import fetch_image
-
-    pixels = prompt.grid**2
-    limits = {"min_pixels": MIN_PATCHES * pixels, "max_pixels": MAX_PATCHES * pixels}
-    sized: Image.Image = fetch_image({"image": prompt.image, **limits}, image_patch_size=prompt.grid // 2)
-    return sized
 
 
 def _image_part(image: Image.Image) -> dict[str, Any]:

@@ -147,6 +147,22 @@ def test_the_batch_of_a_dead_worker_is_done_by_another_and_the_worker_replaced(s
     assert "A worker died" in caplog.text
 
 
+def test_a_worker_may_have_several_batches_under_way_and_all_are_done_again_where_it_dies(spread, folder, expected):
+    died = set()
+
+    def fate(worker, call):
+        if worker == 1 and call == "answer":
+            died.add(worker)
+        return worker in died
+
+    ray = FakeRay(fate)
+    spread(ray, at_once=4)
+    assert (folder / METRICS).read_bytes() == expected
+    assert indices(folder) == list(range(24))
+    assert (ray.hired, ray.options["max_concurrency"]) == (4, 4)
+    assert ray.most_waiting > 4
+
+
 @pytest.mark.parametrize("name", ["start", "answer"])
 def test_after_a_few_deaths_it_gives_up_with_one_line_and_what_is_finished_is_kept(spread, folder, expected, name):
     dies = [False]
@@ -281,7 +297,7 @@ def test_workers_get_what_means_the_same_on_every_machine(data, bundle, folder, 
     assert checkpoints.segmenter == str(bundle / "segmenter")
     assert (settings.device, settings.dtype, settings.attn_implementation) == ("cpu", "float32", "sdpa")
     assert digests["segmenter"] == digest(bundle / "segmenter", "segmenter")
-    assert options == {"num_workers": 2, "address": None, "gpu": False, "silent": True}
+    assert options == {"num_workers": 2, "address": None, "at_once": 1, "gpu": False, "silent": True}
     manifest = json.loads((folder / "manifest.json").read_text())
     assert "num_workers" not in json.dumps(manifest)
     assert main(arguments) == 0, "continues in process"
