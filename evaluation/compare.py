@@ -20,11 +20,12 @@ from typing import NamedTuple, TypedDict
 from evaluation.metrics import coco
 from evaluation.metrics.bootstrap import difference
 from evaluation.runner.figures import aligned
+from evaluation.runner.options import add_suite_option
 from evaluation.runner.ranking import NAMES, Annotations, load_annotations, rank, ranked_protocols
 from evaluation.runner.records import INSTANCES, read_manifest, read_records
 from evaluation.runner.schema import Data, Manifest, Record
 from evaluation.suite import Protocol, Scores, Suite, scores_of, table_of
-from evaluation.suites import suite_of
+from evaluation.suites import add_suite, suite_of
 from vision_reasoner.cli import make_parser, run_command
 from vision_reasoner.errors import UsageError
 
@@ -281,6 +282,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("first", type=Path, help="A: a run's --output_path")
     parser.add_argument("others", type=Path, nargs="+", help="B: another's; of several each is compared with A")
     parser.add_argument("--json", action="store_true", help="print JSON, with all changed samples; of several a list")
+    add_suite_option(parser)
     return parser
 
 
@@ -288,6 +290,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Compare runs; exit codes are those of the library's command line."""
 
     def run(arguments: argparse.Namespace) -> int:
+        if arguments.suite is not None:
+            add_suite(arguments.suite)
         found = compare_all([arguments.first, *arguments.others])
         if arguments.json:
             print(json.dumps(found[0] if len(found) == 1 else found, allow_nan=False, indent=2))

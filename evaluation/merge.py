@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from evaluation.runner.figures import write_report
-from evaluation.runner.options import add_result_options, conclude
+from evaluation.runner.options import add_result_options, add_suite_option, conclude
 from evaluation.runner.shards import find_shards, merge
+from evaluation.suites import add_suite
 from vision_reasoner.cli import make_parser, run_command
 
 
@@ -29,6 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--overwrite", action="store_true", help="throw an earlier run in that folder away")
     add_result_options(parser)
+    add_suite_option(parser)
     return parser
 
 
@@ -37,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def run(arguments: argparse.Namespace) -> int:
         folder = arguments.folder
+        if arguments.suite is not None:
+            add_suite(arguments.suite)
         merge(folder, arguments.shards or find_shards(folder), overwrite=arguments.overwrite)
         return conclude(write_report(folder, arguments.by), folder, arguments)
 

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from evaluation.runner.figures import table, write_report
-from evaluation.runner.options import add_group_options
+from evaluation.runner.options import add_group_options, add_suite_option
+from evaluation.suites import add_suite
 from vision_reasoner.cli import make_parser, run_command
 
 
@@ -22,6 +23,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("folder", type=Path, help="a run's --output_path")
     parser.add_argument("--protocol", choices=("both", "upstream", "official"), default="both")
     add_group_options(parser)
+    add_suite_option(parser)
     return parser
 
 
@@ -29,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Report on a finished run."""
 
     def run(arguments: argparse.Namespace) -> int:
+        if arguments.suite is not None:
+            add_suite(arguments.suite)
         print(table(write_report(arguments.folder, arguments.by), arguments.protocol))
         return 0
 

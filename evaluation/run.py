@@ -5,6 +5,8 @@
     python -m evaluation.run --suite counting data/countbench --limit 100 --output_path results/try
     python -m evaluation.run --suite vqa lmms-lab/DocVQA                       # the suite docvqa, by the set's name
     python -m evaluation.run --suite vqa lmms-lab/DocVQA --num_workers 8       # eight GPUs, by Ray
+    python -m evaluation.run --suite vqa lmms-lab/DocVQA --split test --submission
+    python -m evaluation.run --suite my/suite.py my/data                       # a suite of your own
 
 The folder at --output_path gets a line for each finished sample, metrics.json and report.html. The same command again
 continues a run that was interrupted, does failed samples again, and otherwise only reports. The router is not asked:
@@ -47,6 +49,11 @@ def build_parser() -> argparse.ArgumentParser:
     add("--num_workers", type=int, metavar="N", help="work by Ray, with a GPU each; default with --ray_address: all")
     add("--ray_address", metavar="ADDRESS", help="of a running Ray cluster; auto: that of this machine")
     add("--shard", metavar="I/N", help="the I-th of N parts, into a folder of its own; evaluation.merge joins them")
+    add(
+        "--submission",
+        action="store_true",
+        help="answers are not published: ask, score nothing, and write submission.json for the test server",
+    )
     add_model_options(parser)
     return parser
 
@@ -64,10 +71,12 @@ def run(arguments: argparse.Namespace) -> int:
     if spread:
         _check_workers(arguments)
     part = None if arguments.shard is None else parse_shard(arguments.shard)
-    samples, annotations = open_samples(arguments)
+    samples, annotations = open_samples(arguments, scored=not arguments.submission)
     checkpoints, settings, manifest = describe(arguments, samples, annotations)
     if not samples.suite.prompted:
         samples.check_query = partial(_check_query, checkpoints, settings, samples.suite)
+    if arguments.submission:
+        manifest["submission"] = True
     folder = Path(arguments.output_path or default_folder(manifest, *_details(arguments)))
     load = partial(load_model, checkpoints, settings, silent=not arguments.verbose)
     pool: Pool = partial(in_process, at_once=settings.portions_at_once)
@@ -139,6 +148,7 @@ def _details(arguments: argparse.Namespace) -> list[str]:
     return [
         arguments.model if arguments.model != "vision_reasoner" else "",
         arguments.compat if arguments.compat != "none" else "",
+        "submission" if arguments.submission else "",
     ]
 
 

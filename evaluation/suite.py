@@ -163,6 +163,26 @@ class Suite:
         return found.get(wanted)
 
 
+def unscored(suite: Suite) -> Suite:
+    """The suite without truth, scores and figures, for data whose truth is not published.
+
+    Raises:
+        UsageError: it is none of questions, whose answers a test server takes.
+    """
+    if suite.task is not Task.VQA:
+        raise UsageError(f"--submission: the suite {suite.name} asks no questions; test servers take answers alone")
+    needs = tuple(name for name in suite.needs if name != "answers")
+    return replace(
+        suite,
+        truth=lambda _: {},
+        score=lambda _: {},
+        headline=lambda *_: Headline("", 0.0, "–"),
+        figures=(),
+        needs=needs,
+        by=(),
+    )
+
+
 # --- from scores to figures -------------------------------------------------------------------------------------------
 def table_of(scores: Sequence[Scores]) -> Table:
     """The scores by name; a sample that lacks one counts 0 there, in counters and in what they count."""

@@ -316,7 +316,7 @@ def _plots(samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     counted = [(sample["true_count"], sample["count"]) for sample in scored if sample["count"] is not None]
     if counting and counted:
         plots.append(_confusion(counted))
-    elif scored and not counting:
+    elif any(sample["scores"] for sample in scored) and not counting:
         plots.append(_qualities(scored))
     counts = [sum(sample["status"] == status for sample in samples) for status in STATUSES]
     present = [(status, n) for status, n in zip(STATUSES, counts, strict=True) if n or status == "ok"]

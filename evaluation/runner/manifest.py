@@ -96,6 +96,8 @@ def describe(
         "versions": versions() | _engine_version(settings, server),
         "places": places,
     }
+    if arguments.suite.endswith(".py"):
+        manifest["suite_file"] = sha256(Path(arguments.suite))
     return checkpoints, settings, manifest
 
 
@@ -147,6 +149,8 @@ def describe_replies(
         "versions": versions(),
         "places": places,
     }
+    if arguments.suite.endswith(".py"):
+        manifest["suite_file"] = sha256(Path(arguments.suite))
     return Checkpoints(segmenter=segmenter), manifest
 
 

@@ -8,9 +8,11 @@ from pathlib import Path
 from evaluation.runner.figures import table
 from evaluation.runner.groups import TARGETS
 from evaluation.runner.ranking import find_annotations
-from evaluation.runner.records import PAGE
+from evaluation.runner.records import PAGE, read_manifest
 from evaluation.runner.samples import Samples
 from evaluation.runner.schema import Manifest, Metrics
+from evaluation.runner.submission import write_submission
+from evaluation.suite import unscored
 from evaluation.suites import SUITES, choose_suite
 from vision_reasoner.data.sources import IMAGE_COLUMNS, open_source
 from vision_reasoner.errors import ExitCode, UsageError
@@ -22,7 +24,7 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     """What is measured and where its results go."""
     add = parser.add_argument
     add("dataset", nargs="?", help="Hub id, or parquet, save_to_disk folder or .jsonl; default: a small bundled set")
-    add("--suite", choices=tuple(SUITES), required=True, help="what is asked and how it is scored")
+    add("--suite", required=True, help=f"what is asked and how it is scored: {', '.join(SUITES)}, or a .py file")
     add("--split", help="default: test (docvqa and textvqa: validation)")
     add("--config", help="of a Hub id with several data sets")
     add("--columns", metavar="FIELD=COLUMN,...", help="where the data set calls them otherwise: question=q,answers=a")
@@ -52,12 +54,20 @@ def add_group_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def open_samples(arguments: argparse.Namespace, *, instruction: bool = True) -> tuple[Samples, Path | None]:
+def add_suite_option(parser: argparse.ArgumentParser) -> None:
+    """For runs of a suite that is not one of ours."""
+    parser.add_argument("--suite", type=Path, metavar="FILE", help="the .py file of the runs' suite, if it has one")
+
+
+def open_samples(
+    arguments: argparse.Namespace, *, instruction: bool = True, scored: bool = True
+) -> tuple[Samples, Path | None]:
     """The samples that `add_data_options` tell of, and the instances file, where one is scored against.
 
     Args:
         arguments: of the command line.
         instruction: whether requests get the suite's instruction; not where they were asked elsewhere.
+        scored: whether the truth is read.
 
     Raises:
         UsageError: a number is out of range, or no data set is named.
@@ -68,6 +78,8 @@ def open_samples(arguments: argparse.Namespace, *, instruction: bool = True) -> 
     suite = choose_suite(arguments.suite, arguments.dataset).with_columns(_columns(arguments.columns))
     if not instruction:
         suite = replace(suite, instruction="")
+    if not scored:
+        suite = unscored(suite)
     if (data := arguments.dataset or suite.data) is None:
         raise UsageError(f"the suite {suite.name} has no data set of its own; name one (evaluation.prepare makes some)")
     source = open_source(
@@ -78,6 +90,11 @@ def open_samples(arguments: argparse.Namespace, *, instruction: bool = True) -> 
         offline=arguments.offline,
     )
     samples = Samples(suite, source)
+    if not scored and "ann_id" not in samples.columns:
+        raise UsageError(
+            f"--submission: {source.path} has no column {suite.column('ann_id')!r} of the questions' ids; --columns "
+            f"ann_id=... takes another (it has {', '.join(source.columns)})"
+        )
     if unknown := [column for column in arguments.by if column not in (*source.columns, TARGETS)]:
         raise UsageError(f"--by {unknown[0]}: {source.path} has no such column (it has {', '.join(source.columns)})")
     return samples, find_annotations(arguments.annotations, source.path) if suite.ranked else None
@@ -105,6 +122,8 @@ def conclude(metrics: Metrics, folder: Path, arguments: argparse.Namespace) -> i
     """Print the figures of a finished run; gives the exit code."""
     print(table(metrics, arguments.protocol))
     logger.info("Report: %s", folder / PAGE)
+    if "submission" in read_manifest(folder) and metrics["errors"] <= arguments.max_errors:
+        logger.info("For the test server: %s", write_submission(folder))
     return exit_code(metrics["errors"], arguments.max_errors)
 
 

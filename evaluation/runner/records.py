@@ -21,6 +21,7 @@ SAMPLES = "samples.jsonl"
 INSTANCES = "instances.json"
 METRICS = "metrics.json"
 PAGE = "report.html"
+SUBMISSION = "submission.json"
 
 PLACES: Final = "places"  # where things lie
 MAY_DIFFER = (PLACES, "batch_sizes")  # the parts of a manifest that may differ when a run continues
@@ -38,7 +39,7 @@ def begin(folder: Path, manifest: Mapping[str, object], *, overwrite: bool = Fal
         UsageError: it is of another run.
     """
     if overwrite:
-        for name in (SAMPLES, INSTANCES, METRICS, PAGE, MANIFEST):
+        for name in (SAMPLES, INSTANCES, METRICS, PAGE, SUBMISSION, MANIFEST):
             (folder / name).unlink(missing_ok=True)
     if (folder / MANIFEST).is_file():
         earlier = read_json(folder / MANIFEST)

@@ -142,6 +142,10 @@ class Manifest(TypedDict):
     versions: dict[str, str]
     batch_sizes: NotRequired[list[int]]
     """How many samples went through the model together; several where a run was continued with another size."""
+    suite_file: NotRequired[str]
+    """SHA-256 of the suite's file, where it is none of ours."""
+    submission: NotRequired[bool]
+    """True where the truth is not known, and the answers are for a test server."""
     shard: NotRequired[Shard]
     """Where it is not a whole run."""
     places: Places

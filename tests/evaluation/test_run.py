@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from evaluation.compare import main as compare
 from evaluation.merge import main as merge
+from evaluation.report import main as report
 from evaluation.run import main
 from evaluation.runner.evaluate import plan
 from evaluation.runner.records import METRICS, PAGE, SAMPLES
@@ -472,6 +474,97 @@ def test_a_request_with_control_tokens_is_known_before_the_model_is_loaded(comma
     assert (code, len(given)) == (3, 1), "no model is loaded where no row can be used"
 
 
+def hidden_answers(folder):
+    """Questions whose answers are not published."""
+    data = make_data(folder, "vqa", 5)
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    rows = [{**row, "question_id": str(70 - i), "answers": None} for i, row in enumerate(rows)]
+    data.write_text("\n".join(map(json.dumps, rows)))
+    return data
+
+
+def test_answers_to_a_set_without_published_ones_become_a_submission(command, tmp_path, folder, capsys):
+    data = hidden_answers(tmp_path / "data")
+    arguments = ["--suite", "textvqa", data, "--output_path", folder, "--submission"]
+    code, _ = command("--suite", "textvqa", data, "--output_path", tmp_path / "scored")
+    assert code == 3, "only where it is asked for"
+    capsys.readouterr()
+    assert command(*arguments, says=lambda i: RuntimeError("odd") if i == 3 else f"answer {i}")[0] == 7
+    assert not (folder / "submission.json").exists(), "not of a part"
+    assert command(*arguments, says=lambda i: f"answer {i}")[0] == 0
+    submission = json.loads((folder / "submission.json").read_text())
+    assert submission == [{"question_id": 70 - i, "answer": f"answer {i}"} for i in range(5)]
+    assert json.loads((folder / METRICS).read_text())["figures"] == []
+    assert report([str(folder)]) == 0
+    assert "not scored" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="submission was True and is None"):
+        toy_run(data, "textvqa", folder)
+
+
+def test_shards_of_a_submission_are_joined_to_one(command, tmp_path, folder):
+    data = hidden_answers(tmp_path / "data")
+    for number in ("1", "2"):
+        flags = ["--submission", "--batch_size", "2", "--shard", f"{number}/2"]
+        command("--suite", "textvqa", data, "--output_path", folder, *flags, says=lambda i: f"answer {i}")
+    assert merge([str(folder)]) == 0
+    assert [one["answer"] for one in json.loads((folder / "submission.json").read_text())] == [
+        f"answer {i}" for i in range(5)
+    ]
+
+
+def test_a_submission_needs_ids_of_the_questions(command, tmp_path, folder, capsys):
+    data = hidden_answers(tmp_path / "data")
+    flags = ["--output_path", folder, "--submission"]
+    assert command("--suite", "docvqa", data, *flags)[0] == 2
+    assert "has no column 'questionId' of the questions' ids; --columns ann_id=" in capsys.readouterr().err
+    columns = ["--columns", "ann_id=answers", "--overwrite"]
+    assert command("--suite", "textvqa", data, *flags, *columns, says=lambda _: "x")[0] == 3
+    assert "has no 'answers' of its own" in capsys.readouterr().err
+
+
+SUITE_FILE = """
+from evaluation.suites.vqa import questions
+SUITE = questions("mine", "contains", "ANLS", columns={"answers": "solutions"}, instruction="!")
+"""
+
+
+def test_a_suite_from_a_file_runs_and_is_reported_and_compared(command, tmp_path, folder, monkeypatch, capsys):
+    data = make_data(tmp_path / "data", "vqa", 4)
+    data.write_text(data.read_text().replace('"answers"', '"solutions"'))
+    file = tmp_path / "my_suite.py"
+    file.write_text(SUITE_FILE)
+    assert command("--suite", file, data, "--output_path", folder, says=lambda i: f"answer {i}!")[0] == 0
+    assert figure(json.loads((folder / METRICS).read_text()), "contains")["value"] == 1
+    assert all(record["query"].endswith("!") for record in records(folder))
+    monkeypatch.delitem(SUITES, "mine")  # as in another process
+    capsys.readouterr()
+    assert report([str(folder)]) == 3
+    assert "give the file of its suite (--suite FILE.py)" in capsys.readouterr().err
+    assert report([str(folder), "--suite", str(file)]) == 0
+    monkeypatch.delitem(SUITES, "mine")
+    assert compare([str(folder), str(folder), "--suite", str(file)]) == 0
+    file.write_text(SUITE_FILE + "\n")
+    assert command("--suite", file, data, "--output_path", folder)[0] == 2
+    assert "suite_file was" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("1 / 0", "cannot be executed (ZeroDivisionError"),
+        ("def", "cannot be executed (SyntaxError"),
+        ("", "has no SUITE"),
+        ("SUITE = 3", "has no SUITE"),
+        (SUITE_FILE.replace('"mine"', '"vqa"'), "is called vqa as one of ours"),
+    ],
+)
+def test_what_is_no_suite_is_one_line(command, data, tmp_path, capsys, content, message):
+    (tmp_path / "bad.py").write_text(content)
+    assert command("--suite", tmp_path / "bad.py", data)[0] == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
 def test_too_many_errors_make_the_exit_code_seven(command, data, folder, capsys):
     def says(i):
         return RuntimeError("odd") if i in (2, 9) else objects()
@@ -494,6 +587,9 @@ def test_too_many_errors_make_the_exit_code_seven(command, data, folder, capsys)
         (["{data}", "--limit", "0"], 2, "at least 1"),
         (["{data}", "--batch_size", "0"], 2, "at least 1"),
         (["{data}", "--by", "kind"], 2, "--by kind: "),
+        (["{data}", "--submission"], 2, "asks no questions"),
+        (["{data}", "--suite", "nothing"], 2, "there is no such suite; give one of"),
+        (["{data}", "--suite", "nothing.py"], 2, "nothing.py: cannot be executed (FileNotFoundError"),
         (["{data}", "--shard", "0/4"], 2, "give I/N"),
         (["{data}", "--shard", "5/4"], 2, "give I/N"),
         (["{data}", "--device", "cuda:99"], 2, "cannot be used here"),
