@@ -271,6 +271,23 @@ def test_a_slow_sender_is_not_waited_for():
         assert raw.recv(100).startswith(b"HTTP/1.1 408")
 
 
+def test_a_sender_that_goes_leaves_one_line_in_the_log(caplog):
+    caplog.set_level(logging.INFO)
+    body, kind = form_of(png(), **FORM)
+    with serving() as client:
+        connection = client.connect()
+        connection.putrequest("POST", "/v1/predict")
+        connection.putheader("Content-Type", kind["Content-Type"])
+        connection.putheader("Content-Length", str(len(body)))
+        connection.endheaders(body[:-50])
+        connection.close()
+        wait_until(lambda: "/v1/predict" in caplog.text)
+        assert client.json("/healthz")[0] == 200
+    [line] = [json.loads(record.message) for record in caplog.records if "/v1/predict" in record.message]
+    assert line["status"] == 499
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
 # --- who may ask ------------------------------------------------------------------------------------------------------
 def test_foreign_names_and_pages_of_other_origins_are_refused(client):
     for headers in (
