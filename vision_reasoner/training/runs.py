@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 LORA_TARGETS = r"(?!.*visual).*\.(q|k|v|o|gate|up|down)_proj"  # the vision tower has some of the same names
 LORA_ALPHA = 2  # times the rank: peft scales adapters by alpha / rank, which makes this factor the same for every rank
 CHECKPOINTS_KEPT = 2  # the last one, and the one before in case that a kill comes while it is written
+ADDED = "added_classes"  # in the config of VisionReasoner-Tiny, once it has learned new ones: their names, in order
 # What a run that is continued may have changed; every other setting decides what is learned.
 FREE_SETTINGS = {"max_steps", "sample_every", "threads", "verbose", "quiet", "output_dir"}
 
@@ -253,12 +254,11 @@ def export(policy: Policy, folder: Path) -> None:
         for file in policy.folder.iterdir():
             if file.suffix in (".json", ".jinja", ".txt") and not file.name.endswith(".index.json"):
                 shutil.copy(file, scratch)
-        words = policy.model.config.get_text_config().vocab_size
-        config = json.loads((scratch / "config.json").read_text())
-        text_config = config.get("text_config", config)
-        if text_config["vocab_size"] != words:  # names were added
-            text_config["vocab_size"] = words
-            (scratch / "config.json").write_text(json.dumps(config, indent=2))
+        added = getattr(policy.model.config, ADDED, None)
+        if added:  # names became words
+            config = json.loads((scratch / "config.json").read_text())
+            config["text_config"]["vocab_size"] = policy.model.config.get_text_config().vocab_size
+            (scratch / "config.json").write_text(json.dumps(config | {ADDED: added}, indent=2))
             policy.processing.tokenizer.save_pretrained(scratch)
         if policy.skips_thinking:
             generation = scratch / "generation_config.json"

@@ -66,6 +66,10 @@ def test_a_run_leaves_a_bundle_that_knows_the_new_names(settings: argparse.Names
     before = (tmp_path / "run" / "log.jsonl").read_text()
     train(settings)  # there is nothing left to do
     assert (tmp_path / "run" / "log.jsonl").read_text() == before
+    settings.model_path = str(folder)
+    policy, photographs = load_adapted(settings)
+    assert [c.name for c in photographs.added] == ["white blood cell"]
+    assert len(policy.processing.tokenizer) == len(engine.tokenizer)
 
 
 def test_the_first_embedding_of_a_name_is_its_classs_vector(settings: argparse.Namespace) -> None:

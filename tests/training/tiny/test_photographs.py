@@ -52,6 +52,13 @@ def test_rows_of_a_picture_are_one_scene_and_names_that_are_known_keep_their_cla
     assert len(read_photographs([row("cell"), row("cell", image=picture(90))]).scenes) == 2
 
 
+def test_classes_that_were_added_before_keep_their_labels() -> None:
+    again = read_photographs([row("platelet", SQUARES[0]), row("cell")], ["cell", "nucleus"])
+    assert [c.name for c in again.added] == ["cell", "nucleus", "platelet"]
+    assert again.scenes[0].objects[0].label == NO_CLASS + 3
+    assert again.asked == [{NO_CLASS + 1, NO_CLASS + 3}]
+
+
 def test_rows_that_join_requests_are_refused() -> None:
     with pytest.raises(DataError, match="--group_share 0"):
         read_photographs([row("cup", SQUARES[0]), row("dog", SQUARES[1]), row("cup and dog", *SQUARES)])

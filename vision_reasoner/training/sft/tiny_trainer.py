@@ -26,7 +26,7 @@ from vision_reasoner.scenes.requests import random_requests
 from vision_reasoner.scenes.scene import Scene, random_scene
 from vision_reasoner.seeds import seeded
 from vision_reasoner.training.grpo.policies import ENDLESS, Policy, load_reasoner
-from vision_reasoner.training.runs import RunTrainer, accumulation_of, run_config, train_run
+from vision_reasoner.training.runs import ADDED, RunTrainer, accumulation_of, run_config, train_run
 from vision_reasoner.training.tiny import loop
 from vision_reasoner.training.tiny.architecture import (
     CELLS,
@@ -192,7 +192,9 @@ def load_adapted(settings: argparse.Namespace) -> tuple[Policy, Photographs]:
     config = policy.model.config.get_text_config()
     if any(getattr(config, name) != TEXT_CONFIG[name] for name in ("hidden_size", "num_hidden_layers")):
         raise CheckpointError(f"{policy.folder}: is not VisionReasoner-Tiny; go without --preset tiny")
-    photographs = read_photographs(map(policy.train.at, range(policy.train.n)))
+    known = getattr(policy.model.config, ADDED, ())
+    photographs = read_photographs(map(policy.train.at, range(policy.train.n)), known)
+    setattr(policy.model.config, ADDED, [c.name for c in photographs.added])  # so that vectors keep their classes
     add_names(policy, photographs)
     return policy, photographs
 

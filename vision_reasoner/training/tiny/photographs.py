@@ -93,18 +93,20 @@ def plural_of(name: str) -> str:
     return name if name.endswith("s") else name + "s"
 
 
-def read_photographs(rows: Iterable[Row]) -> Photographs:
+def read_photographs(rows: Iterable[Row], known: Sequence[str] = ()) -> Photographs:
     """Put rows together by their picture.
 
     Args:
         rows: as `policies.table_rows` has them, in a frame of SIDE; their problem is the name of a class, and every
             object of that class is in the solution.
+        known: names of the classes that were added to the checkpoint before, in their order.
 
     Raises:
         DataError: a row asks for several classes at once.
     """
     names: dict[str, int] = {}
-    classes = [*CLASSES, BACKGROUND]
+    classes = [*CLASSES, BACKGROUND, *(ObjectClass(name, plural_of(name), ()) for name in known)]
+    labels = CLASS_INDEX | {name: NO_CLASS + 1 + k for k, name in enumerate(known)}
     pictures: dict[str, np.ndarray] = {}
     objects: dict[str, list[SceneObject]] = {}
     asked: dict[str, set[int]] = {}
@@ -113,8 +115,8 @@ def read_photographs(rows: Iterable[Row]) -> Photographs:
         name = normalize_query(row["problem"]).strip()
         ids.setdefault(name, row["id"])
         if name not in names:
-            names[name] = CLASS_INDEX.get(name, len(classes))
-            if name not in CLASS_INDEX:
+            names[name] = labels.get(name, len(classes))
+            if name not in labels:
                 classes.append(ObjectClass(name, plural_of(name), ()))
         pixels = np.asarray(row["image"].convert("RGB"))
         key = hashlib.sha256(pixels.tobytes()).hexdigest()
