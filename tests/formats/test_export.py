@@ -350,3 +350,8 @@ def test_a_prediction_becomes_detections():
     assert detections.confidence.tolist() == [0.75, 0.5]
     assert detections["class_name"].tolist() == ["cats", "cats"]
     assert len(prediction("cats?").to_supervision()) == 0
+
+
+def test_the_confidence_of_several_looks_is_written_where_it_is_known():
+    sure = Instance(Box(1, 2, 3, 4), score=0.5, votes=(2, 2), confidence=0.875)
+    assert prediction("cats?", sure).to_supervision().confidence.tolist() == [0.875]

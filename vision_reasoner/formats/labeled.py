@@ -71,8 +71,12 @@ def clean(text: str) -> str:
 
 
 def confidence_of(instance: Instance) -> float | None:
-    """How sure the model is of an object, in [0, 1], by the segmenter's estimate of its mask's IoU; None if unknown."""
-    return None if instance.score is None else min(max(float(instance.score), 0.0), 1.0)
+    """How sure the model is of an object, in [0, 1]; None if unknown.
+
+    Its confidence where several looks tell it, else the segmenter's estimate of its mask's IoU.
+    """
+    sure = instance.score if instance.confidence is None else instance.confidence
+    return None if sure is None else min(max(float(sure), 0.0), 1.0)
 
 
 def names_in(pictures: Iterable[Labeled]) -> list[str]:

@@ -275,8 +275,10 @@ function rowOf(object) {
     remember();
     object.label = word.value.trim() || null;
   });
-  const sure = typeof object.score === "number" ? `${Math.round(100 * object.score)} %` : "";
-  const score = element("span", { className: "score", textContent: sure, title: "the segmenter's estimate of its mask's IoU" });
+  const known = object.confidence ?? object.score;
+  const sure = typeof known === "number" ? `${Math.round(100 * known)} %` : "";
+  const title = known === object.score ? "the segmenter's estimate of its mask's IoU" : "how probably it is right";
+  const score = element("span", { className: "score", textContent: sure, title });
   const hide = element("button", { type: "button", className: "tiny", textContent: object.hidden ? "show" : "hide" });
   hide.setAttribute("aria-label", `${object.hidden ? "Show" : "Hide"} object ${number}`);
   hide.addEventListener("click", () => {
