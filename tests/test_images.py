@@ -592,7 +592,7 @@ def jpeg_of_scans(side, scans):
 
 
 WORKFUL = {
-    "fill bytes in a JPEG": lambda: jpeg_of(b"\xff" * 2_000_000),
+    "fill bytes in a JPEG": lambda: jpeg_of((b"\xff" * 4000 + b"\xfe\x00\x02") * 500),
     "comments in a JPEG": lambda: jpeg_of(b"\xff\xfe\x00\x02" * 200_000),
     "scans in a JPEG": lambda: jpeg_of_scans(4000, 300),
     "chunks in a PNG": lambda: png_of(b"abCd", 200_000),
@@ -617,6 +617,11 @@ def test_libtiff_writes_no_lines_of_its_own(compression, capfd):
     data[8:40] = b"\xff" * 32
     assert "damaged" in refused(bytes(data))
     assert capfd.readouterr().err == ""
+
+
+def test_a_jpeg_of_fill_bytes_is_refused_at_once():
+    assert "fill bytes" in refused(jpeg_of(b"\xff" * 10_000_000))
+    assert difference(load_image(jpeg_of(b"\xff" * 1000))) < 12
 
 
 def test_a_tiff_of_millions_of_tiles_is_refused_before_they_are_looked_at():

@@ -34,6 +34,10 @@ BIG_TIFF = 43
 WHITE_IS_ZERO = 0
 UNSIGNED, SIGNED = 1, 2
 
+# A JPEG may have any number of fill bytes before a marker, each of which Pillow looks at by itself.
+_FILL = b"\xff" * 4096
+MAX_FILLS = 64
+
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|data:")
 
 # What undoes each EXIF orientation. (ImageOps.exif_transpose also rewrites the metadata, which may be broken.)
@@ -194,6 +198,8 @@ def open_image(
         raise ImageError(f"{name}: the file is empty; give another")
     if len(data) > max_bytes:
         raise ImageError(f"{name}: {len(data):,} bytes are more than {max_bytes:,}; give a smaller picture")
+    if data.startswith(b"\xff\xd8") and data.count(_FILL) > MAX_FILLS:
+        raise ImageError(f"{name}: the picture is damaged (it is mostly fill bytes); get it again")
     if data.startswith((b"II", b"MM")):
         _silence_libtiff()
         if (pieces := _tiff_pieces(data)) > MAX_PIECES:
