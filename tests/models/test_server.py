@@ -200,6 +200,14 @@ def test_what_is_stopped_ends_where_it_is_and_nothing_further_is_asked():
     assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize("says", [Says("hm", seconds=60), Says("x" * 50, seconds=0.3)], ids=["nothing", "slowly"])
+def test_a_server_is_waited_for_until_the_deadline(says):
+    with serving(lambda *_: says) as server:
+        (reply,) = ask(server, watch=Watch(deadline=time.monotonic() + 1))
+    assert not reply.finished
+    assert len(reply.text) < 50
+
+
 def test_what_a_watch_raises_is_passed_on():
     def see(*_):
         raise ValueError("mine")
@@ -234,6 +242,7 @@ def refusal(status, message):
         ({"body": "<html>", "content_type": "text/html"}, EngineError, "not as an OpenAI-compatible server"),
         ({"body": "{nonsense"}, EngineError, "not as an OpenAI-compatible server"),
         ({"body": "{}"}, EngineError, "not as an OpenAI-compatible server"),
+        ({"body": '{"choices": []}'}, EngineError, "not as an OpenAI-compatible server"),
         ({"body": '{"choices": [{}]}'}, EngineError, "not as an OpenAI-compatible server"),
         ({"content": "hm" * 99, "cut": True}, EngineError, "cannot be reached|cut"),
     ],
@@ -290,7 +299,7 @@ def test_what_a_server_says_of_itself():
         assert engine.software() == "toys"
         server.version = "1.2.3"
         assert engine.software() == "toys 1.2.3"
-    assert engine.software() == ""
+    assert ServerEngine("http://127.0.0.1:1/v1", model=MODEL).software() == ""
 
 
 def test_a_server_without_models():

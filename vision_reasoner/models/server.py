@@ -8,6 +8,7 @@ import base64
 import io
 import json
 import logging
+import math
 import os
 import re
 import threading
@@ -210,21 +211,18 @@ class ServerEngine:
         told, n_pieces = _Told(), 0
         start = first = time.perf_counter()
         messages = prompt.messages(None if image is None else _image_part(image))
-        with self._errors():
-            answer = self._answer(messages, max_new_tokens, options)
-            if watch is None:
-                told.add(answer)
-        if watch is not None:
-            with closing(self._pieces(answer, told)) as pieces:
+        if watch is None:
+            with self._errors():
+                told.add(self._answer(messages, max_new_tokens, options))
+                if told.finish is None:
+                    raise ValueError("a completion without choices")
+        else:
+            with closing(self._stream(messages, max_new_tokens, options, told, watch)) as pieces:
                 for more in pieces:
                     n_pieces += more
                     first = time.perf_counter() if first == start and more else first
                     if more and watch.on_text is not None:
                         watch.on_text(0, told.text)
-                    if watch.stopped:
-                        break
-            if told.finish is None and not watch.stopped:
-                raise EngineError(f"{self.url}: the server cut its reply off; try again")
         end = time.perf_counter()
         return Completion(
             text=told.text,
@@ -236,10 +234,32 @@ class ServerEngine:
             image_size=None if image is None else image.size,
         )
 
-    def _answer(self, messages: Any, max_new_tokens: int, options: Mapping[str, Any]) -> Any:
-        """A completion, or a stream of one."""
+    def _stream(
+        self, messages: Any, max_new_tokens: int, options: Mapping[str, Any], told: "_Told", watch: Watch
+    ) -> Generator[bool, None, None]:
+        """Take a reply in piece by piece, until it ends or is stopped; for each, whether there is more text."""
+        try:
+            with self._errors():
+                answer = self._answer(messages, max_new_tokens, options, watch.seconds_left)
+            with closing(self._pieces(answer, told)) as pieces:
+                for more in pieces:
+                    yield more
+                    if watch.stopped:
+                        break
+        except EngineError:
+            if watch.deadline is None or not watch.stopped:  # otherwise it was waited for until the deadline
+                raise
+        if told.finish is None and not watch.stopped:
+            raise EngineError(f"{self.url}: the server cut its reply off; try again")
+
+    def _answer(
+        self, messages: Any, max_new_tokens: int, options: Mapping[str, Any], seconds_left: float = math.inf
+    ) -> Any:
+        """A completion, or a stream of one; where few seconds are left it is not waited for longer."""
         openai = _import_openai()
         client = self._impatient if self._gone else self._client
+        if seconds_left < self._timeout:
+            client = client.with_options(timeout=max(seconds_left, 0.01), max_retries=0)
         given = {"model": self.model, "messages": messages, "temperature": 0, **options}
         try:
             answer = client.chat.completions.create(max_tokens=max_new_tokens, **given)
