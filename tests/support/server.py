@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -229,7 +230,11 @@ def started(command: Sequence[str], log: Path, **environment: str) -> Iterator[t
         yield f"http://127.0.0.1:{port}/v1", process
     finally:
         process.terminate()
-        process.wait(120)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # those that it has started, too
+            process.wait(30)
 
 
 def _wait_until_healthy(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
