@@ -69,6 +69,7 @@ setup(
         "ray": RAY,
         "server": SERVER,
         "quantize": QUANTIZE,
+        "serve": SERVE,
         "vllm": VLLM,
         "formats": FORMATS,
         "test": TRAIN + RAY + SERVER + SERVE + TEST,

@@ -227,3 +227,11 @@ def test_example_requests_are_worded_for_their_task():
 
 def test_at_least_sixty_tasks_are_sorted():
     assert sum(len(examples(heading)) for heading in ("Detection", "Segmentation", "Counting", "VQA")) >= 60
+
+
+def test_extras_that_are_named_can_be_installed():
+    named = {
+        extra for text in TEXTS.values() for found in re.findall(r"\.\[([a-z,]+)\]", text) for extra in found.split(",")
+    }
+    [offered] = re.findall(r"extras_require=\{(.+?)\}", (ROOT / "setup.py").read_text(), re.S)
+    assert named <= set(re.findall(r'"(\w+)":', offered))

@@ -17,14 +17,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from vision_reasoner.confidence import Calibration, evidence, find_calibration, keep_confident
 from vision_reasoner.errors import CheckpointError, ImageError, UsageError, VisionReasonerError
-from vision_reasoner.geometry import Box, Point, Size
+from vision_reasoner.geometry import Point, Size
 from vision_reasoner.images import MAX_PIXELS, ImageSource, load_image
+from vision_reasoner.inputs import Boxes, Points, check_texts, instances_of, tasks_of
 from vision_reasoner.looks import Merge, View, auto_tiles, check_looks, combine, parse_tiles, views
 from vision_reasoner.looks import whole as whole_view
 from vision_reasoner.masks import Mask
@@ -37,9 +36,10 @@ from vision_reasoner.models.router import Route, Router
 from vision_reasoner.models.segmenter import Segmenter
 from vision_reasoner.models.server import ServerEngine
 from vision_reasoner.parallel import in_threads, portioned
-from vision_reasoner.parsing import MAX_OBJECTS, parse_reply, split_thinking, stated_count
-from vision_reasoner.prompts import DIALECTS, Compat, Dialect
-from vision_reasoner.results import Instance, Prediction, Status, Task
+from vision_reasoner.parsing import MAX_OBJECTS
+from vision_reasoner.prompts import DIALECTS, Compat
+from vision_reasoner.reading import read_reply
+from vision_reasoner.results import Instance, Prediction, Task
 from vision_reasoner.settings import BATCH_SIZE, CONCURRENCY, LOCAL, MAX_NEW_TOKENS, Checkpoints, RunSettings
 from vision_reasoner.verify import question_for, with_answer
 
@@ -336,9 +336,9 @@ class VisionReasoner:
             CheckpointError: a part does not load.
             VisionReasonerError: out of memory with a single request.
         """
-        tasks = _tasks(task, len(requests))
+        tasks = tasks_of(task, len(requests))
         queries = [query for _, query in requests]
-        _check_texts(queries)
+        check_texts(queries)
         return self._predict(self._load_all([source for source, _ in requests]), queries, tasks, watch, looks)
 
     async def apredict(
@@ -405,7 +405,7 @@ class VisionReasoner:
             CheckpointError: a part does not load.
             Exception: something unforeseen that every single one of several requests meets.
         """
-        tasks = _tasks(task, len(requests))
+        tasks = tasks_of(task, len(requests))
         images = self._load([source for source, _ in requests])
         loaded = {i: image for i, image in enumerate(images) if not isinstance(image, ImageError)}
 
@@ -593,7 +593,7 @@ class VisionReasoner:
             UsageError: a single text is given instead of a list of them.
             QueryError: a query cannot be used.
         """
-        _check_texts(queries)
+        check_texts(queries)
         return self.router.route_batch(queries) if len(queries) else []
 
     def ask(
@@ -617,10 +617,10 @@ class VisionReasoner:
             QueryError: a query cannot be used.
             UsageError: there is no such task, or images, queries and tasks differ in number.
         """
-        _check_texts(queries)
+        check_texts(queries)
         if len(images) != len(queries):
             raise UsageError(f"{len(images)} images need as many queries, got {len(queries)}")
-        decided = [task for task in _tasks(tasks, len(queries)) if task is not None]
+        decided = [task for task in tasks_of(tasks, len(queries)) if task is not None]
         if len(decided) < len(queries):
             raise UsageError("ask needs the task of each query; route(queries) tells it")
         return self._ask([image for image, _ in self._load_all(images)], queries, decided, watch)
@@ -642,8 +642,8 @@ class VisionReasoner:
     def segment(
         self,
         image: ImageSource,
-        objects: "Boxes",
-        points: "Points" = None,
+        objects: Boxes,
+        points: Points = None,
     ) -> list[Instance]:
         """The objects with their masks and scores.
 
@@ -659,7 +659,7 @@ class VisionReasoner:
             VisionReasonerError: out of memory.
         """
         ((pixels, _),) = self._load_all([image])
-        instances = _instances(objects, points, pixels.size)
+        instances = instances_of(objects, points, pixels.size)
         segmenter = self.segmenter
         with _memory_errors(pixels, instances):
             return self._with_masks(segmenter.encode(pixels), instances)
@@ -706,69 +706,6 @@ class VisionReasoner:
             return self._parts[name]
 
 
-def read_reply(
-    reply: Reply,
-    size: Size,
-    query: str,
-    task: Task,
-    *,
-    dialect: Dialect,
-    settings: RunSettings,
-    stopped: bool = False,
-) -> Prediction:
-    """What a reply says, without masks.
-
-    Args:
-        reply: with the frame that its coordinates are in.
-        size: (width, height) of the original image.
-        query: what was asked.
-        task: what kind of request it was.
-        dialect: in whose grammar the reply is.
-        settings: its `max_objects` and `compat` count here.
-        stopped: whether an unfinished reply was stopped, and not cut off at the token limit.
-    """
-    warnings = []
-    timings = {"prefill": reply.prefill_seconds, "decode": reply.decode_seconds}
-    if not reply.finished and stopped:
-        warnings.append(f"the reply was stopped after {reply.n_tokens} tokens")
-    elif not reply.finished:
-        warnings.append(f"the reply was cut off after {reply.n_tokens} tokens (--max_new_tokens)")
-    if task is Task.VQA:
-        thinking, answer = split_thinking(reply.text)
-        status = Status.NO_ANSWER if not answer else Status.OK if reply.finished else Status.TRUNCATED
-        return Prediction(size, query, task, thinking, reply.text, status, warnings, answer=answer, timings=timings)
-    parsed = parse_reply(
-        reply.text,
-        model_size=reply.model_size,
-        image_size=size,
-        grammar=dialect.grammar,
-        max_objects=settings.max_objects,
-        compat=settings.compat,
-        truncate=dialect.truncate,
-    )
-    stated = None
-    if task is Task.COUNTING and dialect.grammar == "fence" and not parsed.instances:
-        stated = stated_count(reply.text)
-    if stated is not None and parsed.status is not Status.NONE:
-        said = "the reply lists no objects; the count is the number that it states"
-        parsed = replace(parsed, status=Status.OK, warnings=[said])
-    return Prediction(
-        size,
-        query,
-        task,
-        thinking=parsed.thinking,
-        reply=reply.text,
-        status=parsed.status,
-        warnings=warnings + parsed.warnings,
-        instances=[
-            replace(instance, likelihood=reply.likelihood(*span))
-            for instance, span in zip(parsed.instances, parsed.spans, strict=True)
-        ],
-        answer=None if stated is None else str(stated),
-        timings=timings,
-    )
-
-
 @contextmanager
 def _memory_errors(image: Image.Image, instances: Sequence[Instance]) -> Iterator[None]:
     """Say which picture and how many objects memory did not suffice for."""
@@ -807,70 +744,3 @@ def _watch_first(watch: Watch, part: Sequence[tuple[int, int]]) -> Watch:
             on_text(request, text)
 
     return replace(watch, on_text=of_request)
-
-
-def _check_texts(queries: Sequence[str]) -> None:
-    if isinstance(queries, str) or not all(isinstance(query, str) for query in queries):
-        raise UsageError("queries must be a list of texts, one for each image")
-
-
-def _tasks(task: Task | str | Sequence[Task | str | None] | None, n: int) -> list[Task | None]:
-    """`task` as one for each of `n` requests."""
-    wanted = [task] * n if task is None or isinstance(task, str) else list(task)
-    if len(wanted) != n:
-        raise UsageError(f"{n} requests need as many tasks (or one for all), got {len(wanted)}")
-    known = tuple(Task)
-    for name in wanted:
-        if name is not None and name not in known:
-            raise UsageError(f"no task {name!r}: give one of {', '.join(known)}")
-    return [None if name is None else Task(name) for name in wanted]
-
-
-Boxes = Sequence[Instance | Sequence[float]] | NDArray[Any]
-Points = Sequence[Sequence[float] | None] | NDArray[Any] | None
-
-
-def _instances(objects: Boxes, points: Points, size: Size) -> list[Instance]:
-    """What `segment` is given, as instances in an image of `size`."""
-    if points is not None and len(points) != len(objects):
-        raise UsageError(f"{len(objects)} boxes need as many points (None where there is none), got {len(points)}")
-    inside = [None] * len(objects) if points is None else list(points)
-    return [
-        replace(found, box=_box(found.box, size), point=_point(found.point, size))
-        if isinstance(found, Instance)
-        else Instance(_box(found, size), _point(point, size))
-        for found, point in zip(objects, inside, strict=True)
-    ]
-
-
-def _box(values: Sequence[float] | NDArray[Any], size: Size) -> Box:
-    x1, y1, x2, y2 = _whole(values, "box", ("x1", "y1", "x2", "y2"))
-    if not (0 <= x1 < x2 <= size[0] and 0 <= y1 < y2 <= size[1]):
-        raise UsageError(
-            f"box {(x1, y1, x2, y2)}: must be (x1, y1, x2, y2) with x1 < x2 and y1 < y2 inside the image of "
-            f"{size[0]}x{size[1]} pixels"
-        )
-    return Box(x1, y1, x2, y2)
-
-
-def _point(values: Sequence[float] | NDArray[Any] | None, size: Size) -> Point | None:
-    if values is None:
-        return None
-    x, y = _whole(values, "point", ("x", "y"))
-    if not (0 <= x <= size[0] and 0 <= y <= size[1]):
-        raise UsageError(f"point {(x, y)}: lies outside the image of {size[0]}x{size[1]} pixels")
-    return Point(x, y)
-
-
-def _whole(values: Sequence[float] | NDArray[Any], what: str, names: Sequence[str]) -> list[int]:
-    """As many numbers as there are names, rounded to whole pixels."""
-    try:
-        numbers = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"a {what} must be {len(names)} numbers ({', '.join(names)}), got {values!r}") from error
-    if numbers.shape != (len(names),) or not np.isfinite(numbers).all():
-        raise UsageError(
-            f"a {what} must be {len(names)} finite numbers ({', '.join(names)}), got {str(values)[:80]} of shape "
-            f"{numbers.shape}"
-        )
-    return [int(number) for number in np.floor(numbers + 0.5)]

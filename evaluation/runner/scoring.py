@@ -17,10 +17,11 @@ from vision_reasoner.errors import DataError, UsageError, VisionReasonerError
 from vision_reasoner.files import sha256
 from vision_reasoner.geometry import Box, Point, Size
 from vision_reasoner.images import load_image
-from vision_reasoner.model import VisionReasoner, read_reply
+from vision_reasoner.model import VisionReasoner
 from vision_reasoner.models.reasoner import NORMALIZED_SIZE, Reply
 from vision_reasoner.parsing import parse_reply
 from vision_reasoner.prompts import DIALECTS
+from vision_reasoner.reading import read_reply
 from vision_reasoner.results import Instance, Prediction, Task
 from vision_reasoner.settings import RunSettings
 
