@@ -26,7 +26,14 @@ from vision_reasoner.models.reasoner import Reasoner
 from vision_reasoner.results import Task
 from vision_reasoner.training.sft import __main__ as sft
 from vision_reasoner.training.sft import tiny_trainer
-from vision_reasoner.training.sft.tiny_trainer import Optimizers, Views, load_adapted, train
+from vision_reasoner.training.sft.tiny_trainer import (
+    Optimizers,
+    TinyTrainer,
+    Views,
+    load_adapted,
+    train,
+    training_arguments,
+)
 from vision_reasoner.training.tiny import loop
 from vision_reasoner.training.tiny.architecture import SIDE
 
@@ -86,6 +93,16 @@ def test_the_first_embedding_of_a_name_is_its_classs_vector(settings: argparse.N
         len(tokenizer)
         == json.loads((bundled / "reasoner" / "config.json").read_text())["text_config"]["vocab_size"] + 4
     )
+
+
+def test_a_frozen_tower_sees_and_does_not_learn(settings: argparse.Namespace) -> None:
+    settings.freeze, settings.output_dir = "vision", str(Path(settings.output_dir).parent / "frozen")
+    policy, photographs = load_adapted(settings)
+    trainer = TinyTrainer(policy, photographs, settings, training_arguments(settings, first=True))
+    trainer.compute_loss(policy.model, {"views": [trainer.train_dataset[i] for i in range(2)]}).backward()
+    moved = {name for name, weights in policy.model.named_parameters() if weights.grad is not None}
+    assert any("language_model" in name for name in moved)
+    assert not any("visual" in name for name in moved)
 
 
 def test_another_model_is_refused(settings: argparse.Namespace, bundle: Path) -> None:

@@ -115,8 +115,8 @@ CONFLICTS: tuple[Check, ...] = (
         f"{' and '.join(f'--{name}' for name in TINY_ALONE)} go with --preset tiny",
     ),
     (
-        lambda s: s.preset != "tiny" or (s.thinking == "list" and not s.lora and not s.freeze),
-        "--preset tiny trains all weights and thinks in lists: --thinking none, --lora and --freeze are for others",
+        lambda s: s.preset != "tiny" or (s.thinking == "list" and not s.lora and s.freeze != "language"),
+        "--preset tiny thinks in lists and has no adapters: --thinking none, --lora, --freeze language are for others",
     ),
     (
         lambda s: s.preset != "tiny" or s.max_steps >= 1,

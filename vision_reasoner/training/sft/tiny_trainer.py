@@ -1,7 +1,7 @@
 """Supervised adaptation of VisionReasoner-Tiny to annotated photographs with classes that it does not know.
 
 A loss on replies alone does not teach it to look. Its tower learns, as a dense detector, what each cell of a photograph
-shows; in the last part of the steps the language model learns requests about the same photographs, on what the tower
+shows; in the last part of the steps (all, with a frozen tower) the language model learns requests, on what the tower
 sees. New classes get vectors of the code that are free, and tokens of their own. Scenes are mixed in, so that little of
 what the checkpoint knows is forgotten.
 
@@ -143,13 +143,15 @@ class TinyTrainer(RunTrainer):
             random_scene(self.sprites, rng, (SIDE, SIDE), sign_share=SIGN_SHARE)
             for _ in range(round(len(views) * share / (1 - share)))
         ]
-        tower = self.policy.model.model.visual
+        frozen = self.settings.freeze == "vision"
+        asked = max(1, round(len(views) * LANGUAGE_SHARE))
+        views = views[-asked:] if frozen else views
         pictures = [view.scene for view in views] + scenes
-        tokens = encode_images(tower, [scene.image for scene in pictures])
+        with torch.set_grad_enabled(not frozen):
+            tokens = encode_images(self.policy.model.model.visual, [scene.image for scene in pictures])
         truth = CellTruth([scene.objects for scene in pictures])
         loss, figures = vision_loss(tokens, truth, self.codebook, cell_weights(truth, len(views)))
-        if step >= LANGUAGE_FROM * self.args.max_steps:
-            asked = max(1, round(len(views) * LANGUAGE_SHARE))
+        if frozen or step >= LANGUAGE_FROM * self.args.max_steps:
             language_loss, more = self._language_loss(views[-asked:], scenes, tokens, rng)
             loss, figures = loss + language_loss, {**more, **figures}
         for name, value in figures.items():
