@@ -20,6 +20,7 @@ from typing import Any, cast
 import numpy as np
 from PIL import Image
 
+from evaluation.page.confidence import confidence_plots
 from evaluation.runner.records import METRICS, PAGE, PLACES, read_json, read_manifest, read_records
 from evaluation.runner.samples import Samples
 from evaluation.runner.schema import Manifest, Metrics, Record
@@ -180,7 +181,7 @@ def page_data(
         ],
         "interval": metrics["interval"],
         "remarks": remarks,
-        "plots": _plots(samples),
+        "plots": [*_plots(samples), *confidence_plots(records)],
         "samples": [samples[i] for i in kept],
         "pictures": thumbnails,
     }

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,8 +16,9 @@ from evaluation.runner.figures import write_report
 from tests.support.browser import CHROMIUM, Browser
 from tests.support.runs import SIZE, disc, make_data, right, write_run
 from vision_reasoner.errors import ImageError
+from vision_reasoner.geometry import Box
 from vision_reasoner.masks import decode_mask, encode_mask
-from vision_reasoner.results import Status
+from vision_reasoner.results import Instance, Status
 
 HOSTILE = (
     '</script><script>window.harmed = 1</script><img src="x" onerror="window.harmed = 1"><!-- \u2028 \ud800 &lt;b&gt;'
@@ -130,6 +132,19 @@ def test_each_suite_has_its_plots(tmp_path, suite, kinds, score):
     data = data_of(folder / "report.html")
     assert [plot["kind"] for plot in data["plots"]] == kinds
     assert {sample["score"] for sample in data["samples"]} == {score}
+
+
+def test_confidences_have_a_reliability_and_a_precision_recall_curve(tmp_path):
+    def sure(sample):
+        found = [replace(one, votes=(2, 2), confidence=0.9) for one in right(sample).instances]
+        return right(sample, instances=[*found, Instance(Box(88, 2, 95, 9), votes=(1, 2), confidence=0.3)])
+
+    folder = write_run(tmp_path / "run", "detection", make_data(tmp_path / "data", "detection", 6), sure)
+    write_report(folder)
+    reliability, curve = data_of(folder / "report.html")["plots"][-2:]
+    assert (reliability["kind"], curve["kind"]) == ("curve", "curve")
+    assert reliability["points"] == [[0.3, 0.0, "6 objects"], [0.9, 1.0, "6 objects"]]
+    assert curve["points"] == [[1.0, 1.0, "confidence 0.90"], [1.0, 0.5, "confidence 0.30"]]
 
 
 def test_a_run_of_errors_alone_has_a_page(tmp_path):
