@@ -86,6 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
         batch_size=BATCH,
         overwrite=arguments.overwrite,
         pool=partial(from_replies, replies, settings, arguments.frame_side),
+        told=set(range(manifest["n"])) - replies.given.keys(),
         quiet=arguments.quiet,
     )
     return conclude(metrics, folder, arguments)

@@ -65,6 +65,7 @@ def _collect(
     batch_size: int = 16,
     overwrite: bool = False,
     pool: Pool = in_process,
+    told: Set[int] = frozenset(),
     quiet: bool = False,
 ) -> int:
     """`collect` in a folder that is locked.
@@ -74,6 +75,7 @@ def _collect(
         batch_size: how many samples go through the model together.
         overwrite: whether an earlier run in the folder is thrown away.
         pool: who works on the batches.
+        told: samples whose failure has been told already.
         quiet: no progress bar.
     """
     begin(folder, manifest, overwrite=overwrite)
@@ -93,7 +95,7 @@ def _collect(
     batches = [batch for batch in batches if not done >= set(batch)]
     if batches:
         add_batch_size(folder, batch_size)
-    return _work(samples, load, folder, batches, done, problems, pool=pool, quiet=quiet)
+    return _work(samples, load, folder, batches, done, problems.keys() | told, pool=pool, quiet=quiet)
 
 
 def _check(samples: Samples, n: int, *, quiet: bool) -> Mapping[int, str]:

@@ -129,7 +129,8 @@ def by_id(rows: Numbered, samples: Samples, id_column: str | None = None) -> dic
         id_column: the data set's column that has the rows' ids; None takes the samples' own.
 
     Raises:
-        DataError: a row has no id or nothing that was said, or an id is there twice or is none of the data set's.
+        DataError: a row has no id or nothing that was said, an id is there twice or is none of the data set's, or a row
+            says that it answers another request.
         UsageError: the data set has no such column.
     """
     ids = samples.ids if id_column is None else _column_ids(samples, id_column)
@@ -145,6 +146,11 @@ def by_id(rows: Numbered, samples: Samples, id_column: str | None = None) -> dic
             unknown.append(name)
         elif index in found:
             raise DataError(f"{place}: a second reply with the id {name[:60]!r}; leave one")
+        elif isinstance(query := row.get("query"), str) and not query.startswith(samples.queries[index]):
+            raise DataError(
+                f"{place}: this reply is to {query[:60]!r}, and its id {name[:60]!r} is that of "
+                f"{samples.queries[index][:60]!r} in {samples.source.path}; give the replies to this set"
+            )
         else:
             found[index] = _said(place, row, samples.suite.task)
     if unknown:

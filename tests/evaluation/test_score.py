@@ -165,6 +165,7 @@ def test_a_sample_without_a_reply_counts_as_failed_and_is_said(tmp_path, capsys)
     assert main(arguments) == 7
     said = capsys.readouterr().err
     assert "3 of 5 samples have no reply and count as failed (first: p0/2)" in said
+    assert said.count("no reply") == 1
     assert "4 samples failed" in said
     assert figures(tmp_path / "run")["exact match", "official"] == 1
     assert main([*arguments, "--max_errors", "4"]) == 0
@@ -181,6 +182,7 @@ def test_a_sample_without_a_reply_counts_as_failed_and_is_said(tmp_path, capsys)
         ("vqa", [{"reply": "a"}], 3, 'line 1: has no "id"'),
         ("vqa", [{"id": 1.5, "reply": "a"}], 3, 'line 1: has no "id"'),
         ("vqa", [{"id": "p2/1"}], 3, 'has no "reply" or "answer"'),
+        ("vqa", [{"id": "p2/1", "query": "find the cat", "reply": "a"}], 3, "this reply is to 'find the cat'"),
         ("vqa", [{"id": "p2/1", "count": 3}], 3, 'has no "reply" or "answer"'),
         ("counting", [{"id": "p2/1", "count": -1}], 3, "found -1; expected a whole number"),
         ("counting", [{"id": "p2/1", "answer": "3"}], 3, 'has no "reply", "instances" or "count"'),
