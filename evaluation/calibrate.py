@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from evaluation.metrics import calibration as metrics
-from evaluation.metrics.bootstrap import Estimate
+from evaluation.metrics.intervals import Estimate
 from evaluation.runner.figures import aligned
 from evaluation.runner.records import read_manifest, read_records
 from evaluation.runner.schema import Record
@@ -80,7 +80,7 @@ def summary(calibration: Calibration, objects: Sequence[Judged]) -> str:
     lines = [
         f"{len(objects)} objects in {len({*images})} images, {100 * sum(right) / len(objects):.1f} % right",
         f"AUROC  {_shown(metrics.auroc(confidences, right, images))}",
-        f"ECE    {_shown(metrics.calibration_error(confidences, right, images))}",
+        f"ECE    {metrics.calibration_error(confidences, right):.3f}",
         "",
     ]
     rows = [["confidence", "objects", "mean", "right"]]

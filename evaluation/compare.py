@@ -4,8 +4,8 @@
     python -m evaluation.compare results/base results/one results/two          # each with the first
     python -m evaluation.compare results/before results/after --json > difference.json
 
-Differences are the other run's minus the first's. They are paired: both runs are resampled with the same images, so
-that what is hard for both cancels out, and the interval is far narrower than those of the two figures. Samples that
+Differences are the other run's minus the first's. They are paired by image, so that what is hard for both cancels out,
+and the interval is far narrower than those of the two figures. Samples that
 failed in either run are in no figure.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple, TypedDict
 
 from evaluation.metrics import coco
-from evaluation.metrics.bootstrap import difference
+from evaluation.metrics.intervals import Estimate
 from evaluation.runner.figures import aligned
 from evaluation.runner.options import add_suite_option
 from evaluation.runner.ranking import NAMES, Annotations, load_annotations, rank, ranked_protocols
@@ -172,8 +172,8 @@ def _figures(suite: Suite, pairs: Sequence[tuple[Result, Result]]) -> list[Diffe
     for figure in suite.figures:
         one, two = (figure.values(table) for table in tables)
         if one is not None and two is not None:
-            estimate = difference(two, one, image_ids, figure.combine)
-            values = [float(figure.combine(columns.sum(axis=0, keepdims=True))[0]) for columns in (one, two)]
+            estimate = figure.difference(two, one, image_ids)
+            values = [figure.estimate(columns, image_ids).value for columns in (one, two)]
             found.append(_figure_json(figure.name, figure.protocol, figure.unit, values, estimate))
     return found
 
@@ -187,11 +187,10 @@ def _ranked(
         one, two = (rank(annotations, [pair[k][0] for pair in pairs], protocol) for k in (0, 1))
         if one is None or two is None:
             continue
+        estimates = coco.differences(two, one)
         for name in NAMES:
             values = [one.figures[name], two.figures[name]]
-            estimate: Sequence[float] = [values[1] - values[0], math.nan, math.nan]
-            if name in coco.THRESHOLDS:
-                estimate = coco.difference(two, one, name)
+            estimate = estimates.get(name, Estimate(values[1] - values[0], math.nan, math.nan))
             found.append(_figure_json(f"COCO {name}", protocol, "fraction", values, estimate))
     return found
 

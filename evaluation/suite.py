@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.metrics.bootstrap import Combine, Estimate, Values, interval, ratio
+from evaluation.metrics.intervals import Combine, Estimate, Values, difference, interval, ratio
 from evaluation.runner.schema import Metric, Record, Truth
 from vision_reasoner.data.sources import Row
 from vision_reasoner.errors import DataError, UsageError, one_line
@@ -48,8 +48,11 @@ class Figure:
         columns: takes them to columns (N, K), where sums of the scores themselves do not do.
         unit: "fraction", or what it counts.
         label: what the original prints it as, where that is another name.
-        counts: the score whose sum is the number of samples that it is about; without any the figure is left out.
+        counts: the score whose sum is the number that it is about; without any the figure is left out.
         given: a score whose sum must not be 0 for the figure to be of interest.
+        least: how many images must carry it for an interval (`metrics.intervals`).
+        n_of: what those are.
+        scale: by what a fraction is multiplied.
     """
 
     name: str
@@ -61,14 +64,27 @@ class Figure:
     label: str | None = None
     counts: str = "1"
     given: str = "1"
+    least: float = 0
+    n_of: str = "samples"
+    scale: float = 1
 
     def values(self, table: Table) -> Values | None:
-        """Its columns, (N, K), for `metrics.bootstrap`; None where the set has nothing to compute it from."""
+        """Its columns, (N, K), for `metrics.intervals`; None where the set has nothing to compute it from."""
         if not {*self.of, self.counts, self.given} <= table.keys():
             return None
         if not (table[self.counts].any() and table[self.given].any()):
             return None
         return self.columns(*(table[name] for name in self.of))
+
+    def estimate(self, values: Values, image_ids: Sequence[str]) -> Estimate:
+        """The figure of N samples, from its columns."""
+        found = interval(values, image_ids, self.combine, least=self.least)
+        return Estimate(*(self.scale * number for number in found))
+
+    def difference(self, first: Values, second: Values, image_ids: Sequence[str]) -> Estimate:
+        """The figure of one run less that of another on the same N samples, from the columns of both."""
+        found = difference(first, second, image_ids, self.combine, least=self.least)
+        return Estimate(*(self.scale * number for number in found))
 
 
 class Headline(NamedTuple):
@@ -220,17 +236,23 @@ def measure(suite: Suite, scores: Sequence[Scores], image_ids: Sequence[str]) ->
     for figure in suite.figures:
         values = figure.values(table)
         if values is not None:
-            estimate = interval(values, image_ids, figure.combine)
+            estimate = figure.estimate(values, image_ids)
+            n = int(table[figure.counts].sum())
             found.append(
-                figure_json(
-                    figure.name, figure.protocol, estimate, int(table[figure.counts].sum()), figure.unit, figure.label
-                )
+                figure_json(figure.name, figure.protocol, estimate, n, figure.unit, figure.label, n_of=figure.n_of)
             )
     return found
 
 
 def figure_json(
-    name: str, protocol: Protocol, estimate: Estimate, n: int, unit: str = "fraction", label: str | None = None
+    name: str,
+    protocol: Protocol,
+    estimate: Estimate,
+    n: int,
+    unit: str = "fraction",
+    label: str | None = None,
+    *,
+    n_of: str = "samples",
 ) -> Metric:
     """A figure as metrics.json has it."""
     value, low, high = (number if math.isfinite(number) else None for number in estimate)
@@ -241,6 +263,7 @@ def figure_json(
         "low": low,
         "high": high,
         "n": n,
+        "n_of": n_of,
         "unit": unit,
         "label": label,
     }

@@ -6,8 +6,8 @@ are matched, is defined in `vision_reasoner.matching`.
 
 import numpy as np
 
-from evaluation.metrics.bootstrap import Values
-from vision_reasoner.matching import Boxes, box_hits, f1_score, match_boxes
+from evaluation.metrics.intervals import Values
+from vision_reasoner.matching import Boxes, box_hits, match_boxes
 
 
 def any_box_hit(predicted: Boxes, truth: Boxes) -> bool:
@@ -49,6 +49,6 @@ def score(predicted: Boxes, truth: Boxes) -> dict[str, float]:
     }
 
 
-def f1(sums: Values) -> Values:
-    """`matching.f1_score` of the three sums matched, predicted and true, (R, 3) -> (R,)."""
-    return f1_score(sums[..., 0], sums[..., 1], sums[..., 2])
+def f1(matched: Values, predicted: Values, true: Values) -> Values:
+    """F1 of all boxes together as a share: of the predicted and the true boxes, those that are matched, (N, 2)."""
+    return np.column_stack([2 * matched, predicted + true])

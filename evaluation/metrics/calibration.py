@@ -1,15 +1,15 @@
 """How well confidences tell right from wrong: AUROC, expected calibration error, and the table behind it."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from evaluation.metrics.bootstrap import Estimate, Values, resample
+from evaluation.metrics.intervals import Estimate, Values, fraction
 
 BINS = 10
-RESAMPLES = 2000
+CELLS = 1 << 21  # weights held at a time, 16 MB
 
 
 class Bin(NamedTuple):
@@ -44,7 +44,7 @@ def auroc(confidences: ArrayLike, right: ArrayLike, clusters: Sequence[Hashable]
     Args:
         confidences: (N,) numbers.
         right: (N,) bool.
-        clusters: the objects' image ids, which are resampled for the interval.
+        clusters: the objects' image ids, the units of the interval (`metrics.intervals`).
     """
     sure, hit = np.asarray(confidences, np.float64), np.asarray(right, np.bool_)
     levels, level = np.unique(sure, return_inverse=True)
@@ -59,34 +59,31 @@ def auroc(confidences: ArrayLike, right: ArrayLike, clusters: Sequence[Hashable]
         pairs = good.sum(axis=1) * bad.sum(axis=1)
         return np.divide((good * below).sum(axis=1), pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
 
-    return _by_cluster(areas, clusters)
+    value = float(areas(np.ones((1, len(sure))))[0])
+    numbers: dict[Hashable, int] = {}
+    index = np.asarray([numbers.setdefault(cluster, len(numbers)) for cluster in clusters], dtype=np.intp)
+    C = len(numbers)
+    if C < 2 or np.isnan(value):
+        return Estimate(value, np.nan, np.nan)
+    rows = max(1, CELLS // len(index))
+    without = [
+        areas((index != np.arange(start, min(start + rows, C))[:, None]).astype(np.float64))
+        for start in range(0, C, rows)
+    ]
+    return fraction(value, (C - 1) * (value - np.concatenate(without)))
 
 
-def calibration_error(confidences: ArrayLike, right: ArrayLike, clusters: Sequence[Hashable]) -> Estimate:
+def calibration_error(confidences: ArrayLike, right: ArrayLike) -> float:
     """The expected calibration error (Naeini et al. 2015): |confidence - share of right ones|, averaged over bins.
 
-    It is too high in small sets, where shares vary by chance; its bootstrap interval is therefore mirrored.
+    It is too high in small sets, where shares vary by chance, by an amount that is not known: it has no interval.
 
     Args: as for `auroc`.
     """
     sure, hit = np.asarray(confidences, np.float64), np.asarray(right, np.float64)
-    member = (_bins(sure, BINS)[:, None] == np.arange(BINS)).astype(np.float64)
-
-    def errors(weights: Values) -> Values:
-        gaps = np.abs(np.einsum("rn,nk->rk", weights, member * (sure - hit)[:, None]))
-        return gaps.sum(axis=1) / np.maximum(weights.sum(axis=1), 1)
-
-    return _by_cluster(errors, clusters, mirrored=True)
+    gaps = np.bincount(_bins(sure, BINS), sure - hit, minlength=BINS)
+    return float(np.abs(gaps).sum() / max(1, len(sure)))
 
 
 def _bins(confidences: Values, bins: int) -> NDArray[np.intp]:
     return np.minimum((confidences * bins).astype(np.intp), bins - 1)
-
-
-def _by_cluster(
-    figure: Callable[[Values], Values], clusters: Sequence[Hashable], *, mirrored: bool = False
-) -> Estimate:
-    """A figure of objects under weights, (R, N) -> (R,), with whole clusters resampled."""
-    numbers: dict[Hashable, int] = {}
-    index = np.asarray([numbers.setdefault(cluster, len(numbers)) for cluster in clusters], dtype=np.intp)
-    return resample(lambda weights: figure(weights[:, index]), len(numbers), resamples=RESAMPLES, mirrored=mirrored)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from evaluation.metrics.bootstrap import Values, divide
+from evaluation.metrics.intervals import Values, divide
 
 
 def score(predicted: int | None, truth: int) -> dict[str, float]:

@@ -22,6 +22,11 @@ AnyMask = Mask | Mapping[str, Any]
 """(H, W) bool, or COCO's compressed run lengths `{"size": [H, W], "counts": str or bytes}`; both in image pixels."""
 
 
+LEAST_IMAGES = 250
+"""cIoU is decided by the largest objects: its interval holds where that many images of equal areas would vary as much
+(`intervals.interval`)."""
+
+
 class Overlap(NamedTuple):
     """Areas in pixels."""
 

@@ -54,7 +54,7 @@ def compute_metrics(folder: Path, by: Sequence[str] = ()) -> Metrics:
         "compat": manifest["settings"]["compat"],
         "errors": len(samples) - len(scored),
         "status": {status.value: statuses[status.value] for status in Status},
-        "interval": "95 %, clustered by image: score intervals of shares, else bootstrap",
+        "interval": "95 %, clustered by image: score intervals, by the jackknife where no share",
         "figures": figures,
     }
     own = [column for column in suite.by if any(column in record.get("columns", {}) for record, _ in samples)]
@@ -110,7 +110,9 @@ def table(metrics: Metrics, protocol: str = "both") -> str:
             [
                 f"{name} ({label})" if label else name,
                 *(shown_number(figures[column]) if column in figures else "" for column in shown),
-                " / ".join(dict.fromkeys(str(figure["n"]) for figure in figures.values())),
+                " / ".join(
+                    dict.fromkeys(f"{figure['n']} {figure.get('n_of', '')}".rstrip() for figure in figures.values())
+                ),
                 _published(list(figures.values())),
             ]
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.metrics import coco
-from evaluation.metrics.bootstrap import Estimate
+from evaluation.metrics.intervals import Estimate
 from evaluation.runner.records import INSTANCES
 from evaluation.runner.samples import Samples
 from evaluation.runner.schema import Manifest, Metric, Record
@@ -268,14 +268,10 @@ def measure_ranking(
     found = []
     for protocol in protocols:
         ranked = rank(annotations, records, protocol)
+        none = Estimate(math.nan, math.nan, math.nan)
+        estimates = {} if ranked is None else coco.intervals(ranked)
+        n = 0 if ranked is None else len(ranked.image_ids)
         for name in NAMES:
-            if ranked is None:
-                estimate = Estimate(math.nan, math.nan, math.nan)
-            elif name in coco.THRESHOLDS:
-                estimate = coco.interval(ranked, name)
-            else:
-                estimate = Estimate(ranked.figures[name], math.nan, math.nan)
-            found.append(
-                figure_json(f"COCO {name}", protocol, estimate, 0 if ranked is None else len(ranked.image_ids))
-            )
+            estimate = estimates.get(name, none._replace(value=ranked.figures[name]) if ranked else none)
+            found.append(figure_json(f"COCO {name}", protocol, estimate, n, n_of="images"))
     return found

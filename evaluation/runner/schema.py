@@ -161,7 +161,9 @@ class Metric(TypedDict):
     low: float | None
     high: float | None
     n: int
-    """How many samples it is of."""
+    """How many it is of,"""
+    n_of: NotRequired[str]
+    """and of what: samples, replies, boxes, images."""
     unit: str
     """"fraction" or what it counts."""
     label: str | None

@@ -1,4 +1,10 @@
-"""Counting: how many objects there are, as PixMo-Count and CountBench ask."""
+"""Counting: how many objects there are, as PixMo-Count and CountBench ask.
+
+MAE and RMSE have no interval: a reply that goes on to the token limit counts hundreds, and where one in a hundred does,
+a set of some hundreds says too little about how often (`python -m evaluation.metrics.coverage`).
+"""
+
+import math
 
 from evaluation.metrics import counting
 from evaluation.runner.schema import Record
@@ -6,6 +12,8 @@ from evaluation.suite import BUNDLED, Figure, Headline, Published, Scores, Suite
 from evaluation.suites.detection import N_ACC
 from evaluation.truth import count_of
 from vision_reasoner.results import Task
+
+NEVER = math.inf  # images that would be enough
 
 
 def _score(record: Record) -> Scores:
@@ -49,10 +57,18 @@ SUITE = Suite(
             counting.mean_accuracy,
             counting.per_count,
         ),
-        Figure("MAE", "official", ("absolute_error", "counted"), unit="objects", counts="counted"),
-        Figure("MAE", "upstream", ("upstream_absolute_error", "1"), unit="objects"),
-        Figure("RMSE", "official", ("squared_error", "counted"), counting.rmse, unit="objects", counts="counted"),
-        Figure("RMSE", "upstream", ("upstream_squared_error", "1"), counting.rmse, unit="objects"),
+        Figure("MAE", "official", ("absolute_error", "counted"), unit="objects", counts="counted", least=NEVER),
+        Figure("MAE", "upstream", ("upstream_absolute_error", "1"), unit="objects", least=NEVER),
+        Figure(
+            "RMSE",
+            "official",
+            ("squared_error", "counted"),
+            counting.rmse,
+            unit="objects",
+            counts="counted",
+            least=NEVER,
+        ),
+        Figure("RMSE", "upstream", ("upstream_squared_error", "1"), counting.rmse, unit="objects", least=NEVER),
         N_ACC,
         Figure("replies with a count", "official", ("counted", "1")),
     ),

@@ -8,9 +8,18 @@ from vision_reasoner.data.sources import Row
 from vision_reasoner.results import Task
 
 MATCHING = (
-    Figure("precision at IoU 0.5", "official", ("matched", "predicted"), counts="true"),
-    Figure("recall at IoU 0.5", "official", ("matched", "true"), counts="true"),
-    Figure("F1 at IoU 0.5", "official", ("matched", "predicted", "true"), boxes.f1, counts="true"),
+    Figure(
+        "precision at IoU 0.5", "official", ("matched", "predicted"), counts="predicted", given="true", n_of="boxes"
+    ),
+    Figure("recall at IoU 0.5", "official", ("matched", "true"), counts="true", n_of="boxes"),
+    Figure(
+        "F1 at IoU 0.5",
+        "official",
+        ("matched", "predicted", "true"),
+        columns=boxes.f1,
+        counts="true",
+        n_of="boxes",
+    ),
 )
 """Of all boxes together."""
 N_ACC = Figure("N-acc", "official", ("no_target_right", "no_target"), counts="no_target")

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-from evaluation.metrics.bootstrap import ratio
 from evaluation.suite import Figure, percent
 from evaluation.suites.vqa import questions
 
@@ -19,6 +18,6 @@ SUITE = replace(
     _QUESTIONS,
     figures=(
         *_QUESTIONS.figures,
-        Figure("total", "official", ("contains", "1"), lambda sums: 1000 * ratio(sums), unit="of 1,000"),
+        Figure("total", "official", ("contains", "1"), unit="of 1,000", scale=1000),
     ),
 )

@@ -21,8 +21,8 @@ from vision_reasoner.results import Task
 MASKS = (
     Figure("gIoU", "official", ("iou", "1")),
     Figure("gIoU", "upstream", ("upstream_iou", "1")),
-    Figure("cIoU", "official", ("intersection", "union")),
-    Figure("cIoU", "upstream", ("upstream_intersection", "upstream_union")),
+    Figure("cIoU", "official", ("intersection", "union"), least=segmentation.LEAST_IMAGES),
+    Figure("cIoU", "upstream", ("upstream_intersection", "upstream_union"), least=segmentation.LEAST_IMAGES),
 )
 
 

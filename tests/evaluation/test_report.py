@@ -77,7 +77,7 @@ def test_everything_that_must_be_stated_is(folder):
             "0 errors",
             "8 ok",
             "2 none",
-            "score intervals of shares, else bootstrap",
+            "score intervals, by the jackknife where no share",
             "official",
             "upstream",
         ),

@@ -13,6 +13,7 @@ from pycocotools.cocoeval import COCOeval
 
 from evaluation.metrics import coco
 from evaluation.metrics.coco import NAMES, area_ratio, average_precision, coco_scores, detection
+from evaluation.metrics.coverage import simulated_ap
 
 
 def dataset(seed, n_images=8, n_categories=3, *, n_truths=30, n_detections=40, distinct=True, crowds=0.1):
@@ -154,7 +155,7 @@ def test_without_a_true_box_there_is_no_figure(detections):
     found = one_category([], detections)
     assert all(math.isnan(value) for value in found.figures.values())
     assert np.isnan(average_precision(found, np.ones((1, 1)))).all()
-    assert math.isnan(coco.interval(found).value)
+    assert math.isnan(coco.intervals(found)["AP"].value)
 
 
 def test_what_was_not_asked_does_not_count_as_missed():
@@ -203,41 +204,49 @@ def test_a_detection_is_written_as_corner_and_size_and_its_area_ratio_is_a_share
     assert area_ratio([10, 20, 40, 60], (100, 60)) == 0.2
 
 
-def test_intervals_of_ap_can_be_repeated_and_reach_to_both_sides_of_the_value():
-    found = coco_scores(*dataset(3, n_images=60, n_truths=200, n_detections=250))
-    for name in ("AP", "AP50", "AP75"):
-        estimate = coco.interval(found, name, resamples=200)
-        assert estimate == coco.interval(found, name, resamples=200)
-        assert estimate.value == found.figures[name]
-        assert estimate.low < estimate.value < estimate.high
-    with pytest.raises(KeyError, match="AR1"):
-        coco.interval(found, "AR1")
+def telling(seed, images=60, categories=10, number=1):
+    """Simulated matches; equal seeds have equal true boxes, whatever the number of the run."""
+    rngs = np.random.default_rng([seed, images]), np.random.default_rng([seed, images, number])
+    return simulated_ap(*rngs, images, categories, 2, 2.0)
 
 
-def test_the_intervals_of_all_thresholds_are_of_the_same_draws_made_once(monkeypatch):
-    drawn = []
-    real = coco.average_precision
-
-    def noted(scores, weights):
-        drawn.append(len(weights))
-        return real(scores, weights)
-
-    monkeypatch.setattr(coco, "average_precision", noted)
-    found = coco_scores(*dataset(3, n_images=60, n_truths=200, n_detections=250))
-    for name in ("AP", "AP50", "AP75"):
-        coco.interval(found, name, resamples=20)
-        coco.difference(found, found, name, resamples=20)
-    assert sum(drawn) == 20
-
-
-def test_a_paired_difference_of_ap_is_zero_for_the_same_run_and_sure_for_a_much_better_one():
+def test_intervals_of_ap_are_around_the_value_and_do_not_depend_on_the_order_of_images():
     instances, detections = dataset(3, n_images=60, n_truths=200, n_detections=250)
-    found = coco_scores(instances, detections)
-    assert coco.difference(found, found, resamples=20) == (0, 0, 0)
-    nothing = coco_scores(instances, [])
-    for name in ("AP", "AP50", "AP75"):
-        estimate = coco.difference(found, nothing, name, resamples=50)
-        assert estimate.value == pytest.approx(found.figures[name])
-        assert estimate.low > 0
-    with pytest.raises(ValueError, match="the same images in both runs"):
-        coco.difference(found, coco_scores(instances, [], asked=[(0, 1)]))
+    found = coco.intervals(coco_scores(instances, detections))
+    assert list(found) == ["AP", "AP50", "AP75"]
+    for name, estimate in found.items():
+        assert estimate.value == coco_scores(instances, detections).figures[name]
+        assert estimate.low < estimate.value < estimate.high
+    instances["images"].reverse()
+    assert coco.intervals(coco_scores(instances, detections)) == found
+
+
+def test_each_image_moves_ap_by_what_is_lost_without_it():
+    scores = telling(0, images=12, categories=3)
+    everything, without = np.ones((1, 12)), 1 - np.eye(12)
+    by = average_precision(scores, everything) - average_precision(scores, without)
+    of_each = [np.flatnonzero((m.truths > 0) | np.isin(np.arange(12), m.images)) for m in scores.matches]
+    found = coco._deviations(scores)
+    assert len(of_each) == 3
+    if all(len(images) > 1 for images in of_each):
+        assert np.abs(found).sum() < np.abs(by).sum() < 2 * np.abs(found).sum()
+    assert np.corrcoef(found.mean(axis=1), by.mean(axis=1))[0, 1] > 0.95
+
+
+def test_a_difference_of_ap_is_paired_and_has_no_interval_where_no_image_differs():
+    first, second = telling(1, number=1), telling(1, number=2)
+    same = coco.differences(first, first)["AP"]
+    assert (same.value, math.isnan(same.low)) == (0, True)
+    there, back = coco.differences(first, second)["AP"], coco.differences(second, first)["AP"]
+    assert there.value == pytest.approx(first.figures["AP"] - second.figures["AP"])
+    assert (back.low, back.high) == pytest.approx((-there.high, -there.low))
+    apart = sum((estimate.high - estimate.low) ** 2 for estimate in (coco.intervals(s)["AP"] for s in (first, second)))
+    assert there.high - there.low < math.sqrt(apart)
+    with pytest.raises(ValueError, match="same images"):
+        coco.differences(first, telling(1, images=50))
+
+
+def test_simulated_intervals_of_ap_hold_with_few_boxes_in_each_category():
+    estimates = [coco.intervals(telling(seed, 40, 60))["AP"] for seed in range(30)]
+    mean = np.mean([estimate.value for estimate in estimates])
+    assert np.mean([estimate.low <= mean <= estimate.high for estimate in estimates]) >= 0.85

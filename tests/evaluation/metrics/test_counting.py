@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation.metrics.bootstrap import interval
 from evaluation.metrics.counting import mean_accuracy, per_count, rmse, score
+from evaluation.metrics.intervals import interval
 
 answers = st.lists(st.tuples(st.one_of(st.none(), st.integers(0, 6)), st.integers(0, 6)), min_size=1, max_size=30)
 
 
 def figure(pairs, names, combine=None):
     columns = [[1 if name == 1 else score(*pair)[name] for name in names] for pair in pairs]
-    found = interval(columns, range(len(pairs)), resamples=2, **({"combine": combine} if combine else {}))
+    found = interval(columns, range(len(pairs)), least=math.inf, **({"combine": combine} if combine else {}))
     return pytest.approx(found.value, nan_ok=True)
 
 
@@ -49,7 +49,7 @@ def test_mean_accuracy_weighs_every_true_count_alike(pairs):
     expected = sum(sum(of_count) / len(of_count) for of_count in right.values()) / len(right)
     columns = per_count([predicted == truth for predicted, truth in pairs], [truth for _, truth in pairs])
     assert columns.shape == (len(pairs), 2 * len(right))
-    assert interval(columns, range(len(pairs)), mean_accuracy, resamples=2).value == pytest.approx(expected)
+    assert interval(columns, range(len(pairs)), mean_accuracy).value == pytest.approx(expected)
 
 
 def test_a_count_that_a_resample_lacks_is_left_out_of_its_mean():
