@@ -5,8 +5,7 @@
     python -m evaluation.compare results/before results/after --json > difference.json
 
 Differences are the other run's minus the first's. They are paired by image, so that what is hard for both cancels out,
-and the interval is far narrower than those of the two figures. Samples that
-failed in either run are in no figure.
+and the interval is far narrower than those of the two figures. Samples that failed in either run are in no figure.
 """
 
 import argparse
