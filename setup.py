@@ -25,6 +25,7 @@ CORE = [
     "datasets>=5.2",  # older ones may run code of a data set
     "tqdm>=4.60",
     "filelock>=3.20",
+    "rapidfuzz>=3.9",
 ]
 TRAIN = [
     "scipy>=1.11",

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.metrics.intervals import Combine, Estimate, Values, difference, interval, ratio
-from evaluation.runner.schema import Metric, Record, Truth
+from evaluation.runner.schema import Manifest, Metric, Record, Truth
 from vision_reasoner.data.sources import Row
 from vision_reasoner.errors import DataError, UsageError, one_line
 from vision_reasoner.results import Status, Task
@@ -295,6 +295,21 @@ def plain_name(name: str) -> str:
 def _published_name(data: str) -> str:
     """The paper's sets of counts are `counting_countbench`, ... on the Hub."""
     return plain_name(data).removeprefix("counting")
+
+
+PAPERS_OWNERS = ("Ricky06662", "lmms-lab", "echo840")  # on the Hub
+PAPERS_ROWS = {"ReasonSeg_val": 200, "ReasonSeg_test": 779}
+
+
+def is_papers(manifest: Manifest) -> bool:
+    """Whether a run is of a whole data set that the paper used: by its Hub id, and its size where that is known.
+
+    A folder of the same name may hold anything.
+    """
+    owner, _, name = manifest["places"]["data"].partition("/")
+    rows = manifest["data"]["rows"]
+    whole = manifest["n"] == rows == PAPERS_ROWS.get(name, rows)
+    return whole and owner in PAPERS_OWNERS and name == manifest["data"]["name"]
 
 
 def percent(figures: Mapping[str, float]) -> Published:

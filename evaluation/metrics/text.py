@@ -5,8 +5,9 @@
 
 import re
 from collections.abc import Sequence
-from itertools import pairwise
 from math import isfinite
+
+from rapidfuzz.distance import Levenshtein
 
 ANLS_THRESHOLD = 0.5
 RELAXED_TOLERANCE = 0.05
@@ -85,6 +86,29 @@ def exact_match(prediction: str, answers: Sequence[str]) -> float:
     return float(found in wanted)
 
 
+def choice(prediction: str, answers: Sequence[str]) -> float:
+    """Multiple choice: the letter that a reply gives ("B", "(B)", "B. The left car", "The answer is B").
+
+    Where the answer is no letter, the same text (`exact_match`).
+    """
+    wanted = [answer.strip().rstrip(".").strip("()").upper() for answer in _checked(answers)]
+    letters = [letter for letter in wanted if re.fullmatch("[A-Z]", letter)]
+    return float(chosen_letter(prediction) in letters) if letters else exact_match(prediction, answers)
+
+
+def chosen_letter(prediction: str) -> str | None:
+    """The option that a reply names; None where it names none. A word "A" or "I" in a sentence is no option."""
+    found = re.match(r"\s*\(?([A-Za-z])\)?\s*(?:[.):,]|$)", prediction) or re.search(
+        r"(?i:answer|option|choice)(?i:\s+is)?\s*:?\s*\(?([A-Z])\)?(?![A-Za-z'])", prediction
+    )
+    return found[1].upper() if found else None
+
+
+def says_yes(prediction: str) -> bool:
+    """POPE's reading of a reply (arXiv 2305.10355): no where its first sentence has "no" or "not", else yes."""
+    return not {"no", "not"} & {*prediction.partition(".")[0].replace(",", "").lower().split()}
+
+
 def contains(prediction: str, answers: Sequence[str], *, formula: bool = False) -> float:
     """OCRBench's score: an answer occurs anywhere in the prediction (arXiv 2305.07895).
 
@@ -137,12 +161,7 @@ def _similarity(a: str, b: str) -> float:
         return 1.0
     if 2 * shorter < longer:
         return 0.0
-    row = list(range(len(b) + 1))
-    for i, character in enumerate(a, start=1):
-        above, row = row, [i]
-        for (left_above, straight_above), other in zip(pairwise(above), b, strict=True):
-            row.append(min(left_above + (character != other), straight_above + 1, row[-1] + 1))
-    return 1 - row[-1] / longer
+    return Levenshtein.normalized_similarity(a, b)
 
 
 def _relaxed(prediction: str, answer: str) -> bool:

@@ -13,7 +13,7 @@ from evaluation.runner.groups import columns_of, grouped
 from evaluation.runner.ranking import load_annotations, measure_ranking, ranked_protocols
 from evaluation.runner.records import INSTANCES, METRICS, PAGE, read_manifest, read_records, write_json
 from evaluation.runner.schema import Checkpoint, Grouped, Metric, Metrics, Record
-from evaluation.suite import PROTOCOLS, Scores, Suite, measure, scores_of
+from evaluation.suite import PROTOCOLS, Scores, Suite, is_papers, measure, scores_of
 from evaluation.suites import suite_of
 from vision_reasoner.results import Status
 
@@ -43,8 +43,11 @@ def compute_metrics(folder: Path, by: Sequence[str] = ()) -> Metrics:
     if annotations is not None:
         figures += measure_ranking(annotations, [record for record, _ in scored], ranked_protocols(manifest))
     data = manifest["data"]
+    papers = is_papers(manifest)
     for figure in figures:
-        figure["published"] = suite.published_for(data["name"], figure["name"], figure["protocol"])
+        figure["published"] = (
+            None if not papers else suite.published_for(data["name"], figure["name"], figure["protocol"])
+        )
     metrics: Metrics = {
         "suite": manifest["suite"],
         "data": data,

@@ -19,6 +19,7 @@ METRICS: dict[str, Callable[[str, Sequence[str]], float]] = {
     "relaxed accuracy": text.relaxed_accuracy,
     "exact match": text.exact_match,
     "contains": text.contains,
+    "choice": text.choice,
 }
 """From the model's answer and the true ones to a score from 0 to 1."""
 

@@ -93,6 +93,7 @@ def test_published_figures_stand_in_the_table(tmp_path):
     folder = write_run(tmp_path / "run", "counting", data)
     manifest = json.loads((folder / MANIFEST).read_text())
     manifest["data"]["name"] = "counting_countbench"
+    manifest["places"]["data"] = "Ricky06662/counting_countbench"
     (folder / MANIFEST).write_text(json.dumps(manifest))
     metrics = write_report(folder)
     (line,) = [line for line in table(metrics).splitlines() if line.startswith("accuracy")]

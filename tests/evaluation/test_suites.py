@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluation.suite import Figure, measure, plain_name, table_of
+from evaluation.suite import Figure, is_papers, measure, plain_name, table_of
 from evaluation.suites import SUITES, choose_suite
 from vision_reasoner.errors import UsageError
 from vision_reasoner.masks import decode_mask, encode_mask
@@ -195,6 +195,17 @@ def test_the_segmenter_is_told_one_box_and_a_point_where_there_is_one():
         ("realworldqa", "B", "b.", "exact match", 1.0),
         ("ocrbench", ["CENTRE"], "it says Centre", "contains", 1.0),
         ("vqa", ["yes"], None, "exact match", 0.0),
+        (
+            "vqav2",
+            [{"answer": "red"}] * 3 + [{"answer": "blue"}] * 7,
+            "a red.",
+            "VQA accuracy",
+            (7 * 1 + 3 * 2 / 3) / 10,
+        ),
+        ("infographicvqa", ["42 %"], "42%", "ANLS", 0.75),
+        ("multiplechoice", "B", "B. The left car", "choice", 1.0),
+        ("realworldqa", "A", "A. The left car", "choice", 1.0),
+        ("realworldqa", "A", "A. The left car", "exact match", 0.0),
     ],
 )
 def test_answers_are_scored_as_the_set_is(suite, answers, answer, figure, value):
@@ -272,6 +283,26 @@ def test_every_suite_has_a_task_of_its_own_kind_and_figures():
     assert plain_name("counting_Pixmo-test") == "countingpixmotest"
 
 
+def test_pope_counts_yes():
+    pope = SUITES["pope"]
+    replies = [
+        ("yes", "Yes"),
+        ("yes", "No, there is none."),
+        ("no", "yes."),
+        ("no", "no"),
+        ("no", None),
+        ("yes", "Yes, not far."),
+    ]
+    found = values(pope, *(record(pope, {"answers": truth}, answer=answer) for truth, answer in replies))
+    assert {name: round(value, 4) for (name, _), value in found.items()} == {
+        "accuracy": 0.3333,
+        "precision of yes": 0.5,
+        "recall of yes": 0.3333,
+        "F1 of yes": 0.4,
+        "share of yes": 0.3333,
+    }
+
+
 # --- published --------------------------------------------------------------------------------------------------------
 def test_published_figures_stand_beside_ours():
     assert SEGMENTATION.published_for("refcocog_test", "box accuracy", "upstream") == {
@@ -287,6 +318,18 @@ def test_published_figures_stand_beside_ours():
     assert (SEGMENTATION.published_for("reasonseg_val", "gIoU", "upstream") or {})["VisionReasoner-7B"] == 0.663
     assert SEGMENTATION.published_for("refcocog_test", "cIoU", "upstream") is None
     assert SEGMENTATION.published_for("segmentation", "gIoU", "upstream") is None
+
+
+def test_published_figures_are_of_the_papers_own_sets_alone():
+    def papers(path, rows=200, n=200):
+        return is_papers({"places": {"data": path}, "n": n, "data": {"name": path.rpartition("/")[2], "rows": rows}})
+
+    assert papers("Ricky06662/ReasonSeg_val")
+    assert papers("Ricky06662/refcoco_val", 8811, 8811)
+    assert not papers("Ricky06662/ReasonSeg_val", 60, 60), "another set"
+    assert not papers("Ricky06662/ReasonSeg_val", n=50), "a part"
+    assert not papers("/data/ReasonSeg_val")
+    assert not papers("somebody/ReasonSeg_val")
 
 
 def test_published_figures_are_of_figures_that_there_are():

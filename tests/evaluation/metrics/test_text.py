@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from evaluation.metrics.text import (
     CONTRACTIONS,
     anls,
+    choice,
+    chosen_letter,
     contains,
     exact_match,
     normalized,
@@ -239,3 +241,28 @@ def test_any_text_gives_a_score_from_0_to_1(metric, prediction, answers):
 @given(st.text("abc 1.,%é", min_size=1, max_size=10).filter(str.strip))
 def test_the_answer_itself_is_right(metric, answer):
     assert metric(answer, [answer] * 10) == 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "letter"),
+    [
+        ("B", "B"),
+        (" b. ", "B"),
+        ("(C)", "C"),
+        ("A. The left car", "A"),
+        ("The answer is D", "D"),
+        ("Answer: (B) red", "B"),
+        ("A car is on the left", None),
+        ("I see two", None),
+        ("The answer is a car", None),
+        ("", None),
+    ],
+)
+def test_the_letter_of_a_choice_is_not_a_word_of_a_sentence(reply, letter):
+    assert chosen_letter(reply) == letter
+    assert choice(reply, ["B"]) == (letter == "B")
+
+
+def test_an_answer_that_is_no_letter_is_compared_as_text():
+    assert choice("Two.", ["two"]) == 1
+    assert choice("A. two", ["two"]) == 0
