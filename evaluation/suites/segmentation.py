@@ -83,7 +83,7 @@ SUITE = Suite(
             "upstream",
             ("any_box", "one_box"),
             counts="one_box",
-            label="bbox_AP of May 2025; 0 there where a row has not one true box",
+            label="bbox_AP",
         ),
         *MATCHING,
         READABLE,
