@@ -2,6 +2,7 @@
 
 import io
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -322,7 +323,8 @@ def test_published_figures_stand_beside_ours():
 
 def test_published_figures_are_of_the_papers_own_sets_alone():
     def papers(path, rows=200, n=200):
-        return is_papers({"places": {"data": path}, "n": n, "data": {"name": path.rpartition("/")[2], "rows": rows}})
+        manifest: Any = {"places": {"data": path}, "n": n, "data": {"name": path.rpartition("/")[2], "rows": rows}}
+        return is_papers(manifest)
 
     assert papers("Ricky06662/ReasonSeg_val")
     assert papers("Ricky06662/refcoco_val", 8811, 8811)
