@@ -152,7 +152,7 @@ def page_data(
     suite = suite_of(manifest)
     samples = [_sample(suite, record, found) for record, found in zip(records, scores, strict=True)]
     kept = _choose(samples, most)
-    remarks = list(remarks)
+    remarks = [*metrics.get("notes", []), *remarks]
     if len(kept) < len(samples):
         remarks.append(
             f"The gallery has {len(kept):,} of the {len(samples):,} samples: the worst half of that number, "

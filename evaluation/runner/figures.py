@@ -12,8 +12,8 @@ from evaluation.page.build import write_page
 from evaluation.runner.groups import columns_of, grouped
 from evaluation.runner.ranking import load_annotations, measure_ranking, ranked_protocols
 from evaluation.runner.records import INSTANCES, METRICS, PAGE, read_manifest, read_records, write_json
-from evaluation.runner.schema import Checkpoint, Grouped, Metric, Metrics, Record
-from evaluation.suite import PROTOCOLS, Scores, Suite, is_papers, measure, scores_of
+from evaluation.runner.schema import Checkpoint, Grouped, Manifest, Metric, Metrics, Record
+from evaluation.suite import PROTOCOLS, Scores, Suite, is_papers, measure, plain_name, scores_of
 from evaluation.suites import suite_of
 from vision_reasoner.results import Status
 
@@ -59,11 +59,42 @@ def compute_metrics(folder: Path, by: Sequence[str] = ()) -> Metrics:
         "status": {status.value: statuses[status.value] for status in Status},
         "interval": "95 %, clustered by image: score intervals, by the jackknife where no share",
         "figures": figures,
+        "notes": _notes(manifest, figures, [record for record, _ in scored] if suite.ranked else []),
     }
     own = [column for column in suite.by if any(column in record.get("columns", {}) for record, _ in samples)]
     if columns := dict.fromkeys([*own, *by]):
         metrics["by"] = [grouped(suite, samples, column, annotations) for column in columns]
     return metrics
+
+
+def _notes(manifest: Manifest, figures: Sequence[Metric], ranked: Sequence[Record]) -> list[str]:
+    """What a reader of the figures should know about how they came about.
+
+    Args:
+        manifest: of the run.
+        figures: its figures.
+        ranked: the records whose boxes are ranked, without those that failed.
+    """
+    names, data = {figure["name"] for figure in figures}, manifest["data"]
+    notes = []
+    if ranked:
+        found = [instance for record in ranked for instance in record["instances"]]
+        sure = any(instance.get("confidence") is not None for instance in found)
+        notes.append(
+            f"COCO, official: boxes are ranked by {'confidence' if sure else 'the likelihood of their tokens'}"
+        )
+        if all(record["truth"]["boxes"] for record in ranked):
+            notes.append("Each row asks for what is in its image: no false alarm on an absent category is possible")
+        if manifest["n"] < data["rows"]:
+            notes.append("COCO's upstream figures are left out: they divide by the true boxes of all samples")
+    if "box accuracy" in names:
+        notes.append(
+            "box accuracy, upstream, is the original's bbox_AP of May 2025 (commit a455092); samples without exactly "
+            "one true box are in neither protocol"
+        )
+    if plain_name(data["name"]).startswith("reasonseg") and "ignore" not in data["columns"]:
+        notes.append("The set does not mark the pixels to be ignored: they count as its masks have them")
+    return notes
 
 
 def _scored(suite: Suite, record: Record) -> tuple[Record, Scores | None]:
@@ -96,8 +127,7 @@ def table(metrics: Metrics, protocol: str = "both") -> str:
         f"checkpoint {checkpoint['name']} ({_source(checkpoint)}), --model {metrics['model']}, "
         f"--compat {metrics['compat']}; intervals are {metrics['interval']}",
     ]
-    if metrics["n"] < data["rows"] and any(figure["name"].startswith("COCO") for figure in metrics["figures"]):
-        lines.append("COCO's upstream figures are left out: they divide by the true boxes of all samples")
+    lines += metrics.get("notes", [])
     if not metrics["figures"] and metrics["errors"] < metrics["n"]:
         lines.append("not scored: the answers are for a test server")
     lines.append("")

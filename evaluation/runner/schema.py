@@ -202,5 +202,7 @@ class Metrics(TypedDict):
     """How many replies of each status."""
     interval: str
     figures: list[Metric]
+    notes: NotRequired[list[str]]
+    """What a reader of the figures should know."""
     by: NotRequired[list[Grouped]]
     """Of parts of the samples, where asked for."""

@@ -5,6 +5,7 @@ import resource
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from evaluation import compare
 from evaluation.report import main
 from evaluation.runner.figures import table, write_report
 from evaluation.runner.records import MANIFEST, METRICS, PAGE, SAMPLES
-from tests.support.runs import make_data, write_run
+from tests.support.runs import make_data, right, write_run
 from vision_reasoner.masks import encode_mask
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -148,3 +149,35 @@ def test_five_thousand_masks_are_scored_in_seconds_and_little_memory(tmp_path):
     seconds = min(time.perf_counter() - start, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert seconds < 30
     assert int(result.stdout) < 1e9
+
+
+def test_notes_say_how_boxes_are_ranked_and_what_cannot_go_wrong(tmp_path):
+    def sure(sample):
+        return right(sample, instances=[replace(one, votes=(2, 2), confidence=0.9) for one in right(sample).instances])
+
+    data = make_data(tmp_path / "data", "detection")
+    said = [
+        write_report(write_run(tmp_path / name, "detection", data, answer))["notes"]
+        for name, answer in (("one", right), ("two", sure))
+    ]
+    assert [notes[0] for notes in said] == [
+        "COCO, official: boxes are ranked by the likelihood of their tokens",
+        "COCO, official: boxes are ranked by confidence",
+    ]
+    assert "no false alarm on an absent category" in said[0][1]
+    assert "no false alarm" not in table(write_report(tmp_path / "one")).splitlines()[0]
+    assert said[0][0] in table(write_report(tmp_path / "one"))
+
+
+def test_notes_say_which_box_accuracy_and_what_a_set_does_not_mark(tmp_path):
+    data = make_data(tmp_path / "data", "segmentation")
+    lines = [json.loads(line) | {"bbox": None} for line in data.read_text().splitlines()]
+    data.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    folder = write_run(tmp_path / "run", "segmentation", data)
+    assert write_report(folder)["notes"] == []
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest["data"]["name"] = "ReasonSeg_val"
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    assert write_report(folder)["notes"] == [
+        "The set does not mark the pixels to be ignored: they count as its masks have them"
+    ]
