@@ -36,7 +36,7 @@ TRAIN = [
     "tensorboard>=2.21",
     "matplotlib>=3.10",
 ]
-RAY = ["ray>=2.60"]  # evaluation on several devices
+RAY = ["ray[serve]>=2.60"]  # evaluation on several devices, and with SERVE a server on several machines
 QUANTIZE = ["torchao>=0.18", "bitsandbytes>=0.50"]  # 8 and 4 bits; every process imports torchao where it is
 SERVER = ["openai>=3.57"]  # models that a server runs
 VLLM = [
@@ -62,7 +62,7 @@ setup(
     package_dir={"vision_reasoner.pretrained_models": "pretrained_models", "vision_reasoner.assets": "assets"},
     package_data={
         "vision_reasoner": ["py.typed"],
-        "vision_reasoner.serving": ["page/*"],
+        "vision_reasoner.serving": ["page/*", "serve.yaml"],
         "vision_reasoner.assets": ["airplanes.png", "ground_truth.json"],
         "vision_reasoner.pretrained_models": ["VisionReasoner-Tiny/*", "VisionReasoner-Tiny/*/*"],
         "vision_reasoner.training.clusters": ["*.sh", "*.txt", "*.yaml"],

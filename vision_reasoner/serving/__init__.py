@@ -7,5 +7,6 @@ guard.py        what holds for every request: limits, key, ids, log, metrics
 corrections.py  what people corrected, on disk
 app.py          the addresses
 command.py      the command line
+ray_app.py      the same under Ray Serve, with replicas of the model on several GPUs and machines; serve.yaml sets it up
 page/           what a browser gets
 """

@@ -16,9 +16,13 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vision_reasoner.cli import add_model_options, make_parser, model_settings, run_command, silence_transformers
 from vision_reasoner.errors import ExitCode, UsageError, one_line
+
+if TYPE_CHECKING:
+    from vision_reasoner.serving.guard import Limits
 
 logger = logging.getLogger("vision_reasoner.serving.command")
 
@@ -70,26 +74,12 @@ def run(arguments: argparse.Namespace) -> int:
         import uvicorn
 
         from vision_reasoner.serving.app import create_app
-        from vision_reasoner.serving.guard import Limits
         from vision_reasoner.serving.service import Service
     except ImportError as error:
         raise UsageError(f'this needs {error.name}: pip install -e ".[serve]"') from error
     from vision_reasoner.model import VisionReasoner
 
-    for name in ("max_waiting", "max_upload_mb", "timeout"):
-        if not getattr(arguments, name) >= 1:
-            raise UsageError(f"--{name} must be at least 1, got {getattr(arguments, name)}")
-    limits = Limits(
-        host=arguments.host,
-        api_key=os.environ.get(KEY) or None,
-        max_upload_bytes=arguments.max_upload_mb << 20,
-        seconds=arguments.timeout,
-        max_waiting=arguments.max_waiting,
-        log_queries=arguments.log_queries,
-        project_dir=arguments.project_dir,
-    )
-    if not limits.is_loopback and limits.api_key is None:
-        logger.warning("warning: whoever reaches %s can use this server; set %s to a secret", limits.host, KEY)
+    limits = limits_of(arguments)
     model = VisionReasoner.from_settings(*model_settings(arguments))
     if not arguments.verbose:
         silence_transformers()
@@ -118,6 +108,31 @@ def run(arguments: argparse.Namespace) -> int:
     if service.failure is not None:
         raise service.failure
     return ExitCode.OK
+
+
+def limits_of(arguments: argparse.Namespace) -> "Limits":
+    """What the options let others do; the key is the environment's. Warns where everybody may ask.
+
+    Raises:
+        UsageError: a limit is below 1.
+    """
+    from vision_reasoner.serving.guard import Limits
+
+    for name in ("max_waiting", "max_upload_mb", "timeout"):
+        if not getattr(arguments, name) >= 1:
+            raise UsageError(f"--{name} must be at least 1, got {getattr(arguments, name)}")
+    limits = Limits(
+        host=arguments.host,
+        api_key=os.environ.get(KEY) or None,
+        max_upload_bytes=arguments.max_upload_mb << 20,
+        seconds=arguments.timeout,
+        max_waiting=arguments.max_waiting,
+        log_queries=arguments.log_queries,
+        project_dir=arguments.project_dir,
+    )
+    if not limits.is_loopback and limits.api_key is None:
+        logger.warning("warning: whoever reaches %s can use this server; set %s to a secret", limits.host, KEY)
+    return limits
 
 
 @contextmanager

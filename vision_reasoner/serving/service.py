@@ -29,6 +29,13 @@ ROUTED_TOGETHER = 32
 COST_OF_PICTURES = 4  # pictures of the largest size that may wait, or many more small ones
 
 
+def load(model: VisionReasoner) -> VisionReasoner:
+    """The model with all of its parts loaded, and with a segmenter that keeps what it encoded lately."""
+    loaded = VisionReasoner(model.reasoner, model.router, CachedSegmenter(model.segmenter))
+    loaded.settings, loaded.sources = model.settings, model.sources
+    return loaded
+
+
 class Service:
     """Loads the model, and hands requests to it.
 
@@ -37,9 +44,25 @@ class Service:
         failure: what went wrong where it could not be loaded.
     """
 
-    def __init__(self, model: VisionReasoner, limits: Limits, on_failure: Callable[[], object] = lambda: None) -> None:
-        """Prepare it; `start` loads the model. `on_failure` is called where that fails."""
-        self.model, self.limits, self._on_failure = model, limits, on_failure
+    def __init__(
+        self,
+        model: VisionReasoner,
+        limits: Limits,
+        on_failure: Callable[[], object] = lambda: None,
+        *,
+        load: Callable[[VisionReasoner], VisionReasoner] = load,
+        replicas: int = 1,
+    ) -> None:
+        """Prepare it; `start` loads the model.
+
+        Args:
+            model: answers, once it is loaded.
+            limits: what others may do.
+            on_failure: is called where loading fails.
+            load: gives the loaded model, or raises.
+            replicas: how many of the model there are at most, which work side by side.
+        """
+        self.model, self.limits, self._on_failure, self._load_model = model, limits, on_failure, load
         self.ready = False
         self.failure: Exception | None = None
         self.metrics = Metrics()
@@ -51,7 +74,7 @@ class Service:
             "predict",
             self._predict,
             size=settings.portion,
-            threads=settings.portions_at_once,
+            threads=replicas * settings.portions_at_once,
             max_waiting=limits.max_waiting,
             max_cost=COST_OF_PICTURES * settings.max_image_pixels,
             on_batch=self.metrics.batches.observe,
@@ -80,13 +103,11 @@ class Service:
 
     def _load(self) -> None:
         try:
-            loaded = VisionReasoner(self.model.reasoner, self.model.router, CachedSegmenter(self.model.segmenter))
+            self.model = self._load_model(self.model)
         except Exception as error:  # noqa: BLE001 - said by /readyz and by the command, which ends
             self.failure = error
             self._on_failure()
             return
-        loaded.settings, loaded.sources = self.model.settings, self.model.sources
-        self.model = loaded
         for batcher in self.batchers:
             batcher.start()
         self.ready = True
