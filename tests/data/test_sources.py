@@ -214,7 +214,7 @@ def test_a_hub_id_is_asked_for_with_its_configuration_and_split(monkeypatch, dat
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     source = open_source("owner/Some_set", split="validation", config="Part")
-    assert given == [(("owner/Some_set", "Part"), {"split": "validation"})]
+    assert given == [(("owner/Some_set", "Part"), {"split": "validation", "cache_dir": None})]
     assert (source.name, source.path, source.n) == ("Some_set", "owner/Some_set", 4)
     assert source.row(1)["image"]["bytes"] == jpeg(1)
 

@@ -16,6 +16,7 @@ from vision_reasoner.models.decoding import SPAN, is_plain, is_supported, padded
 from vision_reasoner.models.local import TransformersEngine
 from vision_reasoner.models.reasoner import Reasoner
 from vision_reasoner.models.router import Router
+from vision_reasoner.prompts import QWEN2_VL
 from vision_reasoner.results import Task
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -112,7 +113,7 @@ def test_the_cache_grows_with_the_request(bundle, pictures, monkeypatch):
 
 def test_qwen2_vl(tmp_path, pictures):
     save_qwen2_vl(tmp_path)
-    plain, ours = pair(tmp_path)
+    plain, ours = pair(tmp_path, dialect=QWEN2_VL)
     settings = {"tasks": TASKS, "max_new_tokens": 20, "batch_size": 5}
     assert told(ours.ask(pictures, QUERIES, **settings)) == told(plain.ask(pictures, QUERIES, **settings))
 
