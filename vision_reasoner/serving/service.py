@@ -31,7 +31,7 @@ COST_OF_PICTURES = 4  # pictures of the largest size that may wait, or many more
 
 def load(model: VisionReasoner) -> VisionReasoner:
     """The model with all of its parts loaded, and with a segmenter that keeps what it encoded lately."""
-    loaded = VisionReasoner(model.reasoner, model.router, CachedSegmenter(model.segmenter))
+    loaded = VisionReasoner(model.reasoner, model.router, CachedSegmenter(model.segmenter), model.calibration)
     loaded.settings, loaded.sources = model.settings, model.sources
     return loaded
 
