@@ -4,6 +4,7 @@ Standard output carries results only; everything else goes to standard error.
 """
 
 import argparse
+import importlib.util
 import io
 import logging
 import os
@@ -16,7 +17,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from vision_reasoner import __version__
-from vision_reasoner.errors import ExitCode, VisionReasonerError, one_line, printable
+from vision_reasoner.errors import ExitCode, UsageError, VisionReasonerError, one_line, printable
 from vision_reasoner.models.devices import ATTENTIONS, COMPILES, DTYPES, QUANTIZATIONS
 from vision_reasoner.prompts import DIALECTS
 
@@ -193,6 +194,13 @@ def _set_up_logging(*, verbose: bool, quiet: bool) -> None:
         logging.getLogger(package).setLevel(level)
     # Where torchao is installed transformers imports it, and torch then warns of torchao's own classes.
     logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
+
+
+def require(extra: str, *packages: str) -> None:
+    """Raise a UsageError with the command that installs an extra, where one of its packages is missing."""
+    missing = [package for package in packages if importlib.util.find_spec(package) is None]
+    if missing:
+        raise UsageError(f"{', '.join(missing)} is not installed; pip install -e '.[{extra}]'")
 
 
 def silence_transformers() -> None:

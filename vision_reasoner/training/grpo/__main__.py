@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from vision_reasoner.cli import make_parser, run_command, silence_transformers
+from vision_reasoner.cli import make_parser, require, run_command, silence_transformers
 from vision_reasoner.errors import UsageError
 
 EXAMPLES = """\
@@ -237,12 +237,7 @@ def _preset(settings: argparse.Namespace) -> dict[str, Any]:
 def run(settings: argparse.Namespace) -> int:
     """Train and say where the result is."""
     settings = complete(settings)
-    try:
-        import peft  # noqa: F401
-        import tensorboard  # noqa: F401
-        import trl  # noqa: F401
-    except ImportError as error:
-        raise UsageError(f"{error.name} is not installed; pip install '.[train]'") from error
+    require("train", "peft", "tensorboard", "trl")
     from vision_reasoner.training.grpo.trainer import train
 
     if not settings.verbose:
