@@ -101,8 +101,16 @@ def reference_rows(reference: Reference, instances: Instances, level: str, *, by
         instances: in which images.
         level: "instance" or "expression".
         by_object: name rows after the one object that is meant, rather than after the reference.
+
+    Raises:
+        DataError: the instances are others, or it means a crowd.
     """
     objects = instances.objects_of(reference)
+    if crowds := [found.id for found in objects if found.crowd]:
+        raise DataError(
+            f"reference {reference.id}: means a crowd (annotation {crowds[0]}), which refer and G_REFER take for no "
+            "object; leave it out (--skip_bad)"
+        )
     annotated = instances.images[reference.image_id]
     image = annotated.open()
     mask = np.zeros((image.height, image.width), np.bool_)

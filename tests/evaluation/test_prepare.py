@@ -137,6 +137,17 @@ def test_grefcoco_has_unions_and_empty_masks(tmp_path: Path) -> None:
     assert none["bbox"] is None
 
 
+def test_a_reference_to_a_crowd_is_none_of_the_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = releases.write_grefcoco(tmp_path)
+    instances = json.loads(files[1].read_text())
+    next(entry for entry in instances["annotations"] if entry["id"] == 12)["iscrowd"] = 1
+    files[1].write_text(json.dumps(instances))
+    assert run("grefcoco", tmp_path, *refer_flags(files)) == 3
+    assert "means a crowd (annotation 12)" in capsys.readouterr().err
+    assert run("grefcoco", tmp_path, *refer_flags(files), "--skip_bad") == 0
+    assert [row["mask"].any() for row in table(tmp_path)] == [False]
+
+
 # --- COCO -------------------------------------------------------------------------------------------------------------
 def test_coco_has_a_row_for_each_picture_and_category_and_keeps_the_instances_with_it(tmp_path: Path) -> None:
     annotations, images = releases.write_coco(tmp_path)
