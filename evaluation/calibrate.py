@@ -22,9 +22,8 @@ from evaluation.runner.schema import Record
 from evaluation.suite import found_boxes
 from vision_reasoner.cli import make_parser, run_command
 from vision_reasoner.confidence import Calibration, evidence, read_calibration
-from vision_reasoner.errors import DataError, UsageError
+from vision_reasoner.errors import DataError, UsageError, one_line
 from vision_reasoner.files import check_writable
-from vision_reasoner.geometry import Box
 from vision_reasoner.matching import match_boxes
 from vision_reasoner.results import Instance
 
@@ -58,17 +57,12 @@ def judged(folder: Path) -> Iterator[Judged]:
 def _objects(record: Record, folder: Path, name: str) -> Iterator[Judged]:
     matched = {i for i, _ in match_boxes(found_boxes(record), record["truth"]["boxes"])}
     for i, found in enumerate(record["instances"]):
-        votes = found.get("votes")
-        if votes is None and "presence" not in found:
+        if found.get("votes") is None and "presence" not in found:
             raise DataError(f"{folder}: was run with one look; run it with --looks 2 or more")
-        instance = Instance(
-            Box(*found["box"]),
-            mask=found["mask"],
-            score=found["score"],
-            likelihood=found["likelihood"],
-            votes=None if votes is None else (votes[0], votes[1]),
-            presence=found.get("presence"),
-        )
+        try:
+            instance = Instance.from_json(found)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise DataError(f"{folder}: sample {record['id']} is damaged ({one_line(error)}); run it anew") from error
         size = record["size"]
         yield Judged(evidence(instance, (size[0], size[1])), i in matched, f"{name}/{record['image_id']}")
 

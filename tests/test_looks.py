@@ -8,7 +8,18 @@ from PIL import Image, ImageDraw
 
 from vision_reasoner.errors import UsageError
 from vision_reasoner.geometry import Box, Point
-from vision_reasoner.looks import MAX_LOOKS, View, auto_tiles, combine, is_about_all, merge, parse_tiles, views, whole
+from vision_reasoner.looks import (
+    MAX_LOOKS,
+    View,
+    auto_tiles,
+    check_looks,
+    combine,
+    is_about_all,
+    merge,
+    parse_tiles,
+    views,
+    whole,
+)
 from vision_reasoner.results import Instance, Prediction, Status, Task
 
 SIZE = (100, 80)
@@ -182,6 +193,19 @@ def test_what_only_a_further_look_finds_is_said():
     both = combine([prediction([], Status.NONE), prediction([mirrored(DOG)])], [WHOLE, MIRROR], SIZE, "union")
     assert (both.status, both.count) == (Status.OK, 1)
     assert "the first look found nothing (none)" in both.warnings[0]
+
+
+def test_objects_that_a_further_look_lists_take_the_place_of_a_count_in_words():
+    both = combine([prediction([], answer="5"), prediction([mirrored(DOG)])], [WHOLE, MIRROR], SIZE, "union")
+    assert (both.count, both.answer) == (1, None)
+    neither = combine([prediction([], answer="5"), prediction([])], [WHOLE, MIRROR], SIZE, "union")
+    assert neither.answer == "5"
+
+
+@pytest.mark.parametrize("looks", [0, 6, 1.5, "2", True, None])
+def test_looks_that_are_no_such_number_are_refused(looks):
+    with pytest.raises(UsageError, match="looks must be"):
+        check_looks(looks)
 
 
 def test_objects_that_are_all_voted_out_leave_nothing_there():

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
 from vision_reasoner.errors import DataError
-from vision_reasoner.masks import check_run_lengths, decode_mask, encode_mask
+from vision_reasoner.masks import box_around, check_run_lengths, decode_mask, encode_mask
 
 DISC = np.hypot(*np.mgrid[-20:20, -30:30]) < 15
 SIZE = [40, 60]
@@ -98,3 +98,10 @@ def test_runs_of_no_pixels_are_taken_out_because_merging_stops_at_them():
     assert np.array_equal(decode_mask(odd), mask.reshape(5, 4).T)
     compressed = coco_mask.frPyObjects(odd, 4, 5)
     assert check_run_lengths(compressed) == encode_mask(mask.reshape(5, 4).T)
+
+
+def test_the_box_around_a_mask_has_its_edges():
+    mask = np.zeros((6, 9), dtype=bool)
+    assert box_around(mask) is None
+    mask[2, 3] = mask[4, 7] = True
+    assert box_around(mask) == (3, 2, 8, 5)

@@ -14,7 +14,9 @@ from typing import Any, Self
 import numpy as np
 
 from vision_reasoner.errors import CheckpointError, one_line
-from vision_reasoner.geometry import Box, Size
+from vision_reasoner.files import atomic_write
+from vision_reasoner.geometry import Size
+from vision_reasoner.masks import box_around
 from vision_reasoner.matching import pairwise_iou
 from vision_reasoner.models.checkpoints import CALIBRATION
 from vision_reasoner.results import Instance, Prediction, Status
@@ -47,11 +49,8 @@ def evidence(instance: Instance, size: Size) -> dict[str, float]:
     if instance.score is not None:
         known["score"] = instance.score
     if (mask := instance.mask) is not None:
-        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        known["mask"] = 0.0
-        if len(rows):
-            around = Box.from_inclusive(int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1]))
-            known["mask"] = float(pairwise_iou([instance.box], [around])[0, 0])
+        around = box_around(mask)
+        known["mask"] = 0.0 if around is None else float(pairwise_iou([instance.box], [around])[0, 0])
     return known
 
 
@@ -119,12 +118,17 @@ class Calibration:
         )
 
     def save(self, file: Path) -> None:
-        """Write it as JSON, rounded to six digits."""
+        """Write it as JSON, rounded to six digits.
+
+        Raises:
+            UsageError: the file cannot be written.
+        """
         values = asdict(self)
         values["bias"] = round(self.bias, 6)
         for name in ("means", "weights"):
             values[name] = {key: round(value, 6) for key, value in values[name].items()}
-        file.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="ascii")
+        text = json.dumps(values, indent=2, sort_keys=True) + "\n"
+        atomic_write(file, lambda part: part.write_text(text, encoding="ascii"))
 
 
 def keep_confident(prediction: Prediction, least: float) -> Prediction:

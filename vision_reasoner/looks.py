@@ -171,8 +171,8 @@ def views(size: Size, query: str, looks: int, tiles: tuple[int, int] | None = No
 
 def check_looks(looks: int) -> None:
     """Raise a UsageError unless there can be so many looks."""
-    if not 1 <= looks <= MAX_LOOKS:
-        raise UsageError(f"looks must be from 1 to {MAX_LOOKS}, got {looks}")
+    if type(looks) is not int or not 1 <= looks <= MAX_LOOKS:
+        raise UsageError(f"looks must be a whole number from 1 to {MAX_LOOKS}, got {looks!r}")
 
 
 def is_about_all(query: str) -> bool:
@@ -308,4 +308,5 @@ def combine(readings: Sequence[Prediction], shown: Sequence[View], size: Size, h
     for reading in readings:
         for stage, seconds in reading.timings.items():
             timings[stage] = timings.get(stage, 0.0) + seconds
-    return replace(first, instances=instances, status=status, warnings=warnings, timings=timings)
+    answer = None if instances else first.answer  # a count in words stands where no look lists objects
+    return replace(first, instances=instances, answer=answer, status=status, warnings=warnings, timings=timings)

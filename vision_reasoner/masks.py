@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vision_reasoner.errors import DataError
+from vision_reasoner.geometry import Box
 
 Mask = NDArray[np.bool_]
 """(H, W) bool, True inside the object, in pixels of the original image."""
@@ -135,3 +136,11 @@ def _decompress(counts: str | bytes) -> NDArray[np.int64]:
         values[1::2] = np.cumsum(values[1::2])
         values[2::2] = np.cumsum(values[2::2])
     return values
+
+
+def box_around(mask: Mask) -> Box | None:
+    """The smallest box that holds a mask, edges in its pixels; None where the mask is empty."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return None
+    return Box.from_inclusive(int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1]))

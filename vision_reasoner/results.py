@@ -108,6 +108,24 @@ class Instance:
     def __post_init__(self) -> None:
         if len(self.box) != 4 or not (self.box[0] < self.box[2] and self.box[1] < self.box[3]):
             raise ValueError(f"box must be (x1, y1, x2, y2) with x1 < x2 and y1 < y2, got {tuple(self.box)}")
+        if self.votes is not None and not 1 <= self.votes[0] <= self.votes[1]:
+            raise ValueError(f"votes must be (found, could see it) with 1 <= found <= could see it, got {self.votes}")
+
+    @classmethod
+    def from_json(cls, item: Mapping[str, Any]) -> "Instance":
+        """Rebuild one of the objects of `Prediction.to_json`, which says what is raised."""
+        votes = item.get("votes")
+        return cls(
+            box=Box(*item["box"]),
+            point=None if item["point"] is None else Point(*item["point"]),
+            mask=item["mask"],
+            score=item["score"],
+            likelihood=item.get("likelihood"),
+            label=item.get("label"),
+            votes=None if votes is None else (votes[0], votes[1]),
+            presence=item.get("presence"),
+            confidence=item.get("confidence"),
+        )
 
     @property
     def agreement(self) -> float | None:
@@ -285,20 +303,7 @@ class Prediction:
             ValueError: a value does not fit (see the class).
             DataError: a mask's run lengths are damaged.
         """
-        instances = [
-            Instance(
-                box=Box(*item["box"]),
-                point=None if item["point"] is None else Point(*item["point"]),
-                mask=item["mask"],
-                score=item["score"],
-                likelihood=item.get("likelihood"),
-                label=item.get("label"),
-                votes=None if item.get("votes") is None else (item["votes"][0], item["votes"][1]),
-                presence=item.get("presence"),
-                confidence=item.get("confidence"),
-            )
-            for item in data["instances"]
-        ]
+        instances = [Instance.from_json(item) for item in data["instances"]]
         width, height = data["image_size"]
         return cls(
             image_size=(width, height),

@@ -1,7 +1,7 @@
 """Asking back whether what was found is there at all, and whether a reply contradicts itself.
 
 A model that was not trained to say "nothing" lists objects all the same. Asked as a question about the image it often
-says no, and sometimes its own thinking does. This module knows nothing of models.
+says no, and sometimes its own thinking does. This module asks nothing itself; it makes the question and reads replies.
 """
 
 import math

@@ -70,3 +70,13 @@ def test_the_records_hold_votes_and_confidence(folder):
     lines = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
     assert {tuple(found["votes"]) for line in lines for found in line["instances"]} == {(1, 2), (2, 2)}
     assert np.all([found["confidence"] is None for line in lines for found in line["instances"]])
+
+
+@pytest.mark.parametrize("votes", [[3, 2], [0, 1], [], "ab", [None, 1]])
+def test_damaged_votes_are_one_line(folder, capsys, votes):
+    file = folder / "samples.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    lines[0]["instances"][0]["votes"] = votes
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert main([str(folder)]) == 3
+    assert f"sample {lines[0]['id']} is damaged" in capsys.readouterr().err

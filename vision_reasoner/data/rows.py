@@ -19,9 +19,9 @@ from PIL import Image
 from vision_reasoner.data.solutions import Target, read_solution, solution_of
 from vision_reasoner.data.tables import Row, encode_image, encoded, load_table
 from vision_reasoner.errors import DataError, VisionReasonerError
-from vision_reasoner.geometry import Box, Point, Size
+from vision_reasoner.geometry import Point, Size
 from vision_reasoner.images import load_image
-from vision_reasoner.masks import Mask
+from vision_reasoner.masks import Mask, box_around
 from vision_reasoner.models.engine import frame_image
 from vision_reasoner.prompts import VISION_REASONER
 
@@ -45,10 +45,8 @@ def target_of(mask: Mask, size: Size) -> Target | None:
     from vision_reasoner.scenes.scene import innermost
 
     resized = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
-    rows, columns = np.flatnonzero(resized.any(1)), np.flatnonzero(resized.any(0))
-    if not len(rows):
+    if (box := box_around(resized)) is None:
         return None
-    box = Box.from_inclusive(int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1]))
     row, column = innermost(resized[box.y1 : box.y2, box.x1 : box.x2])
     return Target(box, Point(box.x1 + column, box.y1 + row))
 

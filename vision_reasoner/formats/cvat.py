@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from vision_reasoner.formats.labeled import Labeled, Object, names_in, save_pictures
-from vision_reasoner.masks import Mask
+from vision_reasoner.masks import Mask, box_around
 
 
 def write_cvat(pictures: Sequence[Labeled], folder: Path) -> None:
@@ -42,16 +42,16 @@ def _add_object(image: ElementTree.Element, found: Object, group: int) -> None:
 
 def _mask_attributes(mask: Mask) -> dict[str, int | str]:
     """A mask as CVAT has it: its bounding box, and run lengths row by row inside that, beginning outside."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    top, left = int(rows[0]), int(columns[0])
-    cut = mask[top : rows[-1] + 1, left : columns[-1] + 1]
+    box = box_around(mask)
+    assert box is not None, "empty masks are not written"
+    cut = mask[box.y1 : box.y2, box.x1 : box.x2]
     values = cut.ravel()
     starts = np.flatnonzero(np.diff(values, prepend=False))  # where a run begins that is unlike what was before
     lengths = np.diff(np.concatenate(([0], starts, [len(values)])))
     return {
         "rle": ", ".join(map(str, lengths.tolist())),
-        "left": left,
-        "top": top,
+        "left": box.x1,
+        "top": box.y1,
         "width": cut.shape[1],
         "height": cut.shape[0],
     }
