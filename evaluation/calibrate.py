@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from evaluation.metrics import boxes
 from evaluation.metrics import calibration as metrics
 from evaluation.metrics.intervals import Estimate
 from evaluation.runner.figures import aligned
@@ -24,7 +25,6 @@ from vision_reasoner.cli import make_parser, run_command
 from vision_reasoner.confidence import Calibration, evidence, read_calibration
 from vision_reasoner.errors import DataError, UsageError, one_line
 from vision_reasoner.files import check_writable
-from vision_reasoner.matching import match_boxes
 from vision_reasoner.results import Instance
 
 
@@ -55,8 +55,8 @@ def judged(folder: Path) -> Iterator[Judged]:
 
 
 def _objects(record: Record, folder: Path, name: str) -> Iterator[Judged]:
-    matched = {i for i, _ in match_boxes(found_boxes(record), record["truth"]["boxes"])}
-    for i, found in enumerate(record["instances"]):
+    hits = boxes.hits(found_boxes(record), record["truth"]["boxes"])
+    for found, right in zip(record["instances"], hits, strict=True):
         if found.get("votes") is None and "presence" not in found:
             raise DataError(f"{folder}: was run with one look; run it with --looks 2 or more")
         try:
@@ -64,7 +64,7 @@ def _objects(record: Record, folder: Path, name: str) -> Iterator[Judged]:
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise DataError(f"{folder}: sample {record['id']} is damaged ({one_line(error)}); run it anew") from error
         size = record["size"]
-        yield Judged(evidence(instance, (size[0], size[1])), i in matched, f"{name}/{record['image_id']}")
+        yield Judged(evidence(instance, (size[0], size[1])), right, f"{name}/{record['image_id']}")
 
 
 def summary(calibration: Calibration, objects: Sequence[Judged]) -> str:

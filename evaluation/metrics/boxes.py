@@ -26,6 +26,12 @@ def first_box_hit(predicted: Boxes, truth: Boxes) -> bool:
     return bool(box_hits(predicted, truth)[:1].any())
 
 
+def hits(predicted: Boxes, truth: Boxes) -> list[bool]:
+    """Whether each predicted box is matched with a true one, one to one, at IoU 0.5."""
+    matched = {i for i, _ in match_boxes(predicted, truth)}
+    return [i in matched for i in range(len(np.asarray(predicted)))]
+
+
 def score(predicted: Boxes, truth: Boxes) -> dict[str, float]:
     """A sample's columns.
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from evaluation.metrics import boxes
 from evaluation.metrics.calibration import reliability
 from evaluation.runner.schema import Record
 from evaluation.suite import found_boxes
-from vision_reasoner.matching import match_boxes
 
 POINTS = 200  # of a curve, at most
 
@@ -22,11 +22,11 @@ def confidence_plots(records: Sequence[Record]) -> list[dict[str, Any]]:
         if record["error"] is not None or "boxes" not in record["truth"]:
             continue
         true += len(record["truth"]["boxes"])
-        matched = {i for i, _ in match_boxes(found_boxes(record), record["truth"]["boxes"])}
-        for i, found in enumerate(record["instances"]):
+        hits = boxes.hits(found_boxes(record), record["truth"]["boxes"])
+        for found, hit in zip(record["instances"], hits, strict=True):
             if (confidence := found.get("confidence")) is not None:
                 confidences.append(confidence)
-                right.append(i in matched)
+                right.append(hit)
     if not confidences:
         return []
     return [_reliability(confidences, right), *([_precision_recall(confidences, right, true)] if true else [])]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation.metrics.boxes import any_box_hit, f1, first_box_hit, score
+from evaluation.metrics.boxes import any_box_hit, f1, first_box_hit, hits, score
 from evaluation.metrics.intervals import ratio
 from vision_reasoner.geometry import Box
 
@@ -72,3 +72,10 @@ def test_f1_is_the_harmonic_mean_of_precision_and_recall(matched, false_alarms, 
         assert found == 0
     else:
         assert np.isnan([found, precision, recall]).all()
+
+
+def test_hits_are_the_boxes_that_are_matched_one_to_one():
+    one = [0, 0, 10, 10]
+    assert hits([[0, 0, 10, 9], one, [50, 50, 60, 60]], [one]) == [False, True, False]
+    assert hits([], [one]) == []
+    assert hits([one], []) == [False]
