@@ -195,7 +195,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--device", default="auto")
     add("--dtype", choices=DTYPES, default="auto")
     add("--attn_implementation", choices=ATTENTIONS, default="auto")
-    add("--compile", choices=COMPILES, default="auto", help="decode by recorded CUDA graphs; default: auto")
+    add(
+        "--compile",
+        choices=COMPILES,
+        default="auto",
+        help="record decoding as CUDA graphs and compile the vision tower; default: auto",
+    )
     add("--batch_size", type=int, default=8)
     add("--max_new_tokens", type=int, help="limit of a reply; default: 2048, with --engines or --shape 128")
     add("--requests", type=int, default=8, help="how many requests a round has, the pictures in turn (default: 8)")

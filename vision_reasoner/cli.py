@@ -94,7 +94,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--compile",
         choices=COMPILES,
         default="auto",
-        help="decode by recorded CUDA graphs; default: auto, where they can be",
+        help="on CUDA: record decoding as graphs and compile the vision tower; default: auto, where it pays",
     )
     add(
         "--quantize",

@@ -57,7 +57,8 @@ class RunSettings:
         dtype: of reasoner and router; "auto" suits the device, and is float16 for the baselines on a GPU, as in the
             paper. The segmenter is float32 always.
         attn_implementation: of reasoner and router; "auto" is flash-attn where it is installed, otherwise sdpa.
-        compile: whether decoding steps are recorded as CUDA graphs; "auto" where that is possible.
+        compile: whether decoding steps are recorded as CUDA graphs and the vision tower is compiled; "auto" where that
+            is possible and pays.
         quantize: weights of the language models of reasoner and router in fewer bits: "none", "8bit" or "4bit".
         offline: make no network attempt at all.
         compat: "upstream" prepares VQA requests as the original code did (question normalized, image resized to the

@@ -17,6 +17,7 @@ from vision_reasoner.geometry import Size
 from vision_reasoner.models import window_attention
 from vision_reasoner.models.aligned_mlp import align_mlps
 from vision_reasoner.models.checkpoints import check_files, load_errors, locate
+from vision_reasoner.models.compiled_blocks import PAYS_AFTER, CompiledBlocks
 from vision_reasoner.models.engine import FRAME_SIDE, Completion, Prompt, Watch, frames_in, opening_of
 from vision_reasoner.models.generation import (
     decode_greedily,
@@ -86,7 +87,9 @@ class TransformersEngine:
                 Qwen3VLForConditionalGeneration or Qwen2ForCausalLM.
             processor: the model's processor, or for a model of text alone its tokenizer.
             logprobs: see above.
-            compile: how tokens are decoded, one of `devices.COMPILES`; see `generation.static_decoder`.
+            compile: how tokens are decoded, one of `devices.COMPILES`; see `generation.static_decoder`. On CUDA the
+                blocks of a Qwen2.5-VL's vision tower are compiled, too: with "on" at once, with "auto" once so many
+                images have been read that it pays.
 
         Raises:
             CheckpointError: the config's frame does not fit the model's grid of patches.
@@ -99,6 +102,7 @@ class TransformersEngine:
         # One generation at a time: between steps the model keeps its images' positions, the tokenizer its padding.
         self._lock = threading.Lock()
         self._decoder = static_decoder(model, compile)
+        self._blocks = _compiled_blocks(model, compile)
         self._fits: dict[Size, int] = {}  # by frame, how many at once memory sufficed for when it once did not
         self.frame_side: int = FRAME_SIDE
         self.vqa_frame_side: int | None = None
@@ -262,7 +266,8 @@ class TransformersEngine:
             sizes = [None] * len(prompts)
         opening = opening_of(self._in_template(prompts[0].messages({"type": "image"} if images else None)))
         prepare_seconds = (time.perf_counter() - start) / len(prompts)
-        with nullcontext() if self._decoder or self.cudnn_attention else without_cudnn_attention():
+        seeing = self._blocks.reading(len(images)) if self._blocks and images else nullcontext()
+        with seeing, nullcontext() if self._decoder or self.cudnn_attention else without_cudnn_attention():
             written = decode_greedily(
                 self.model,
                 self.tokenizer,
@@ -321,6 +326,15 @@ def speed_up(model: Any) -> None:
         window_attention.install(model.model.visual)
     if model.config.model_type == "qwen2_5_vl" and model.device.type == "cuda":
         align_mlps(model.model.visual)
+
+
+def _compiled_blocks(model: Any, compile: str) -> CompiledBlocks | None:
+    """The compiled blocks of a vision tower that `speed_up` has prepared, where they are wanted."""
+    tower = getattr(model.model, "visual", None)
+    prepared = tower is not None and tower.config._attn_implementation == window_attention.NAME
+    if not prepared or compile == "off" or model.device.type != "cuda":
+        return None
+    return CompiledBlocks(tower, after=PAYS_AFTER if compile == "auto" else 0)
 
 
 def _framed_images(prompts: Sequence[Prompt]) -> list[Image.Image]:
