@@ -17,7 +17,7 @@ from evaluation.suite import PROTOCOLS, Scores, Suite, is_papers, measure, plain
 from evaluation.suites import suite_of
 from vision_reasoner.results import Status
 
-SHOWN = 4  # figures of a group on the terminal
+SHOWN = 5  # figures of a group on the terminal
 LIGHT = ("index", "id", "image_id", "error", "status", "columns")  # of a record, what figures of sums need
 
 

@@ -1,5 +1,7 @@
 """Detection as COCO has it: every object of a category, a row for each image and category."""
 
+import math
+
 from evaluation.metrics import boxes
 from evaluation.runner.schema import Record, Truth
 from evaluation.suite import BUNDLED, Figure, Headline, Scores, Suite, found_boxes, is_readable, percent
@@ -24,6 +26,15 @@ MATCHING = (
 """Of all boxes together."""
 N_ACC = Figure("N-acc", "official", ("no_target_right", "no_target"), counts="no_target")
 """Of the samples that ask for what is not there: for how many nothing was found. It shows false alarms."""
+COUNT_MAE = Figure(
+    "MAE of the number of boxes",
+    "official",
+    ("count_error", "readable"),
+    unit="objects",
+    counts="readable",
+    least=math.inf,
+)
+"""No interval: see `counting`."""
 READABLE = Figure("replies that could be read", "official", ("readable", "1"))
 
 
@@ -36,6 +47,7 @@ def _score(record: Record) -> Scores:
     return boxes.score(found_boxes(record), true) | {
         "no_target": float(not true),
         "no_target_right": float(not true and readable and not record["instances"]),
+        "count_error": float(readable * abs(len(record["instances"]) - len(true))),
         "readable": float(readable),
     }
 
@@ -54,7 +66,7 @@ SUITE = Suite(
     truth=_truth,
     score=_score,
     headline=f1_headline,
-    figures=(*MATCHING, N_ACC, READABLE),
+    figures=(*MATCHING, N_ACC, COUNT_MAE, READABLE),
     needs=("bbox", "cat_id", "image_id"),
     optional=("ann_id",),
     data=str(BUNDLED / "detection"),

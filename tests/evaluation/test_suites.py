@@ -119,6 +119,13 @@ def test_detection_matches_one_to_one():
     assert DETECTION.ranked
 
 
+def test_detection_says_how_far_off_the_number_of_boxes_is_where_a_reply_can_be_read():
+    two = {"bbox": [[0, 0, 5, 5], [10, 0, 15, 5]], "cat_id": 1}
+    found = [record(DETECTION, two, (0, 0, 5, 5)), record(DETECTION, two), record(DETECTION, two, status="failed")]
+    assert values(DETECTION, found[0], found[2])[("MAE of the number of boxes", "official")] == 1
+    assert values(DETECTION, *found)[("MAE of the number of boxes", "official")] == 1.5
+
+
 @pytest.mark.parametrize("suite", [DETECTION, GROUNDING, SEGMENTATION])
 def test_a_reply_that_cannot_be_read_is_never_the_best_of_a_run(suite):
     row = {"bbox": [], "cat_id": 3, "mask": block(0, 0, 0, 0)}

@@ -1,0 +1,66 @@
+"""The detector that fine-tuned reasoners are compared with: rows in, replies that `evaluation.score` reads out."""
+
+import json
+
+import datasets
+import pytest
+
+from evaluation import detector, score
+from tests.conftest import noise
+from tests.support.runs import make_data
+from vision_reasoner.data.rows import columns_of, make_row
+from vision_reasoner.data.solutions import Target
+from vision_reasoner.data.tables import write_table
+from vision_reasoner.geometry import Box, Point
+
+SIDE = 56
+TARGET = Target(Box.from_inclusive(10, 20, 39, 49), Point(20, 30))
+
+
+@pytest.fixture
+def rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    made = []
+    for i in range(12):
+        image = noise(60, 90, seed=i)
+        made.append(make_row(f"{i}a", "Disc", image, [TARGET] * (1 + i % 2), SIDE))
+        made.append(make_row(f"{i}b", "cup", image, [], SIDE))
+    write_table(tmp_path / "rows", "train", columns_of("hub"), made)
+    return str(tmp_path / "rows")
+
+
+def test_rows_are_put_together_by_their_picture(rows):
+    pictures, names = detector.read_pictures(rows)
+    assert names == ["disc", "cup"]
+    assert [picture.labels for picture in pictures] == [[1], [1, 1]] * 6
+    assert pictures[0].boxes == [[10, 20, 40, 50]]
+    assert pictures[0].image.size == (SIDE, SIDE)
+
+
+def test_a_mirrored_view_keeps_boxes_on_their_objects(rows):
+    pictures, _ = detector.read_pictures(rows)
+    trained = detector.Detector(2, SIDE, lr=1e-3, seed=1)
+    views = [trained._view(pictures[0]) for _ in range(20)]
+    boxes = {tuple(target["boxes"][0].tolist()) for _, target in views}
+    assert boxes == {(10, 20, 40, 50), (16, 20, 46, 50), (10, 6, 40, 36), (16, 6, 46, 36)}
+
+
+def test_what_it_answers_is_scored(rows, tmp_path, capsys):
+    data = make_data(tmp_path / "set", "detection", 4)
+    output = tmp_path / "out/replies.jsonl"
+    command = [str(data), "--data", rows, "--minutes", "0.001", "--output", str(output), "--threads", "1"]
+    assert detector.main(command) == 0
+    replies = [json.loads(line) for line in output.read_text().splitlines()]
+    assert len(replies) == 4
+    arguments = ["--suite", "detection", str(data), "--replies", str(output), "--output_path", str(tmp_path / "run")]
+    assert score.main(arguments) == 0
+    assert "MAE of the number of boxes" in capsys.readouterr().out
+
+
+def test_few_pictures_and_no_time_are_refused(rows, tmp_path, capsys):
+    data = make_data(tmp_path / "set", "detection", 4)
+    few = datasets.Dataset.from_parquet(f"{rows}/*.parquet").select(range(4))
+    few.to_parquet(tmp_path / "few/train-0.parquet")
+    for more, message in (([rows, "--minutes", "0"], "more than 0"), ([str(tmp_path / "few")], "too few")):
+        assert detector.main([str(data), "--output", str(tmp_path / "x.jsonl"), "--data", *more]) != 0
+        assert message in capsys.readouterr().err
