@@ -5,6 +5,7 @@ import logging
 import sys
 import threading
 import time
+from contextlib import nullcontext
 
 import pytest
 
@@ -82,6 +83,24 @@ def test_the_frame_is_840_or_that_of_the_folder_or_the_one_that_is_said(bundle, 
         with pytest.raises(CheckpointError, match="--frame_side"):
             ServerEngine.connect(server.url, tmp_path)
         assert ServerEngine.connect(server.url, tmp_path, frame_side=280).frame_side == 280
+
+
+@pytest.mark.parametrize(
+    ("config", "frame"),
+    [
+        ({}, 840),
+        ({"vision_config": {"patch_size": 16, "spatial_merge_size": 2}}, 832),
+        ({"vision_config": {"patch_size": 16}, "frame_side": 832}, 832),
+        ({"vision_config": {"patch_size": 16}, "frame_side": 840}, None),
+        ({"frame_side": 832}, None),
+        ({"vision_config": {"patch_size": 0}}, None),
+        ({"vision_config": [14]}, None),
+    ],
+)
+def test_the_frame_of_a_folder_is_on_its_models_grid_of_patches(tmp_path, config, frame):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with nullcontext() if frame else pytest.raises(CheckpointError, match="config"):
+        assert frames_of(tmp_path) == (frame, None)
 
 
 def test_the_router_has_its_system_turn():

@@ -18,13 +18,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Self
 
 from PIL import Image
 
 from vision_reasoner.errors import CheckpointError, EngineError, QueryError, UsageError
 from vision_reasoner.models.checkpoints import path_of
-from vision_reasoner.models.engine import FRAME_SIDE, GRID, Completion, Prompt, Watch, check_frame, share_seconds
+from vision_reasoner.models.engine import FRAME_SIDE, GRID, Completion, Prompt, Watch, frames_in, share_seconds
 from vision_reasoner.settings import CONCURRENCY, Checkpoints, RunSettings
 
 logger = logging.getLogger(__name__)
@@ -421,13 +422,11 @@ def frames_of(folder: Path) -> tuple[int, int | None]:
     file = config_of(folder)
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
-        side, vqa_side = config.get("frame_side", FRAME_SIDE), config.get("vqa_frame_side")
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        vision = config.get("vision_config") or {}
+        grid = int(vision.get("patch_size", GRID // 2)) * int(vision.get("spatial_merge_size", 2))
+        return frames_in(SimpleNamespace(**config), grid, file)
+    except (OSError, ValueError, ArithmeticError, AttributeError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{file}: no model config; download it again") from error
-    check_frame(side, GRID, file)
-    if vqa_side is not None:
-        check_frame(vqa_side, GRID, file)
-    return side, vqa_side
 
 
 def _import_openai() -> Any:
