@@ -20,7 +20,9 @@ def run(*flags: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("flags", [["--hours", "0"], ["--hours"], ["--processes", "none"], ["--minutes", "3"]])
+@pytest.mark.parametrize(
+    "flags", [["--hours", "0"], ["--hours"], ["--processes", "none"], ["--n", "x"], ["--minutes", "3"]]
+)
 def test_a_flag_that_makes_no_sense_is_one_line(flags: list[str], tmp_path: Path) -> None:
     done = run(*flags, cwd=tmp_path)
     assert done.returncode == 2
@@ -31,17 +33,18 @@ def test_a_flag_that_makes_no_sense_is_one_line(flags: list[str], tmp_path: Path
 
 @pytest.mark.slow
 def test_from_drawings_to_a_bundle_in_one_command_that_can_be_repeated(tmp_path: Path) -> None:
-    folder = tmp_path / ".art/fluent"
-    folder.mkdir(parents=True)
+    for style in ("fluent", "noto-v1"):
+        (tmp_path / ".art" / style).mkdir(parents=True)
     for found, c in zip(sprites(), CLASSES, strict=True):
         for code in c.drawings:
-            Image.fromarray(found[0].rgba).save(folder / f"{code}.png")
-    flags = ["--hours", "0.002", "--processes", "1", "--output_dir", "out"]
+            for folder in (tmp_path / ".art").iterdir():
+                Image.fromarray(found[0].rgba).save(folder / f"{code}.png")
+    flags = ["--hours", "0.002", "--processes", "1", "--n", "0", "--output_dir", "out"]
     first = run(*flags, cwd=tmp_path)
     assert first.returncode == 0, first.stdout[-2000:]
     out = tmp_path / "out"
     parts = {path.name for path in (out / "bundle").iterdir()}
-    assert parts == {"reasoner", "router", "segmenter", "bundle.json"}
+    assert parts == {"reasoner", "router", "segmenter", "bundle.json", "recipe.log", "commits.txt"}
     again = run(*flags, cwd=tmp_path)
     assert again.returncode == 0, again.stdout[-2000:]
     assert again.stdout.count(": done") == 8

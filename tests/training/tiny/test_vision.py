@@ -81,6 +81,24 @@ def test_ideal_tokens_are_worth_more_than_others(scenes: list[Scene]) -> None:
         assert worse > best
 
 
+def test_where_one_cell_alone_claims_each_object_it_is_the_towers_own_choice_and_no_other(scenes: list[Scene]) -> None:
+    codebook, truth = ConceptCodebook(), CellTruth([s.objects for s in scenes])
+    objectness = torch.rand(len(truth.label), generator=torch.Generator().manual_seed(1))
+    chosen = truth.one_each(objectness)
+    owners = truth.owner[chosen].tolist()
+    assert sorted(owners) == sorted(set(truth.owner[truth.positive].tolist()))
+    for cell, owner in zip(chosen.nonzero()[:, 0].tolist(), owners, strict=True):
+        assert objectness[cell] == objectness[(truth.owner == owner) & truth.positive].max()
+    losses = []
+    for claims in (chosen, truth.positive):
+        numbers = truth.numbers.clone()
+        numbers[:, -1] = claims.float()
+        tokens = codebook.tokens(truth, numbers)
+        losses.append([vision_loss(tokens, truth, codebook, one_each=one)[0] for one in (False, True)])
+    assert losses[0][1] < losses[1][1]  # one claim is worth more than several
+    assert losses[1][0] < losses[0][0]  # elsewhere all claims near the center are
+
+
 def test_a_step_updates_every_weight_of_the_tower(scenes: list[Scene]) -> None:
     torch.manual_seed(0)
     tower, codebook = make_vision_tower(), ConceptCodebook()

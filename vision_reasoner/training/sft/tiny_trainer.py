@@ -150,7 +150,7 @@ class TinyTrainer(RunTrainer):
         with torch.set_grad_enabled(not frozen):
             tokens = encode_images(self.policy.model.model.visual, [scene.image for scene in pictures])
         truth = CellTruth([scene.objects for scene in pictures])
-        loss, figures = vision_loss(tokens, truth, self.codebook, cell_weights(truth, len(views)))
+        loss, figures = vision_loss(tokens, truth, self.codebook, cell_weights(truth, len(views)), one_each=True)
         if frozen or step >= LANGUAGE_FROM * self.args.max_steps:
             language_loss, more = self._language_loss(views[-asked:], scenes, tokens, rng)
             loss, figures = loss + language_loss, {**more, **figures}

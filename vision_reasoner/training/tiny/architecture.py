@@ -194,6 +194,19 @@ class CellTruth:
         self.responsible = torch.zeros_like(self.candidate)
         self.responsible[first[first < len(self.owner)]] = True
 
+    def one_each(self, objectness: Tensor) -> Tensor:
+        """Of each object the positive cell with the highest objectness, (cells,) bool.
+
+        Args:
+            objectness: (cells,), as `assign` has it.
+        """
+        cells = self.positive.nonzero()[:, 0]
+        owner, value = self.owner[cells], objectness[cells]
+        highest = value.new_full((int(self.owner.max()) + 1,), -torch.inf).scatter_reduce(0, owner, value, "amax")
+        chosen = torch.zeros_like(self.positive)
+        chosen[cells[value == highest[owner]]] = True
+        return chosen
+
     def previous_responsible(self) -> Tensor:
         """The responsible cell before each one, of the same class and scene; CELLS for the first one of a class.
 

@@ -44,7 +44,14 @@ CROPS_PER_IMAGE = {2: 12, 3: 6, SIGN_CROP: 3}  # by the crop's cells: crops in t
 WHITENING_EPSILON = 0.05  # added to the variances of principal components: the last ones are noise
 
 
-def vision_loss(tokens: Tensor, truth: CellTruth, codebook: ConceptCodebook, weights: Tensor | None = None) -> Losses:
+def vision_loss(
+    tokens: Tensor,
+    truth: CellTruth,
+    codebook: ConceptCodebook,
+    weights: Tensor | None = None,
+    *,
+    one_each: bool = False,
+) -> Losses:
     """The distance of tokens from the ideal ones: class, color, company, numbers, objectness, and the plain distance.
 
     Args:
@@ -52,6 +59,8 @@ def vision_loss(tokens: Tensor, truth: CellTruth, codebook: ConceptCodebook, wei
         truth: of the same cells.
         codebook: the vectors that the tokens should be sums of.
         weights: (cells,) of cells that show an object, for their class and numbers; None: all are alike.
+        one_each: whether one cell alone is to claim an object, rather than all near its center. Where objects are
+            crowded, the language model cannot tell claims of one from claims of two.
 
     Returns:
         The loss, and `class` (accuracy at positive cells), `sides` (mean error in pixels), `objectness` (F1),
@@ -66,8 +75,9 @@ def vision_loss(tokens: Tensor, truth: CellTruth, codebook: ConceptCodebook, wei
     error = (numbers - truth.numbers)[there, :-1]
     scale = 1.0 if weights is None else weights[there][:, None]
     objectness = (numbers[:, -1] - 0.5) * LOGIT_SCALE
-    # ambiguous cells are trained towards the tower's own decision: a value in between could be read either way
-    target = torch.where(truth.ambiguous, objectness.detach() > 0, positive)
+    # towards the tower's own decision where one pixel would decide: a value in between could be read either way
+    decided = objectness.detach()
+    target = truth.one_each(decided) if one_each else torch.where(truth.ambiguous, decided > 0, positive)
     objectness_loss = F.binary_cross_entropy_with_logits(objectness, target.float())
     parts = [
         (POSITIVE_WEIGHT, class_loss[positive]),

@@ -39,7 +39,7 @@ TEMPLATES: tuple[tuple[requests.RequestTemplate, float], ...] = (
 )
 
 # --- augmentation
-ZOOM = (0.7, 1.2)  # the side of the part of the picture that is shown, over the picture's: above 1 it is made smaller
+ZOOM = (0.45, 1.2)  # the side of the part that is shown, over the picture's: tiles are half, above 1 it is made smaller
 STRETCH = 1.12  # at most, of width over height
 MIN_SHOWN = 0.4  # of an object's box: an object with less of it inside the part is not asked for
 MIN_PIXELS = 2  # of its sides

@@ -1,30 +1,34 @@
 #!/usr/bin/env bash
-# Trains VisionReasoner-Tiny from nothing: drawings, all supervised stages, averaging, and a bundle that --model_path takes.
+# Trains VisionReasoner-Tiny from nothing: drawings, all supervised stages, averaging, reinforcement learning, and a
+# bundle that --model_path takes, with its figures.
 #
 #   bash vision_reasoner/training/tiny/recipe.sh --hours 12
 #
-#   --hours H         time for all stages together, without fetching drawings and starting up (default: 12)
-#   --output_dir DIR  checkpoints, logs and the bundle (default: runs/recipe)
+#   --hours H         time for all supervised stages together (default: 12). On top come 8 steps of reinforcement
+#                     learning for each, about a minute, fetching drawings, starting up, and measuring
+#   --output_dir DIR  checkpoints, logs and DIR/bundle (default: runs/recipe)
 #   --processes N     processes that train together, on one core each (default: 2)
 #   --seed N          of weights and scenes (default: 1)
+#   --n N             new scenes of each kind that the figures are of; 0: no figures (default: 200)
 #
 # It can be interrupted at any time: the same command goes on where it stopped, for every stage's checkpoint holds the
-# minutes that it was trained for. Stages train on CPU cores; a GPU is not needed. DIR/recipe.log has what was printed,
-# DIR/commits.txt the git commit of each start.
+# minutes that it was trained for. Stages train on CPU cores; a GPU is not needed. DIR/bundle has the figures
+# (figures.md), what was printed (recipe.log) and the git commit of each start (commits.txt).
 set -euo pipefail
 
 usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; }
 fail() { echo "error: $*" >&2; exit 2; }
 
-hours=12 output_dir=runs/recipe processes=2 seed=1
+hours=12 output_dir=runs/recipe processes=2 seed=1 n=200
 while (($#)); do
   case "$1" in
     -h | --help) usage; exit 0 ;;
-    --hours | --output_dir | --output-dir | --processes | --seed) (($# > 1)) || fail "$1 needs a value" ;;&
+    --hours | --output_dir | --output-dir | --processes | --seed | --n) (($# > 1)) || fail "$1 needs a value" ;;&
     --hours) hours=$2 ;;
     --output_dir | --output-dir) output_dir=$2 ;;
     --processes) processes=$2 ;;
     --seed) seed=$2 ;;
+    --n) n=$2 ;;
     *) fail "unknown option $1 (--help says which there are)" ;;
   esac
   shift 2
@@ -32,6 +36,7 @@ done
 [[ $hours =~ ^[0-9]*\.?[0-9]+$ && $hours =~ [1-9] ]] || fail "--hours: '$hours' is not a number above 0"
 [[ $processes =~ ^[1-9][0-9]*$ ]] || fail "--processes: '$processes' is not an integer of at least 1"
 [[ $seed =~ ^[0-9]+$ ]] || fail "--seed: '$seed' is not an integer"
+[[ $n =~ ^[0-9]+$ ]] || fail "--n: '$n' is not an integer"
 
 tiny=vision_reasoner.training.tiny
 mkdir -p "$output_dir"
@@ -78,13 +83,40 @@ done
 stage segmenter 12 "$output_dir"
 stage router 4 "$output_dir"
 
-bundle="$output_dir/bundle"
+# pack FOLDER REASONER: a bundle of this reasoner with the router and the segmenter, in one step.
+pack() {
+  rm -rf "$1.new"
+  mkdir -p "$1.new"
+  cp -r "$2" "$output_dir/router" "$output_dir/segmenter" "$1.new"
+  printf '{\n "summary": "trained by recipe.sh for %s hours at commit %s%s"\n}\n' "$hours" "$commit" "${3:-}" \
+    > "$1.new/bundle.json"
+  rm -rf "$1"
+  mv "$1.new" "$1"
+}
+
 python -m "$tiny.joint" --export_only --output_dir "$output_dir/branch1" --average "$output_dir/branch2"
-rm -rf "$bundle.new"
-mkdir -p "$bundle.new"
-cp -r "$output_dir/branch1/reasoner" "$output_dir/router" "$output_dir/segmenter" "$bundle.new"
-printf '{\n "summary": "trained by recipe.sh for %s hours at commit %s, not measured"\n}\n' "$hours" "$commit" \
-  > "$bundle.new/bundle.json"
-rm -rf "$bundle"
-mv "$bundle.new" "$bundle"
+pack "$output_dir/supervised" "$output_dir/branch1/reasoner" ", without reinforcement learning"
+steps=$(awk "BEGIN { steps = int(8 * $hours); print (steps > 1 ? steps : 1) }")
+python -m vision_reasoner.training.grpo --preset tiny --model_path "$output_dir/supervised" --max_steps "$steps" \
+  --eval_every 25 --seed "$seed" --output_dir "$output_dir/grpo"
+bundle="$output_dir/bundle"
+pack "$bundle" "$output_dir/grpo/reasoner"
+
+# The rows of the model card's table.
+runs=()
+for split in $( ((n)) && echo train held_out unseen_style); do
+  scenes="$output_dir/scenes$n/$split"
+  if [[ ! -d $scenes ]]; then
+    python -m evaluation.prepare scenes --split "$split" --n "$n" --output_dir "$scenes.new" --overwrite
+    mv "$scenes.new" "$scenes"
+  fi
+  for set in counting:counting grounding:by_name segmentation:referring segmentation:purpose grounding:absent \
+    vqa:questions vqa:signs segmenter:objects; do
+    runs+=("$output_dir/figures$n/${set#*:}_$split")
+    python -m evaluation.run --suite "${set%:*}" "$scenes/${set#*:}_$split" --model_path "$bundle" \
+      --output_path "${runs[-1]}"
+  done
+done
+((!n)) || python -m evaluation.table "${runs[@]}" > "$bundle/figures.md"
+cp "$output_dir/recipe.log" "$output_dir/commits.txt" "$bundle"
 echo "written: $bundle; try it: python vision_reasoner/inference.py --model_path $bundle"
