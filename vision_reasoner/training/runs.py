@@ -32,7 +32,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from vision_reasoner.errors import UsageError
 from vision_reasoner.files import append_jsonl, atomic_folder, atomic_write, filter_jsonl
-from vision_reasoner.models.checkpoints import RELEASED, is_bundle
+from vision_reasoner.models.checkpoints import CALIBRATION, RELEASED, is_bundle
 from vision_reasoner.training.grpo.policies import Policy, Row, Rows
 from vision_reasoner.training.tiny.loop import denormals_flushed, has_bfloat16
 
@@ -248,11 +248,15 @@ def one_line(step: int, figures: dict[str, float | None], trained: dict[str, str
 
 # --- the exported checkpoint ------------------------------------------------------------------------------------------
 def export(policy: Policy, folder: Path) -> None:
-    """Write the checkpoint, adapters merged, with the dtype and the other files of the one that training began with."""
+    """Write the checkpoint, adapters merged, with the dtype and the other files of the one that training began with.
+
+    Its calibration is left out: it is of other weights.
+    """
     with atomic_folder(folder) as scratch:
         policy.model.save_pretrained(scratch, state_dict=weights_of(policy))
         for file in policy.folder.iterdir():
-            if file.suffix in (".json", ".jinja", ".txt") and not file.name.endswith(".index.json"):
+            of_weights = file.name == CALIBRATION or file.name.endswith(".index.json")
+            if file.suffix in (".json", ".jinja", ".txt") and not of_weights:
                 shutil.copy(file, scratch)
         added = getattr(policy.model.config, ADDED, None)
         if added:  # names became words

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from vision_reasoner.models.checkpoints import RELEASED, is_bundle
+from vision_reasoner.models.checkpoints import CALIBRATION, RELEASED, is_bundle
 from vision_reasoner.models.reasoner import Reasoner
 from vision_reasoner.training.grpo.soup import main
 
@@ -32,8 +32,10 @@ def soup(folders: list[Path], output: Path) -> int:
 
 def test_every_weight_is_the_mean_and_what_is_alike_stays_as_it_is(runs: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
+    (runs[0] / "reasoner" / CALIBRATION).write_text("{}")  # of other weights than the mean
     assert soup(runs, out) == 0
     assert is_bundle(out)
+    assert not (out / "reasoner" / CALIBRATION).exists()
     first, mean = (load_file(folder / "reasoner" / WEIGHTS) for folder in (runs[0], out))
     assert first.keys() == mean.keys()
     for name, value in first.items():

@@ -21,7 +21,7 @@ from vision_reasoner.data.solutions import Target
 from vision_reasoner.data.tables import write_table
 from vision_reasoner.errors import CheckpointError
 from vision_reasoner.geometry import Box, Point
-from vision_reasoner.models.checkpoints import BUNDLED, choose, in_pretrained
+from vision_reasoner.models.checkpoints import BUNDLED, CALIBRATION, choose, in_pretrained
 from vision_reasoner.models.reasoner import Reasoner
 from vision_reasoner.results import Task
 from vision_reasoner.training.sft import __main__ as sft
@@ -61,6 +61,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> argparse.Namesp
 def test_a_run_leaves_a_bundle_that_knows_the_new_names(settings: argparse.Namespace, tmp_path: Path) -> None:
     folder = train(settings)
     assert choose(str(folder)).reasoner == str(folder / "reasoner")
+    assert not (folder / "reasoner" / CALIBRATION).exists()  # the one that it began with has it
     reasoner = Reasoner.from_pretrained(folder / "reasoner", device="cpu")
     engine: Any = reasoner.engine
     assert len(engine.tokenizer.encode(" white blood cells")) == 1

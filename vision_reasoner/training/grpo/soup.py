@@ -16,7 +16,7 @@ from pathlib import Path
 from vision_reasoner.cli import make_parser, run_command
 from vision_reasoner.errors import CheckpointError, UsageError
 from vision_reasoner.files import atomic_folder
-from vision_reasoner.models.checkpoints import RELEASED, is_bundle
+from vision_reasoner.models.checkpoints import CALIBRATION, RELEASED, is_bundle
 
 
 def average(folders: Sequence[Path], output: Path) -> None:
@@ -33,7 +33,7 @@ def average(folders: Sequence[Path], output: Path) -> None:
             files = sorted((folders[0] / part).glob("*.safetensors"))
             if not files:
                 raise CheckpointError(f"{folders[0]}: is neither a checkpoint nor a bundle of them; give its folder")
-            rest = shutil.ignore_patterns("*.safetensors")
+            rest = shutil.ignore_patterns("*.safetensors", CALIBRATION)
             shutil.copytree(folders[0] / part, scratch / part, ignore=rest, dirs_exist_ok=True)
             for file in files:
                 _average_file([folder / part / file.name for folder in folders], scratch / part / file.name)
