@@ -98,10 +98,12 @@ from vision_reasoner.training.tiny.options import add_training_options
 
 torch.manual_seed(0)
 module, rank, steps = torch.nn.Linear(3, 1), int(os.environ["RANK"]), []
-other = torch.nn.Linear(1, 1)  # which only one of them needs
+other = torch.nn.Linear(1, 1)  # whose weight only one of them needs, and whose bias none
+bias = other.bias.item()
 
 def losses(step):
     steps.append(step)
+    assert loop.all_reduce_gradients([other.bias]) == [] and other.bias.grad is None
     if step == 8:  # one of the two is told to end: both end
         os.kill(os.getpid(), signal.SIGTERM)
     loss = module(torch.full((1, 3), float(step))).sum() + (other.weight.sum() if rank else 0)
@@ -110,7 +112,9 @@ def losses(step):
 parser = argparse.ArgumentParser()
 add_training_options(parser, minutes=5)
 loop.train("toy", {"module": module, "other": other}, losses, parser.parse_args(["--output_dir", sys.argv[1]]))
-Path(sys.argv[1], f"{rank}.json").write_text(json.dumps({"steps": steps, "weight": module.weight.tolist()}))
+Path(sys.argv[1], f"{rank}.json").write_text(json.dumps({
+    "steps": steps, "weight": module.weight.tolist(), "bias": [bias, other.bias.item()]
+}))
 """
 
 
@@ -123,6 +127,7 @@ def test_two_processes_train_one_module_on_samples_of_their_own_and_end_together
     a, b = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     assert (a["steps"], b["steps"]) == ([0, 2, 4, 6, 8], [1, 3, 5, 7, 9])
     assert a["weight"] == b["weight"], "their gradients were not the same"
+    assert a["bias"][0] == a["bias"][1], "it decayed"
     module = torch.nn.Linear(3, 1)
     assert loop.resume(tmp_path / "toy.pt", {"module": module}).step == 5
     assert module.weight.tolist() == a["weight"]

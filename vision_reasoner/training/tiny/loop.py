@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.nn.utils import clip_grad_norm_, parameters_to_vector, vector_to_parameters
+from torch.nn.utils import clip_grad_norm_, vector_to_parameters
 from tqdm import tqdm
 
 from vision_reasoner.errors import CheckpointError
@@ -198,18 +198,25 @@ def rank_and_world_size() -> tuple[int, int]:
 
 @torch.no_grad()
 def all_reduce_gradients(parameters: Sequence[nn.Parameter], *numbers: float) -> list[float]:
-    """Replace gradients by their mean over all processes; return the mean of each of the numbers."""
+    """Replace gradients by their mean over all processes; return the mean of each of the numbers.
+
+    A parameter without a gradient in any process keeps none, so that no optimizer touches it.
+    """
     if not distributed.is_initialized():
         return list(numbers)
-    for p in parameters:
-        if p.grad is None:  # not needed for this process's samples, but perhaps for another's
+    needed = torch.tensor([p.grad is not None for p in parameters], dtype=torch.int32)
+    distributed.all_reduce(needed)
+    gradients = []
+    for p, processes in zip(parameters, needed.tolist(), strict=True):
+        if processes and p.grad is None:  # not needed for this process's samples, but for another's
             p.grad = torch.zeros_like(p)
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    flat = torch.cat([parameters_to_vector(gradients), torch.tensor(numbers)])
+        if p.grad is not None:
+            gradients.append(p.grad)
+    flat = torch.cat([*(gradient.flatten() for gradient in gradients), torch.tensor(numbers)])
     distributed.all_reduce(flat)
     flat /= distributed.get_world_size()
     vector_to_parameters(flat, gradients)
-    return [float(value) for value in flat[-len(numbers) :]]
+    return [float(value) for value in flat[len(flat) - len(numbers) :]]
 
 
 @contextmanager
