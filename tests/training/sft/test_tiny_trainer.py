@@ -31,6 +31,7 @@ from vision_reasoner.training.sft.tiny_trainer import (
     TinyTrainer,
     Views,
     load_adapted,
+    scale_of,
     train,
     training_arguments,
 )
@@ -120,6 +121,18 @@ def test_a_view_is_the_same_again_and_every_photograph_comes_in_turn(settings: a
     assert not (views[7].scene.image == Views(photographs, 4, ())[7].scene.image).all()
     marked = [Image.fromarray(scene.image).resize((1, 1)).getpixel((0, 0)) for scene in photographs.scenes]
     assert len(set(marked)) == len(photographs.scenes)
+
+
+def test_each_half_of_the_model_has_its_learning_rate_while_it_learns(settings: argparse.Namespace) -> None:
+    settings.max_steps = 200
+    policy, photographs = load_adapted(settings)
+    trainer = TinyTrainer(policy, photographs, settings, training_arguments(settings, first=True))
+    scheduler = trainer.create_scheduler(200)
+    assert [scale(100) for scale in scheduler.lr_lambdas] == [0.5, 0.5, 0, 0]
+    assert [scale(165) for scale in scheduler.lr_lambdas] == [0.175, 0.175, 0.5, 0.5]
+    assert scheduler.get_last_lr() == pytest.approx([settings.lr / 20, loop.MUON_LR_SCALE * settings.lr / 20, 0, 0])
+    assert scale_of(0, first=0, last=200) == scale_of(130, first=130, last=200) == 0.05
+    assert scale_of(200, first=130, last=200) == 0
 
 
 def test_several_optimizers_go_on_as_one() -> None:

@@ -12,11 +12,13 @@ import argparse
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import AddedToken
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset
 from transformers import TrainingArguments
 
@@ -107,6 +109,7 @@ class TinyTrainer(RunTrainer):
     best_by = "eval_f1"
     shown = SHOWN
     optimizer: Any
+    lr_scheduler: Any
 
     def __init__(
         self, policy: Policy, photographs: Photographs, settings: argparse.Namespace, config: TrainingArguments
@@ -128,10 +131,32 @@ class TinyTrainer(RunTrainer):
         self.watch_run()
 
     def create_optimizer(self, *_: Any, **__: Any) -> torch.optim.Optimizer:
-        """Muon and AdamW, as the stages have them."""
+        """Muon and AdamW, as the stages have them, for each half of the model."""
         if self.optimizer is None:
-            self.optimizer = Optimizers(loop.make_optimizers([self.policy.model], self.args.learning_rate))
+            parts = []
+            for half, first_step in self._halves():
+                for part in loop.make_optimizers([half], self.args.learning_rate):
+                    for group in part.param_groups:
+                        group["first_step"] = first_step
+                    parts.append(part)
+            self.optimizer = Optimizers(parts)
         return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LambdaLR:
+        """Warmup, and a linear decay to 0, over the steps in which a half of the model learns."""
+        if self.lr_scheduler is None:
+            optimizer = optimizer or self.create_optimizer()
+            last = num_training_steps
+            scales = [partial(scale_of, first=group["first_step"], last=last) for group in optimizer.param_groups]
+            self.lr_scheduler = LambdaLR(optimizer, scales)
+        return self.lr_scheduler
+
+    def _halves(self) -> list[tuple[torch.nn.Module, int]]:
+        """What is trained, and the step from which on it learns."""
+        tower, language = self.policy.model.model.visual, self.policy.model.model.language_model
+        frozen = self.settings.freeze == "vision"
+        first = 0 if frozen else round(LANGUAGE_FROM * self.args.max_steps)
+        return [(language, first)] if frozen else [(tower, 0), (language, first)]
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:  # noqa: ARG002
         """The dense detector's loss, and later the language model's, of views and of scenes."""
@@ -151,7 +176,7 @@ class TinyTrainer(RunTrainer):
             tokens = encode_images(self.policy.model.model.visual, [scene.image for scene in pictures])
         truth = CellTruth([scene.objects for scene in pictures])
         loss, figures = vision_loss(tokens, truth, self.codebook, cell_weights(truth, len(views)), one_each=True)
-        if frozen or step >= LANGUAGE_FROM * self.args.max_steps:
+        if step >= self._halves()[-1][1]:
             language_loss, more = self._language_loss(views[-asked:], scenes, tokens, rng)
             loss, figures = loss + language_loss, {**more, **figures}
         for name, value in figures.items():
@@ -180,6 +205,13 @@ class TinyTrainer(RunTrainer):
             logs |= {name: sum(values) / len(values) for name, values in self.figures.items() if name != "loss"}
             self.figures = {}
         super().log(logs, start_time)
+
+
+def scale_of(step: int, *, first: int, last: int) -> float:
+    """The learning rate over its peak, of what learns from step `first` to step `last`."""
+    if step < first:
+        return 0.0
+    return min(1.0, (step - first + 1) / WARMUP_STEPS, (last - step) / max(1, last - first))
 
 
 # --- the model and its photographs ------------------------------------------------------------------------------------
@@ -223,8 +255,6 @@ def training_arguments(settings: argparse.Namespace, *, first: bool) -> Training
         per_device_train_batch_size=settings.micro_batch,
         gradient_accumulation_steps=accumulation_of(settings),
         learning_rate=settings.lr,
-        lr_scheduler_type="linear",
-        warmup_steps=WARMUP_STEPS,
         max_steps=settings.max_steps,
         max_grad_norm=loop.MAX_GRAD_NORM,
         remove_unused_columns=False,
