@@ -38,7 +38,7 @@ TRAIN = [
 ]
 RAY = ["ray[serve]>=2.60"]  # evaluation on several devices, and with SERVE a server on several machines
 QUANTIZE = ["torchao>=0.18", "bitsandbytes>=0.50"]  # 8 and 4 bits; every process imports torchao where it is
-SERVER = ["openai>=3.57"]  # models that a server runs
+OPENAI = ["openai>=3.57"]  # models that a server runs
 VLLM = [
     "vllm==0.33.*",
     "torch==2.14.*",
@@ -71,12 +71,12 @@ setup(
     extras_require={
         "train": TRAIN,
         "ray": RAY,
-        "server": SERVER,
+        "openai": OPENAI,
         "quantize": QUANTIZE,
         "serve": SERVE,
         "vllm": VLLM,
         "formats": FORMATS,
-        "test": TRAIN + RAY + SERVER + SERVE + TEST,
+        "test": TRAIN + RAY + OPENAI + SERVE + TEST,
     },
     entry_points={"console_scripts": ["vision-reasoner = vision_reasoner.inference:main"]},
 )

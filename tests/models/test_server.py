@@ -330,7 +330,7 @@ def test_a_server_without_models():
 
 def test_without_the_package_the_command_that_installs_it_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "openai", None)
-    with pytest.raises(UsageError, match=r'pip install -e "\.\[server\]"'):
+    with pytest.raises(UsageError, match=r'pip install -e "\.\[openai\]"'):
         ServerEngine("http://127.0.0.1:1/v1", model=MODEL)
 
 

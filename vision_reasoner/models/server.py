@@ -438,7 +438,7 @@ def _import_openai() -> Any:
     try:
         import openai
     except ImportError as error:
-        raise UsageError('a server as engine needs the openai package: pip install -e ".[server]"') from error
+        raise UsageError('a server as engine needs the openai package: pip install -e ".[openai]"') from error
     return openai
 
 
