@@ -304,9 +304,10 @@ class LanguageObjective:
         rows, at = (places != -1).nonzero(as_tuple=True)
         if not len(rows):
             return q.new_zeros(()), {}
-        keep = torch.randperm(len(rows))[:MAX_ATTENTION_ROWS]
+        keep = torch.randperm(len(rows))[:MAX_ATTENTION_ROWS].sort().values  # scene by scene
         rows, at = rows[keep], at[keep]
-        z = torch.einsum("nhd,nhld->nhl", q[rows, heads, at], k[rows, heads]) / HEAD_DIM**0.5
+        of_scenes = zip(q[:, heads], k[:, heads], at.split(rows.bincount(minlength=len(q)).tolist()), strict=True)
+        z = torch.cat([torch.einsum("hnd,hld->nhl", qs[:, seen], ks) for qs, ks, seen in of_scenes]) / HEAD_DIM**0.5
         logp = z.masked_fill(~batch.mask[rows, 0, at][:, None], -1e9).log_softmax(-1)
         target = places[rows, at].clamp(min=0)
         right = logp[:, 0].argmax(-1) == target
