@@ -128,11 +128,11 @@ def test_each_half_of_the_model_has_its_learning_rate_while_it_learns(settings: 
     policy, photographs = load_adapted(settings)
     trainer = TinyTrainer(policy, photographs, settings, training_arguments(settings, first=True))
     scheduler = trainer.create_scheduler(200)
-    assert [scale(100) for scale in scheduler.lr_lambdas] == [0.5, 0.5, 0, 0]
-    assert [scale(165) for scale in scheduler.lr_lambdas] == [0.175, 0.175, 0.5, 0.5]
+    assert [scale(75) for scale in scheduler.lr_lambdas] == [0.25, 0.25, 0, 0]
+    assert [scale(150) for scale in scheduler.lr_lambdas] == [0, 0, 0.5, 0.5]
     assert scheduler.get_last_lr() == pytest.approx([settings.lr / 20, loop.MUON_LR_SCALE * settings.lr / 20, 0, 0])
-    assert scale_of(0, first=0, last=200) == scale_of(130, first=130, last=200) == 0.05
-    assert scale_of(200, first=130, last=200) == 0
+    assert scale_of(0, 100, 0) == scale_of(100, 200, 100) == 0.05
+    assert scale_of(100, 200, 200) == 0
 
 
 def test_several_optimizers_go_on_as_one() -> None:

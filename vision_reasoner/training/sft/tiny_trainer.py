@@ -1,9 +1,9 @@
 """Supervised adaptation of VisionReasoner-Tiny to annotated photographs with classes that it does not know.
 
 A loss on replies alone does not teach it to look. Its tower learns, as a dense detector, what each cell of a photograph
-shows; in the last part of the steps (all, with a frozen tower) the language model learns requests, on what the tower
-sees. New classes get vectors of the code that are free, and tokens of their own. Scenes are mixed in, so that little of
-what the checkpoint knows is forgotten.
+shows; then, in the second half of the steps (all, with a frozen tower), the language model learns requests, on what the
+tower sees. New classes get vectors of the code that are free, and tokens of their own. Scenes are mixed in, so that
+little of what the checkpoint knows is forgotten.
 
 Importing this needs the extra `.[train]`, and the drawings.
 """
@@ -31,7 +31,6 @@ from vision_reasoner.training.grpo.policies import ENDLESS, Policy, load_reasone
 from vision_reasoner.training.runs import ADDED, RunTrainer, accumulation_of, run_config, train_run
 from vision_reasoner.training.tiny import loop
 from vision_reasoner.training.tiny.architecture import (
-    CELLS,
     EMBEDDING_NOISE,
     SIDE,
     TEXT_CONFIG,
@@ -52,13 +51,21 @@ from vision_reasoner.training.tiny.photographs import (
     read_photographs,
 )
 
-LANGUAGE_FROM = 0.65  # of the steps: before, the tower learns alone, which costs a quarter
-LANGUAGE_SHARE = 0.5  # of a step's photographs that are asked about: the tower needs more of them
+LANGUAGE_FROM = 0.5  # of the steps; before, the tower learns
+LANGUAGE_SHARE = 0.5  # of a step's photographs that the language model is asked about: each is long
 PHOTOGRAPH_REQUESTS, SCENE_REQUESTS = 3, 8  # asked of one picture, at most
 MAX_TOKENS = 450  # for the requests of one photograph: 30 objects take 400
 WARMUP_STEPS = 20
 FLIPS = {"none": (), "horizontal": ("horizontal",), "both": ("horizontal", "vertical")}
-SHOWN = {"loss": "loss", "class": "classes right", "sides": "pixels off", "objectness": "objectness"}
+SHOWN = {
+    "loss": "loss",
+    "class": "classes right",
+    "sides": "pixels off",
+    "objectness": "objectness",
+    "px": "pixels off",
+    "next": "lists go on right",
+    "count": "counts right",
+}
 
 
 class Views(Dataset[View]):
@@ -134,32 +141,34 @@ class TinyTrainer(RunTrainer):
         """Muon and AdamW, as the stages have them, for each half of the model."""
         if self.optimizer is None:
             parts = []
-            for half, first_step in self._halves():
+            for half, first, last in self._halves():
                 for part in loop.make_optimizers([half], self.args.learning_rate):
                     for group in part.param_groups:
-                        group["first_step"] = first_step
+                        group["steps"] = first, last
                     parts.append(part)
             self.optimizer = Optimizers(parts)
         return self.optimizer
 
-    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LambdaLR:
+    def create_scheduler(
+        self,
+        num_training_steps: int,  # noqa: ARG002 - it is max_steps
+        optimizer: torch.optim.Optimizer | None = None,
+    ) -> LambdaLR:
         """Warmup, and a linear decay to 0, over the steps in which a half of the model learns."""
         if self.lr_scheduler is None:
             optimizer = optimizer or self.create_optimizer()
-            last = num_training_steps
-            scales = [partial(scale_of, first=group["first_step"], last=last) for group in optimizer.param_groups]
-            self.lr_scheduler = LambdaLR(optimizer, scales)
+            self.lr_scheduler = LambdaLR(optimizer, [partial(scale_of, *g["steps"]) for g in optimizer.param_groups])
         return self.lr_scheduler
 
-    def _halves(self) -> list[tuple[torch.nn.Module, int]]:
-        """What is trained, and the step from which on it learns."""
-        tower, language = self.policy.model.model.visual, self.policy.model.model.language_model
-        frozen = self.settings.freeze == "vision"
-        first = 0 if frozen else round(LANGUAGE_FROM * self.args.max_steps)
-        return [(language, first)] if frozen else [(tower, 0), (language, first)]
+    def _halves(self) -> list[tuple[torch.nn.Module, int, int]]:
+        """What is trained, in turn: the first step of each, and the one after its last."""
+        last = self.args.max_steps
+        turn = 0 if self.settings.freeze == "vision" else round(LANGUAGE_FROM * last)
+        halves = [(self.policy.model.model.visual, 0, turn), (self.policy.model.model.language_model, turn, last)]
+        return [half for half in halves if half[1] < half[2]]
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:  # noqa: ARG002
-        """The dense detector's loss, and later the language model's, of views and of scenes."""
+        """The dense detector's loss, or in its turn the language model's, of views and of scenes."""
         step, rank = self.state.global_step, self.accelerator.process_index
         rng = seeded("sft", self.settings.seed, step * self.accelerator.num_processes + rank)
         views: list[View] = inputs["views"]
@@ -168,36 +177,34 @@ class TinyTrainer(RunTrainer):
             random_scene(self.sprites, rng, (SIDE, SIDE), sign_share=SIGN_SHARE)
             for _ in range(round(len(views) * share / (1 - share)))
         ]
-        frozen = self.settings.freeze == "vision"
-        asked = max(1, round(len(views) * LANGUAGE_SHARE))
-        views = views[-asked:] if frozen else views
+        language = step >= self._halves()[-1][1]
+        if language:
+            views = views[: max(1, round(len(views) * LANGUAGE_SHARE))]
         pictures = [view.scene for view in views] + scenes
-        with torch.set_grad_enabled(not frozen):
+        with torch.set_grad_enabled(not language):
             tokens = encode_images(self.policy.model.model.visual, [scene.image for scene in pictures])
         truth = CellTruth([scene.objects for scene in pictures])
-        loss, figures = vision_loss(tokens, truth, self.codebook, cell_weights(truth, len(views)), one_each=True)
-        if step >= self._halves()[-1][1]:
-            language_loss, more = self._language_loss(views[-asked:], scenes, tokens, rng)
-            loss, figures = loss + language_loss, {**more, **figures}
+        if language:
+            loss, figures = self._language_loss(views, scenes, tokens, truth, rng)
+        else:
+            loss, figures = vision_loss(tokens, truth, self.codebook, cell_weights(truth, len(views)), one_each=True)
         for name, value in figures.items():
             self.figures.setdefault(name, []).append(value)
         return loss
 
     def _language_loss(
-        self, views: Sequence[View], scenes: Sequence[Scene], tokens: torch.Tensor, rng: random.Random
+        self, views: Sequence[View], scenes: Sequence[Scene], tokens: torch.Tensor, truth: CellTruth, rng: random.Random
     ) -> loop.Losses:
-        """The language model's losses on the last views and all scenes of a step, whose tokens are the last ones."""
+        """The language model's losses on views and scenes, of which it is given the tower's tokens."""
         pictures = [view.scene for view in views] + list(scenes)
-        seen = tokens[-len(pictures) * CELLS :]
-        truth = CellTruth([scene.objects for scene in pictures])
-        truth.assign(seen.detach() @ self.codebook.numbers[-1])
+        truth.assign(tokens @ self.codebook.numbers[-1])
         assigned = truth.assigned_scenes(pictures)
         requests = [
             photograph_requests(replace(view, scene=scene), self.photographs.classes, rng, PHOTOGRAPH_REQUESTS)
             for view, scene in zip(views, assigned, strict=False)
         ]
         requests += [random_requests(scene, rng, SCENE_REQUESTS) for scene in assigned[len(views) :]]
-        return self.objective.losses(assigned, requests, seen, truth)
+        return self.objective.losses(assigned, requests, tokens, truth)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """The figures of the steps since the last time, too."""
@@ -207,11 +214,11 @@ class TinyTrainer(RunTrainer):
         super().log(logs, start_time)
 
 
-def scale_of(step: int, *, first: int, last: int) -> float:
-    """The learning rate over its peak, of what learns from step `first` to step `last`."""
-    if step < first:
+def scale_of(first: int, last: int, step: int) -> float:
+    """The learning rate over its peak, of what learns from step `first` up to step `last`."""
+    if not first <= step < last:
         return 0.0
-    return min(1.0, (step - first + 1) / WARMUP_STEPS, (last - step) / max(1, last - first))
+    return min(1.0, (step - first + 1) / WARMUP_STEPS, (last - step) / (last - first))
 
 
 # --- the model and its photographs ------------------------------------------------------------------------------------
