@@ -16,6 +16,7 @@ from vision_reasoner.training.tiny.photographs import (
     TEMPLATES,
     Photographs,
     cell_weights,
+    objects_seen,
     photograph_requests,
     random_view,
     read_photographs,
@@ -125,6 +126,20 @@ def test_small_and_rare_objects_weigh_more_and_scenes_as_before(two: Photographs
     )
     assert torch.equal(weights[CELLS:], torch.ones(CELLS))
     assert torch.equal(cell_weights(CellTruth([[]]), 1), torch.ones(CELLS))
+
+
+def test_what_the_tower_sees_are_its_claims_and_each_object_once(two: Photographs) -> None:
+    codebook, scene = ConceptCodebook(two.added), two.scenes[0]
+    truth = CellTruth([scene.objects])
+    assert truth.positive.sum() > len(scene.objects)  # several cells claim each
+
+    def seen(objectness: torch.Tensor) -> set[tuple[int, Any, Any]]:
+        numbers = torch.cat([truth.numbers[:, :-1], objectness[:, None]], 1)
+        return {(o.label, o.box, o.point) for o in objects_seen(codebook.tokens(truth, numbers), codebook)}
+
+    assert seen(truth.positive.float()) == {(o.label, o.box, o.point) for o in scene.objects}
+    assert seen(truth.one_each(torch.rand(CELLS)).float()) == {(o.label, o.box, o.point) for o in scene.objects}
+    assert seen(0.4 * truth.positive) == set()
 
 
 def test_added_classes_have_vectors_that_nothing_else_has(two: Photographs) -> None:

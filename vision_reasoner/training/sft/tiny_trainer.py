@@ -31,6 +31,7 @@ from vision_reasoner.training.grpo.policies import ENDLESS, Policy, load_reasone
 from vision_reasoner.training.runs import ADDED, RunTrainer, accumulation_of, run_config, train_run
 from vision_reasoner.training.tiny import loop
 from vision_reasoner.training.tiny.architecture import (
+    CELLS,
     EMBEDDING_NOISE,
     SIDE,
     TEXT_CONFIG,
@@ -46,6 +47,7 @@ from vision_reasoner.training.tiny.photographs import (
     Photographs,
     View,
     cell_weights,
+    objects_seen,
     photograph_requests,
     random_view,
     read_photographs,
@@ -177,26 +179,30 @@ class TinyTrainer(RunTrainer):
             random_scene(self.sprites, rng, (SIDE, SIDE), sign_share=SIGN_SHARE)
             for _ in range(round(len(views) * share / (1 - share)))
         ]
-        language = step >= self._halves()[-1][1]
-        if language:
+        if step >= self._halves()[-1][1]:
             views = views[: max(1, round(len(views) * LANGUAGE_SHARE))]
-        pictures = [view.scene for view in views] + scenes
-        with torch.set_grad_enabled(not language):
-            tokens = encode_images(self.policy.model.model.visual, [scene.image for scene in pictures])
-        truth = CellTruth([scene.objects for scene in pictures])
-        if language:
-            loss, figures = self._language_loss(views, scenes, tokens, truth, rng)
+            loss, figures = self._language_loss(views, scenes, rng)
         else:
+            pictures = [view.scene for view in views] + scenes
+            tokens = encode_images(self.policy.model.model.visual, [scene.image for scene in pictures])
+            truth = CellTruth([scene.objects for scene in pictures])
             loss, figures = vision_loss(tokens, truth, self.codebook, cell_weights(truth, len(views)), one_each=True)
         for name, value in figures.items():
             self.figures.setdefault(name, []).append(value)
         return loss
 
-    def _language_loss(
-        self, views: Sequence[View], scenes: Sequence[Scene], tokens: torch.Tensor, truth: CellTruth, rng: random.Random
-    ) -> loop.Losses:
-        """The language model's losses on views and scenes, of which it is given the tower's tokens."""
+    def _language_loss(self, views: Sequence[View], scenes: Sequence[Scene], rng: random.Random) -> loop.Losses:
+        """The language model's losses on scenes, and on views of photographs as the tower sees them.
+
+        It learns to say what the tower sees, claims of one object as one. From annotations it would learn to be unsure:
+        where objects are crowded, people mark some and pass over others that look the same.
+        """
         pictures = [view.scene for view in views] + list(scenes)
+        with torch.no_grad():
+            tokens = encode_images(self.policy.model.model.visual, [scene.image for scene in pictures])
+        for k, of_picture in enumerate(tokens.view(len(pictures), CELLS, -1)[: len(views)]):
+            pictures[k] = replace(pictures[k], objects=objects_seen(of_picture, self.codebook))
+        truth = CellTruth([scene.objects for scene in pictures])
         truth.assign(tokens @ self.codebook.numbers[-1])
         assigned = truth.assigned_scenes(pictures)
         requests = [

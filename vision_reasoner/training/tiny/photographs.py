@@ -19,11 +19,12 @@ from vision_reasoner.data.solutions import read_solution
 from vision_reasoner.data.tables import Row
 from vision_reasoner.errors import DataError
 from vision_reasoner.geometry import Box, Point
+from vision_reasoner.matching import pairwise_iou
 from vision_reasoner.prompts import normalize_query
 from vision_reasoner.scenes import requests
 from vision_reasoner.scenes.classes import CLASS_INDEX, CLASSES, ObjectClass
-from vision_reasoner.scenes.scene import Scene, SceneObject
-from vision_reasoner.training.tiny.architecture import CELL, CELLS, NO_CLASS, SIDE, CellTruth
+from vision_reasoner.scenes.scene import GRID, Scene, SceneObject
+from vision_reasoner.training.tiny.architecture import CELL, CELLS, NO_CLASS, SIDE, CellTruth, ConceptCodebook
 
 BACKGROUND = ObjectClass("nothing", "nothing", ())  # holds the place of NO_CLASS
 NO_MASK = np.zeros((0, 0), np.bool_)  # what is trained on photographs reads boxes and points alone
@@ -37,6 +38,10 @@ TEMPLATES: tuple[tuple[requests.RequestTemplate, float], ...] = (
     (requests.by_place, 4),
     (requests.by_relation, 4),
 )
+
+# --- what the tower says
+CLAIM = 0.5  # the objectness from which a cell claims an object, as in `CellTruth.assign`
+DUPLICATE = 0.5  # the IoU from which two claims of a class are one object
 
 # --- augmentation
 ZOOM = (0.45, 1.2)  # the side of the part that is shown, over the picture's: tiles are half, above 1 it is made smaller
@@ -223,6 +228,31 @@ def cell_weights(truth: CellTruth, photographs: int) -> Tensor:
         of_photographs = count[truth.label[there]].rsqrt() / sides.prod(1).sqrt()
         weights[there] = of_photographs / of_photographs.mean()
     return weights
+
+
+def objects_seen(tokens: Tensor, codebook: ConceptCodebook) -> list[SceneObject]:
+    """What the vision tower says of a picture: an object for each cell that claims one, without duplicates.
+
+    Args:
+        tokens: (CELLS, WIDTH) of the picture.
+        codebook: the vectors that they are sums of.
+    """
+    numbers, classes = tokens @ codebook.numbers.T, tokens @ codebook.classes.T
+    classes[:, NO_CLASS] = -torch.inf
+    labels = classes.argmax(1).tolist()
+    centers = torch.arange(GRID) * CELL + CELL / 2
+    places = torch.stack([centers.repeat(GRID), centers.repeat_interleave(GRID)], 1)
+    edges = (numbers[:, :6] * CELL + places.repeat(1, 3)).round().clamp(0, SIDE - 1).int().tolist()
+    found: list[SceneObject] = []
+    for cell in numbers[:, -1].argsort(descending=True).tolist():
+        x1, y1, x2, y2, x, y = edges[cell]
+        if numbers[cell, -1] < CLAIM or x2 - x1 < MIN_PIXELS or y2 - y1 < MIN_PIXELS:
+            continue
+        box = Box.from_inclusive(x1, y1, x2, y2)
+        same = [o.box for o in found if o.label == labels[cell]]
+        if not same or pairwise_iou([box], same).max() < DUPLICATE:
+            found.append(SceneObject(labels[cell], None, None, box, Point(x, y), NO_MASK, divmod(cell, GRID)))
+    return found
 
 
 def photograph_requests(view: View, classes: Sequence[ObjectClass], rng: Random, n: int) -> list[requests.Request]:
