@@ -184,7 +184,7 @@ def _wilson(value: float, middle: float, size: float) -> Estimate:
     """Wilson's interval of `middle` for `size` independent samples, with the value inside."""
     center = (middle + Z**2 / (2 * size)) / (1 + Z**2 / size)
     half = Z / (1 + Z**2 / size) * np.sqrt(middle * (1 - middle) / size + Z**2 / (4 * size**2))
-    return Estimate(value, float(min(value, center - half)), float(max(value, center + half)))
+    return Estimate(value, max(0.0, float(min(value, center - half))), min(1.0, float(max(value, center + half))))
 
 
 def _student(freedom: int) -> float:

@@ -122,13 +122,15 @@ def test_nothing_to_divide_by_is_no_value_and_not_zero():
 # ---- shares ----
 
 
-@pytest.mark.parametrize(("hits", "n"), [(0, 40), (1, 40), (20, 40), (39, 40), (40, 40), (200, 200)])
+@pytest.mark.parametrize(("hits", "n"), [(0, 40), (1, 40), (20, 40), (39, 40), (40, 40), (200, 200), (0, 615)])
 def test_a_share_of_independent_samples_has_wilsons_interval(hits, n):
     found = interval([1] * hits + [0] * (n - hits), range(n))
     expected = stats.binomtest(hits, n).proportion_ci(method="wilson")
     assert found.value == hits / n
     slack = 0.03 if 0 < hits < n else 1e-9  # the design effect is estimated, and not taken below 1
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=slack)
+    assert 0 <= found.low <= found.high <= 1
+    assert not str(found.low).startswith("-")  # no -0.0
 
 
 def test_samples_of_one_image_that_are_all_alike_count_as_one():
