@@ -45,6 +45,7 @@ ASIDE = 20  # pictures at most, a tenth of them at most: for the scores from whi
 WARMUP_STEPS = 50
 DECAY_SHARE = 0.6  # of the time: the learning rate falls linearly in this last part of it
 LIGHT = (0.75, 1.3), (-0.1, 0.1)  # contrast, brightness
+BAR = "{l_bar}{bar}| {n:.1f}/{total} min {postfix}"
 THRESHOLDS = np.linspace(0.05, 0.95, 19)
 
 
@@ -101,24 +102,35 @@ class Detector:
         """Train for some minutes of the clock; returns the number of steps."""
         import torch
 
-        torch.set_flush_denormal(True)
         start, step = time.monotonic(), 0
-        with tqdm(total=round(minutes, 1), unit="min", bar_format="{l_bar}{bar}| {n:.1f}/{total} min {postfix}") as bar:
-            while (spent := (time.monotonic() - start) / 60 / minutes) < 1:
-                scale = min(1, (step + 1) / WARMUP_STEPS, (1 - spent) / DECAY_SHARE)
-                for group in self.optimizer.param_groups:
-                    group["lr"] = self.lr * scale
-                views = [self._view(p) for p in self.random.sample(pictures, min(batch_size, len(pictures)))]
-                loss = sum(self.model([view for view, _ in views], [target for _, target in views]).values())
-                self.optimizer.zero_grad()
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
-                self.optimizer.step()
-                step += 1
-                bar.n = round(spent * minutes, 1)
-                bar.set_postfix_str(f"step {step}, loss {loss.item():.3f}")
+        torch.set_flush_denormal(True)  # denormal numbers take half of the time on a CPU
+        try:
+            with tqdm(total=round(minutes, 1), unit="min", bar_format=BAR) as bar:
+                while (spent := (time.monotonic() - start) / 60 / minutes) < 1:
+                    loss = self._step(
+                        pictures, batch_size, min(1, (step + 1) / WARMUP_STEPS, (1 - spent) / DECAY_SHARE)
+                    )
+                    step += 1
+                    bar.n = round(spent * minutes, 1)
+                    bar.set_postfix_str(f"step {step}, loss {loss:.3f}")
+        finally:
+            torch.set_flush_denormal(False)
         self.model.eval()
         return step
+
+    def _step(self, pictures: Sequence[Picture], batch_size: int, scale: float) -> float:
+        """One step with `scale` times the learning rate; returns the loss."""
+        import torch
+
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr * scale
+        views = [self._view(p) for p in self.random.sample(pictures, min(batch_size, len(pictures)))]
+        loss = sum(self.model([view for view, _ in views], [target for _, target in views]).values())
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
+        self.optimizer.step()
+        return float(loss)
 
     def _view(self, picture: Picture) -> tuple[Any, dict[str, Any]]:
         """A picture mirrored and in another light, and its target."""

@@ -4,6 +4,7 @@ import json
 
 import datasets
 import pytest
+import torch
 
 from evaluation import detector, score
 from tests.conftest import noise
@@ -50,6 +51,7 @@ def test_what_it_answers_is_scored(rows, tmp_path, capsys):
     output = tmp_path / "out/replies.jsonl"
     command = [str(data), "--data", rows, "--minutes", "0.001", "--output", str(output), "--threads", "1"]
     assert detector.main(command) == 0
+    assert torch.tensor(1e-30) * 1e-10 > 0, "denormal numbers are still flushed"
     replies = [json.loads(line) for line in output.read_text().splitlines()]
     assert len(replies) == 4
     arguments = ["--suite", "detection", str(data), "--replies", str(output), "--output_path", str(tmp_path / "run")]
