@@ -96,11 +96,14 @@ pack() {
 
 python -m "$tiny.joint" --export_only --output_dir "$output_dir/branch1" --average "$output_dir/branch2"
 pack "$output_dir/supervised" "$output_dir/branch1/reasoner" ", without reinforcement learning"
-steps=$(awk "BEGIN { steps = int(8 * $hours); print (steps > 1 ? steps : 1) }")
-python -m vision_reasoner.training.grpo --preset tiny --model_path "$output_dir/supervised" --max_steps "$steps" \
-  --eval_every 25 --seed "$seed" --output_dir "$output_dir/grpo"
-bundle="$output_dir/bundle"
-pack "$bundle" "$output_dir/grpo/reasoner"
+bundle="$output_dir/bundle" trained="$output_dir/supervised"
+steps=$(awk "BEGIN { print int(8 * $hours) }")
+if ((steps)); then
+  python -m vision_reasoner.training.grpo --preset tiny --model_path "$output_dir/supervised" --max_steps "$steps" \
+    --eval_every 25 --seed "$seed" --output_dir "$output_dir/grpo"
+  trained="$output_dir/grpo"
+fi
+pack "$bundle" "$trained/reasoner"
 
 # The rows of the model card's table.
 runs=()
