@@ -37,6 +37,7 @@ POSITIVE_RADIUS = 0.75  # cells within it have objectness 1: one, two or four ce
 AMBIGUOUS_RADIUS = 0.55  # from here to the candidate radius a pixel would decide: the tower's own output counts
 CANDIDATE_RADIUS = 1.0  # cells within it may become responsible
 
+CLAIM = 0.5  # the objectness from which a cell claims an object
 NUMBER_NOISE = 0.15  # standard deviation of a trained tower's numbers, roughly
 EMBEDDING_NOISE = 0.2  # of a word's own part beside its concept: synonyms must stay distinguishable
 
@@ -186,11 +187,9 @@ class CellTruth:
                 and more claims the object. Where no candidate claims it, the one with the highest value is responsible.
         """
         cells = self.candidate.nonzero()[:, 0]
-        owner, value = self.owner[cells], objectness[cells].clamp(max=0.5)
-        objects = int(self.owner.max()) + 1
-        highest = value.new_full((objects,), -torch.inf).scatter_reduce(0, owner, value, "amax")
-        best = value == highest[owner]
-        first = cells.new_full((objects,), len(self.owner)).scatter_reduce(0, owner[best], cells[best], "amin")
+        best = cells[self._highest(cells, objectness[cells].clamp(max=CLAIM))]
+        first = cells.new_full((int(self.owner.max()) + 1,), len(self.owner))
+        first = first.scatter_reduce(0, self.owner[best], best, "amin")
         self.responsible = torch.zeros_like(self.candidate)
         self.responsible[first[first < len(self.owner)]] = True
 
@@ -201,11 +200,15 @@ class CellTruth:
             objectness: (cells,), as `assign` has it.
         """
         cells = self.positive.nonzero()[:, 0]
-        owner, value = self.owner[cells], objectness[cells]
-        highest = value.new_full((int(self.owner.max()) + 1,), -torch.inf).scatter_reduce(0, owner, value, "amax")
         chosen = torch.zeros_like(self.positive)
-        chosen[cells[value == highest[owner]]] = True
+        chosen[cells[self._highest(cells, objectness[cells])]] = True
         return chosen
+
+    def _highest(self, cells: Tensor, value: Tensor) -> Tensor:
+        """Which of some cells have the highest value of those of their object, (len(cells),) bool."""
+        owner = self.owner[cells]
+        highest = value.new_full((int(self.owner.max()) + 1,), -torch.inf).scatter_reduce(0, owner, value, "amax")
+        return value == highest[owner]
 
     def previous_responsible(self) -> Tensor:
         """The responsible cell before each one, of the same class and scene; CELLS for the first one of a class.
@@ -257,6 +260,12 @@ def _cells_of(o: SceneObject, part: str, grid: int) -> tuple[np.ndarray, np.ndar
     near_y = np.abs(centers - (y1 + y2) / 2) <= max(reach, down)
     rows, columns = np.where(near_y[:, None] & near_x[None])
     return rows, columns
+
+
+def cell_centers() -> Tensor:
+    """(CELLS, 2) x and y of the cells' centers in pixels of the frame, row by row."""
+    step = torch.arange(GRID) * CELL + CELL / 2
+    return torch.stack([step.repeat(GRID), step.repeat_interleave(GRID)], 1)
 
 
 def pixel_values(images: Sequence[np.ndarray], mean: float = 0.5, std: float = 0.25) -> Tensor:

@@ -19,6 +19,7 @@ from vision_reasoner.geometry import Box, Point
 from vision_reasoner.scenes.scene import GRID, Scene, SceneObject
 from vision_reasoner.training.tiny.architecture import (
     CELL,
+    CLAIM,
     NO_CLASS,
     PATCH,
     VISION_CONFIG,
@@ -74,7 +75,7 @@ def vision_loss(
         class_loss = torch.where(there, weights * class_loss, class_loss)
     error = (numbers - truth.numbers)[there, :-1]
     scale = 1.0 if weights is None else weights[there][:, None]
-    objectness = (numbers[:, -1] - 0.5) * LOGIT_SCALE
+    objectness = (numbers[:, -1] - CLAIM) * LOGIT_SCALE
     # towards the tower's own decision where one pixel would decide: a value in between could be read either way
     decided = objectness.detach()
     target = truth.one_each(decided) if one_each else torch.where(truth.ambiguous, decided > 0, positive)

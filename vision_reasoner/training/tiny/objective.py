@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb
 
 from vision_reasoner.scenes.requests import NO_OBJECT, Request
-from vision_reasoner.scenes.scene import GRID, Scene
+from vision_reasoner.scenes.scene import Scene
 from vision_reasoner.training.tiny import loop
 from vision_reasoner.training.tiny.architecture import (
     CELL,
@@ -37,6 +37,7 @@ from vision_reasoner.training.tiny.architecture import (
     WIDTH,
     CellTruth,
     ConceptCodebook,
+    cell_centers,
 )
 from vision_reasoner.training.tiny.examples import IGNORE, Batch, ExampleEncoder
 from vision_reasoner.training.tiny.tokenizer import MAX_COUNT
@@ -200,9 +201,7 @@ class LanguageObjective:
     def _cell_loss(self, words: Tensor, cells: Tensor, truth: CellTruth) -> Part:
         """Class and position of each cell, and box and point of its object."""
         there = truth.label < NO_CLASS
-        step = torch.arange(GRID) * CELL + CELL / 2
-        center = torch.stack([step[None].expand(GRID, GRID), step[:, None].expand(GRID, GRID)], -1).view(1, -1, 2)
-        center = center.expand(len(cells) // CELLS, -1, -1).reshape(-1, 2)
+        center = cell_centers().repeat(len(cells) // CELLS, 1)
         where = (truth.numbers[:, :6] * CELL + center.repeat(1, 3)).clamp(0, SIDE)
         h = self._norm(cells)
         logits = self.heads.cell_class(h) @ self.codebook.classes[:NO_CLASS].T * LOGIT_SCALE

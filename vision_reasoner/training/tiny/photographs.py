@@ -24,7 +24,16 @@ from vision_reasoner.prompts import normalize_query
 from vision_reasoner.scenes import requests
 from vision_reasoner.scenes.classes import CLASS_INDEX, CLASSES, ObjectClass
 from vision_reasoner.scenes.scene import GRID, Scene, SceneObject
-from vision_reasoner.training.tiny.architecture import CELL, CELLS, NO_CLASS, SIDE, CellTruth, ConceptCodebook
+from vision_reasoner.training.tiny.architecture import (
+    CELL,
+    CELLS,
+    CLAIM,
+    NO_CLASS,
+    SIDE,
+    CellTruth,
+    ConceptCodebook,
+    cell_centers,
+)
 
 BACKGROUND = ObjectClass("nothing", "nothing", ())  # holds the place of NO_CLASS
 NO_MASK = np.zeros((0, 0), np.bool_)  # what is trained on photographs reads boxes and points alone
@@ -40,7 +49,6 @@ TEMPLATES: tuple[tuple[requests.RequestTemplate, float], ...] = (
 )
 
 # --- what the tower says
-CLAIM = 0.5  # the objectness from which a cell claims an object, as in `CellTruth.assign`
 DUPLICATE = 0.5  # the IoU from which two claims of a class are one object
 
 # --- augmentation
@@ -240,9 +248,7 @@ def objects_seen(tokens: Tensor, codebook: ConceptCodebook) -> list[SceneObject]
     numbers, classes = tokens @ codebook.numbers.T, tokens @ codebook.classes.T
     classes[:, NO_CLASS] = -torch.inf
     labels = classes.argmax(1).tolist()
-    centers = torch.arange(GRID) * CELL + CELL / 2
-    places = torch.stack([centers.repeat(GRID), centers.repeat_interleave(GRID)], 1)
-    edges = (numbers[:, :6] * CELL + places.repeat(1, 3)).round().clamp(0, SIDE - 1).int().tolist()
+    edges = (numbers[:, :6] * CELL + cell_centers().repeat(1, 3)).round().clamp(0, SIDE - 1).int().tolist()
     found: list[SceneObject] = []
     for cell in numbers[:, -1].argsort(descending=True).tolist():
         x1, y1, x2, y2, x, y = edges[cell]
