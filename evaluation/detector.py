@@ -15,7 +15,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -25,17 +25,19 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from evaluation.runner.samples import Samples
+from evaluation.runner.samples import Sample, Samples
 from evaluation.suites import SUITES
+from evaluation.truth import stored_image
 from vision_reasoner.cli import make_parser, run_command
-from vision_reasoner.data.rows import load_rows
+from vision_reasoner.data.rows import check_row, load_rows
 from vision_reasoner.data.solutions import read_solution
 from vision_reasoner.data.sources import open_source
 from vision_reasoner.data.tables import encoded
-from vision_reasoner.errors import DataError, UsageError
+from vision_reasoner.errors import DataError, UsageError, VisionReasonerError, one_line
 from vision_reasoner.files import atomic_write, check_writable
 from vision_reasoner.images import load_image
 from vision_reasoner.matching import f1_score, match_boxes
+from vision_reasoner.models.devices import denormals_flushed
 from vision_reasoner.models.engine import frame_image
 from vision_reasoner.prompts import normalize_query
 
@@ -66,15 +68,19 @@ def read_pictures(source: str) -> tuple[list[Picture], list[str]]:
     """The pictures of rows, and the names of the classes that they ask for, of which the first has number 1.
 
     Raises:
-        DataError: it is no table of rows.
+        DataError: it is no table of rows in one frame.
     """
-    pictures: dict[bytes, Picture] = {}
+    pictures: dict[bytes | Path, Picture] = {}
     names: dict[str, int] = {}
+    sides: set[int] = set()
     for row in encoded(load_rows(source)):
-        data = row["image"]["bytes"]
-        key = hashlib.sha256(data).digest()
+        sides.add(check_row(row))
+        if len(sides) > 1:
+            raise DataError(f"{source}: row {row['id']!r} is in another frame than the rows before; prepare them alike")
+        stored = stored_image(row, "image")
+        key = hashlib.sha256(stored).digest() if isinstance(stored, bytes) else stored
         if key not in pictures:
-            pictures[key] = Picture(load_image(data), [], [])
+            pictures[key] = Picture(load_image(stored), [], [])
         picture, label = pictures[key], names.setdefault(normalize_query(row["problem"]).strip(), len(names) + 1)
         for x1, y1, x2, y2 in read_solution(row["solution"], model_size=picture.image.size).boxes.tolist():
             picture.boxes.append([x1, y1, x2 + 1, y2 + 1])
@@ -100,21 +106,14 @@ class Detector:
 
     def train(self, pictures: Sequence[Picture], minutes: float, batch_size: int) -> int:
         """Train for some minutes of the clock; returns the number of steps."""
-        import torch
-
         start, step = time.monotonic(), 0
-        torch.set_flush_denormal(True)  # denormal numbers take half of the time on a CPU
-        try:
-            with tqdm(total=round(minutes, 1), unit="min", bar_format=BAR) as bar:
-                while (spent := (time.monotonic() - start) / 60 / minutes) < 1:
-                    loss = self._step(
-                        pictures, batch_size, min(1, (step + 1) / WARMUP_STEPS, (1 - spent) / DECAY_SHARE)
-                    )
-                    step += 1
-                    bar.n = round(spent * minutes, 1)
-                    bar.set_postfix_str(f"step {step}, loss {loss:.3f}")
-        finally:
-            torch.set_flush_denormal(False)
+        with denormals_flushed(), tqdm(total=round(minutes, 1), unit="min", bar_format=BAR) as bar:
+            while (spent := (time.monotonic() - start) / 60 / minutes) < 1:
+                scale = min(1, (step + 1) / WARMUP_STEPS, (1 - spent) / DECAY_SHARE)
+                loss = self._step(pictures, batch_size, scale)
+                step += 1
+                bar.n = round(spent * minutes, 1)
+                bar.set_postfix_str(f"step {step}, loss {loss:.3f}")
         self.model.eval()
         return step
 
@@ -124,7 +123,7 @@ class Detector:
 
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * scale
-        views = [self._view(p) for p in self.random.sample(pictures, min(batch_size, len(pictures)))]
+        views = [self.view(p) for p in self.random.sample(pictures, min(batch_size, len(pictures)))]
         loss = sum(self.model([view for view, _ in views], [target for _, target in views]).values())
         self.optimizer.zero_grad()
         loss.backward()
@@ -132,7 +131,7 @@ class Detector:
         self.optimizer.step()
         return float(loss)
 
-    def _view(self, picture: Picture) -> tuple[Any, dict[str, Any]]:
+    def view(self, picture: Picture) -> tuple[Any, dict[str, Any]]:
         """A picture mirrored and in another light, and its target."""
         import torch
 
@@ -172,17 +171,27 @@ class Detector:
         for label in self.thresholds:
             self.thresholds[label] = float(max(THRESHOLDS, key=lambda threshold: f1(label, threshold)))
 
-    def answer(self, image: Image.Image, label: int | None) -> list[dict[str, Any]]:
+    def answer(self, image: Image.Image, label: int) -> list[dict[str, Any]]:
         """The objects of a class in an image of any size, as `evaluation.score` reads them."""
-        if label is None:
-            return []
         found = self.find(frame_image(image, (self.side, self.side)))[label]
         scale = np.array([image.width, image.height] * 2) / self.side
+        boxes = [(score, np.round(box * scale).astype(int)) for score, box in found if score >= self.thresholds[label]]
         return [
-            {"box": np.round(box * scale).astype(int).tolist(), "likelihood": math.log(score)}
-            for score, box in found
-            if score >= self.thresholds[label]
+            {"box": box.tolist(), "likelihood": math.log(score)}
+            for score, box in boxes
+            if box[0] < box[2] and box[1] < box[3]
         ]
+
+
+def reply(detector: Detector, sample: Sample, labels: Mapping[str, int]) -> dict[str, Any]:
+    """What the detector says of a sample, as `evaluation.score` reads it; of one that cannot be used, why."""
+    label = labels.get(normalize_query(sample.query).strip())
+    try:
+        if sample.problem is not None:
+            raise DataError(sample.problem)
+        return {"id": sample.id, "instances": [] if label is None else detector.answer(load_image(sample.image), label)}
+    except VisionReasonerError as error:
+        return {"id": sample.id, "error": one_line(error)}
 
 
 def _tensor(pixels: np.ndarray) -> Any:
@@ -208,7 +217,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(settings: argparse.Namespace) -> int:
     """Train and answer."""
-    if settings.minutes <= 0 or settings.batch_size < 1 or settings.lr <= 0:
+    if not (settings.minutes > 0 and settings.batch_size > 0 and settings.lr > 0):
         raise UsageError("--minutes, --batch_size and --lr must be more than 0")
     check_writable(settings.output)
     import torch
@@ -225,11 +234,7 @@ def run(settings: argparse.Namespace) -> int:
     steps = detector.train(pictures[n_aside:], settings.minutes, settings.batch_size)
     detector.choose_thresholds(pictures[:n_aside])
     labels = {name: label for label, name in enumerate(names, 1)}
-    lines = []
-    for i in range(samples.source.n):
-        sample = samples[i]
-        label = labels.get(normalize_query(sample.query).strip())
-        lines.append(json.dumps({"id": sample.id, "instances": detector.answer(load_image(sample.image), label)}))
+    lines = [json.dumps(reply(detector, samples[i], labels)) for i in range(samples.source.n)]
     atomic_write(settings.output, lambda path: path.write_text("\n".join(lines) + "\n", encoding="utf-8"))
     chosen = ", ".join(f"{name} {detector.thresholds[label]:.2f}" for name, label in labels.items())
     print(f"{steps} steps; a box counts from these scores on: {chosen}")

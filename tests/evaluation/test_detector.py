@@ -41,7 +41,7 @@ def test_rows_are_put_together_by_their_picture(rows):
 def test_a_mirrored_view_keeps_boxes_on_their_objects(rows):
     pictures, _ = detector.read_pictures(rows)
     trained = detector.Detector(2, SIDE, lr=1e-3, seed=1)
-    views = [trained._view(pictures[0]) for _ in range(20)]
+    views = [trained.view(pictures[0]) for _ in range(20)]
     boxes = {tuple(target["boxes"][0].tolist()) for _, target in views}
     assert boxes == {(10, 20, 40, 50), (16, 20, 46, 50), (10, 6, 40, 36), (16, 6, 46, 36)}
 
@@ -57,6 +57,25 @@ def test_what_it_answers_is_scored(rows, tmp_path, capsys):
     arguments = ["--suite", "detection", str(data), "--replies", str(output), "--output_path", str(tmp_path / "run")]
     assert score.main(arguments) == 0
     assert "MAE of the number of boxes" in capsys.readouterr().out
+
+
+def test_a_sample_that_cannot_be_used_is_said_and_the_others_are_answered(rows, tmp_path):
+    data = make_data(tmp_path / "set", "detection", 4)
+    (data.parent / "2.png").unlink()
+    output = tmp_path / "replies.jsonl"
+    assert detector.main([str(data), "--data", rows, "--minutes", "0.001", "--output", str(output)]) == 0
+    replies = [json.loads(line) for line in output.read_text().splitlines()]
+    assert ["error" in reply for reply in replies] == [False, False, True, False]
+
+
+@pytest.mark.usefixtures("rows")  # their cache
+def test_rows_in_several_frames_are_refused(tmp_path, capsys):
+    made = [make_row(str(i), "cup", noise(60, 90, seed=i), [], side) for i, side in enumerate([SIDE] * 11 + [84])]
+    write_table(tmp_path / "mixed", "train", columns_of("hub"), made)
+    data = make_data(tmp_path / "set", "detection", 4)
+    command = [str(data), "--data", str(tmp_path / "mixed"), "--output", str(tmp_path / "x.jsonl")]
+    assert detector.main(command) != 0
+    assert "row '11' is in another frame" in capsys.readouterr().err
 
 
 def test_few_pictures_and_no_time_are_refused(rows, tmp_path, capsys):

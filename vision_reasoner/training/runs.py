@@ -33,8 +33,9 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 from vision_reasoner.errors import UsageError
 from vision_reasoner.files import append_jsonl, atomic_folder, atomic_write, filter_jsonl
 from vision_reasoner.models.checkpoints import CALIBRATION, RELEASED, is_bundle
+from vision_reasoner.models.devices import denormals_flushed
 from vision_reasoner.training.grpo.policies import Policy, Row, Rows
-from vision_reasoner.training.tiny.loop import denormals_flushed, has_bfloat16
+from vision_reasoner.training.tiny.loop import has_bfloat16
 
 logger = logging.getLogger(__name__)
 

@@ -25,6 +25,7 @@ from torch.nn.utils import clip_grad_norm_, vector_to_parameters
 from tqdm import tqdm
 
 from vision_reasoner.errors import CheckpointError
+from vision_reasoner.models.devices import denormals_flushed
 
 logger = logging.getLogger(__name__)
 
@@ -228,16 +229,6 @@ def sigterm_noted() -> Iterator[list[int]]:
         yield received
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def denormals_flushed() -> Iterator[None]:
-    """Treat denormal numbers as 0: gradients of attention are full of them, and on a CPU they take half of the time."""
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(False)
 
 
 def has_bfloat16() -> bool:
