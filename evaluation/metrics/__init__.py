@@ -16,7 +16,7 @@ repository's way ("upstream") carry that name; those without it are the official
 | box accuracy                  | first_box, one_box                        | ratio                    |
 | precision, recall at 0.5      | matched, predicted; matched, true         | ratio                    |
 | F1 at 0.5                     | matched, predicted, true                  | boxes.f1                 |
-| MAE of the number of boxes    | count_error, readable                     | ratio                    |
+| MAE of the number of boxes    | absolute_error, counted                   | ratio                    |
 | counting accuracy, off by one | exact, 1; off_by_one, 1                   | ratio                    |
 | counting MAE, RMSE            | absolute_error, counted; squared_error, … | ratio; counting.rmse     |
 | mean accuracy per true count  | counting.per_count(exact, truth)          | counting.mean_accuracy   |

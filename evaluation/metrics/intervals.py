@@ -15,6 +15,7 @@ Questions about one image share its difficulty, so the unit is the image (cluste
 `python -m evaluation.metrics.coverage` simulates how often the intervals hold.
 """
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ Values = NDArray[np.float64]
 Combine = Callable[[Values], Values]
 """From sums of K columns, (R, K), to figures, (R,); NaN where there is none. `ratio` is one."""
 
+NEVER = math.inf  # as `least`: there is never an interval
 Z = 1.959963984540054  # the normal quantile of 0.975
 
 

@@ -4,16 +4,13 @@ MAE and RMSE have no interval: a reply that goes on to the token limit counts hu
 a set of some hundreds says too little about how often (`python -m evaluation.metrics.coverage`).
 """
 
-import math
-
 from evaluation.metrics import counting
+from evaluation.metrics.intervals import NEVER
 from evaluation.runner.schema import Record
 from evaluation.suite import BUNDLED, Figure, Headline, Published, Scores, Suite, found_count, is_readable, percent
 from evaluation.suites.detection import N_ACC
 from evaluation.truth import count_of
 from vision_reasoner.results import Task
-
-NEVER = math.inf  # images that would be enough
 
 
 def _score(record: Record) -> Scores:

@@ -1,8 +1,7 @@
 """Detection as COCO has it: every object of a category, a row for each image and category."""
 
-import math
-
-from evaluation.metrics import boxes
+from evaluation.metrics import boxes, counting
+from evaluation.metrics.intervals import NEVER
 from evaluation.runner.schema import Record, Truth
 from evaluation.suite import BUNDLED, Figure, Headline, Scores, Suite, found_boxes, is_readable, percent
 from evaluation.truth import boxes_of, id_of
@@ -29,10 +28,10 @@ N_ACC = Figure("N-acc", "official", ("no_target_right", "no_target"), counts="no
 COUNT_MAE = Figure(
     "MAE of the number of boxes",
     "official",
-    ("count_error", "readable"),
+    ("absolute_error", "counted"),
     unit="objects",
-    counts="readable",
-    least=math.inf,
+    counts="counted",
+    least=NEVER,
 )
 """No interval: see `counting`."""
 READABLE = Figure("replies that could be read", "official", ("readable", "1"))
@@ -44,10 +43,12 @@ def _truth(row: Row) -> Truth:
 
 def _score(record: Record) -> Scores:
     true, readable = record["truth"]["boxes"], is_readable(record)
+    count = counting.score(len(record["instances"]) if readable else None, len(true))
     return boxes.score(found_boxes(record), true) | {
         "no_target": float(not true),
         "no_target_right": float(not true and readable and not record["instances"]),
-        "count_error": float(readable * abs(len(record["instances"]) - len(true))),
+        "absolute_error": count["absolute_error"],
+        "counted": count["counted"],
         "readable": float(readable),
     }
 
