@@ -97,25 +97,26 @@ pack() {
 python -m "$tiny.joint" --export_only --output_dir "$output_dir/branch1" --average "$output_dir/branch2"
 pack "$output_dir/supervised" "$output_dir/branch1/reasoner" ", without reinforcement learning"
 bundle="$output_dir/bundle" trained="$output_dir/supervised"
+# With more hours the stages go on, and what follows them begins anew.
 steps=$(awk "BEGIN { print int(8 * $hours) }")
 if ((steps)); then
   python -m vision_reasoner.training.grpo --preset tiny --model_path "$output_dir/supervised" --max_steps "$steps" \
-    --eval_every 25 --seed "$seed" --output_dir "$output_dir/grpo"
-  trained="$output_dir/grpo"
+    --eval_every 25 --seed "$seed" --output_dir "$output_dir/grpo-$hours"
+  trained="$output_dir/grpo-$hours"
 fi
 pack "$bundle" "$trained/reasoner"
 
 # The rows of the model card's table.
 runs=()
 for split in $( ((n)) && echo train held_out unseen_style); do
-  scenes="$output_dir/scenes$n/$split"
+  scenes="$output_dir/scenes-$n/$split"
   if [[ ! -d $scenes ]]; then
     python -m evaluation.prepare scenes --split "$split" --n "$n" --output_dir "$scenes.new" --overwrite
     mv "$scenes.new" "$scenes"
   fi
   for set in counting:counting grounding:by_name segmentation:referring segmentation:purpose grounding:absent \
     vqa:questions vqa:signs segmenter:objects; do
-    runs+=("$output_dir/figures$n/${set#*:}_$split")
+    runs+=("$output_dir/figures-$hours-$n/${set#*:}_$split")
     python -m evaluation.run --suite "${set%:*}" "$scenes/${set#*:}_$split" --model_path "$bundle" \
       --output_path "${runs[-1]}"
   done
