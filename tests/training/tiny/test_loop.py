@@ -131,3 +131,20 @@ def test_two_processes_train_one_module_on_samples_of_their_own_and_end_together
     module = torch.nn.Linear(3, 1)
     assert loop.resume(tmp_path / "toy.pt", {"module": module}).step == 5
     assert module.weight.tolist() == a["weight"]
+
+
+@pytest.mark.parametrize("shape", [(48, 16), (16, 48)])
+def test_muon_in_float32_takes_the_steps_of_torchs_own(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    ours, theirs = (torch.nn.Parameter(torch.ones(shape)) for _ in range(2))
+    optimizers = loop.Float32Muon([ours], lr=0.01, **loop.MUON), torch.optim.Muon([theirs], lr=0.01, **loop.MUON)
+    for _ in range(3):
+        ours.grad = torch.randn(shape)
+        theirs.grad = ours.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    moved = theirs.detach() - 1
+    assert (ours - theirs).norm() < 0.03 * moved.norm()  # bfloat16 has three digits
+    theirs_state = optimizers[1].state_dict()
+    optimizers[0].load_state_dict(theirs_state)  # a run goes on on another machine
+    assert optimizers[0].state_dict()["state"][0].keys() == theirs_state["state"][0].keys()

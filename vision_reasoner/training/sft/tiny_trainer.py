@@ -125,9 +125,12 @@ class TinyTrainer(RunTrainer):
     ) -> None:
         self.begin_run(policy, settings)
         self.photographs = photographs
-        self.codebook = ConceptCodebook(photographs.added)
-        encoder = ExampleEncoder(policy.processing.tokenizer, PREFIX_NOISE, NONSENSE_SHARE, self.codebook, MAX_TOKENS)
-        self.objective = LanguageObjective(policy.model, None, encoder, self.codebook)
+        with config.device:
+            self.codebook = ConceptCodebook(photographs.added)
+            encoder = ExampleEncoder(
+                policy.processing.tokenizer, PREFIX_NOISE, NONSENSE_SHARE, self.codebook, MAX_TOKENS
+            )
+            self.objective = LanguageObjective(policy.model, None, encoder, self.codebook)
         self.sprites = load_sprites()
         self.figures: dict[str, list[float]] = {}  # since they were last logged
         super().__init__(
@@ -179,17 +182,22 @@ class TinyTrainer(RunTrainer):
             random_scene(self.sprites, rng, (SIDE, SIDE), sign_share=SIGN_SHARE)
             for _ in range(round(len(views) * share / (1 - share)))
         ]
-        if step >= self._halves()[-1][1]:
-            views = views[: max(1, round(len(views) * LANGUAGE_SHARE))]
-            loss, figures = self._language_loss(views, scenes, rng)
-        else:
-            pictures = [view.scene for view in views] + scenes
-            tokens = encode_images(self.policy.model.model.visual, [scene.image for scene in pictures])
-            truth = CellTruth([scene.objects for scene in pictures])
-            loss, figures = vision_loss(tokens, truth, self.codebook, cell_weights(truth, len(views)), one_each=True)
+        with self.args.device:  # where tensors are made
+            if step >= self._halves()[-1][1]:
+                views = views[: max(1, round(len(views) * LANGUAGE_SHARE))]
+                loss, figures = self._language_loss(views, scenes, rng)
+            else:
+                loss, figures = self._vision_loss(views, scenes)
         for name, value in figures.items():
             self.figures.setdefault(name, []).append(value)
         return loss
+
+    def _vision_loss(self, views: Sequence[View], scenes: Sequence[Scene]) -> loop.Losses:
+        """The dense detector's loss on views of photographs and on scenes."""
+        pictures = [view.scene for view in views] + list(scenes)
+        tokens = encode_images(self.policy.model.model.visual, [scene.image for scene in pictures])
+        truth = CellTruth([scene.objects for scene in pictures])
+        return vision_loss(tokens, truth, self.codebook, cell_weights(truth, len(views)), one_each=True)
 
     def _language_loss(self, views: Sequence[View], scenes: Sequence[Scene], rng: random.Random) -> loop.Losses:
         """The language model's losses on scenes, and on views of photographs as the tower sees them.
@@ -271,7 +279,7 @@ def training_arguments(settings: argparse.Namespace, *, first: bool) -> Training
         max_steps=settings.max_steps,
         max_grad_norm=loop.MAX_GRAD_NORM,
         remove_unused_columns=False,
-        **run_config(settings, first=first),
+        **run_config(settings, first=first) | {"gradient_checkpointing": False},
     )
 
 

@@ -87,8 +87,10 @@ class ConceptCodebook:
         """
         groups = {"classes": len(CLASSES) + 1, "colors": len(COLORS), "companies": len(COMPANIES), "numbers": NUMBERS}
         # the seed is part of the architecture: other vectors would not fit the bundled weights
-        square = torch.randn(WIDTH, WIDTH, generator=torch.Generator().manual_seed(840), dtype=torch.float64)
-        rows = torch.linalg.qr(square)[0].float()
+        with torch.device("cpu"):
+            square = torch.randn(WIDTH, WIDTH, generator=torch.Generator().manual_seed(840), dtype=torch.float64)
+            rows = torch.linalg.qr(square)[0].float()
+        rows = rows.to(torch.get_default_device())
         taken = sum(groups.values())
         if len(added) > WIDTH - taken:
             raise DataError(f"{len(added)} new classes are too many for this model: at most {WIDTH - taken}")
@@ -167,11 +169,11 @@ class CellTruth:
                     positive[at] = part != "body"
             first += len(objects)
         self.label, self.color, self.company, self.owner = (
-            torch.from_numpy(v).flatten().long() for v in (label, color, company, owner)
+            torch.as_tensor(v).flatten().long() for v in (label, color, company, owner)
         )
-        self.numbers = torch.from_numpy(numbers).view(-1, NUMBERS)
+        self.numbers = torch.as_tensor(numbers).view(-1, NUMBERS)
         self.positive, self.candidate, self.ambiguous = (
-            torch.from_numpy(v).flatten() for v in (positive, candidate, ambiguous)
+            torch.as_tensor(v).flatten() for v in (positive, candidate, ambiguous)
         )
         self.assign(self.numbers[:, -1])
 
@@ -226,7 +228,8 @@ class CellTruth:
 
         An object whose cells all belong to others, as in crowded photographs, is left out.
         """
-        at = {int(self.owner[cell]): int(cell) % CELLS for cell in self.responsible.nonzero()[:, 0]}
+        cells = self.responsible.nonzero()[:, 0]
+        at = {owner: cell % CELLS for owner, cell in zip(self.owner[cells].tolist(), cells.tolist(), strict=True)}
         found, first = [], 0
         for scene in scenes:
             objects = [
@@ -280,7 +283,7 @@ def pixel_values(images: Sequence[np.ndarray], mean: float = 0.5, std: float = 0
     Returns:
         (patches, 3 * 2 * 14 * 14) float32, the patches of each 2 x 2 group next to each other.
     """
-    x = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(std)
+    x = torch.as_tensor(np.stack(images)).permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(std)
     grid = x.shape[-1] // CELL
     x = x.view(len(x), 3, grid, 2, PATCH, grid, 2, PATCH).permute(0, 2, 5, 3, 6, 1, 4, 7)
     return x.reshape(-1, 3, 1, PATCH, PATCH).expand(-1, 3, 2, PATCH, PATCH).reshape(-1, 3 * 2 * PATCH * PATCH)
@@ -307,19 +310,20 @@ def make_reasoner(tokenizer: Any, codebook: ConceptCodebook) -> Any:
     model = Qwen2_5_VLForConditionalGeneration(config)
     model.generation_config.update(do_sample=False, temperature=None, top_p=None, top_k=None, **ends)
     window_attention.install(model.model.visual)
-    _initialize_embedding(model.get_input_embeddings().weight, tokenizer, codebook)
+    words = model.get_input_embeddings().weight
+    with torch.device("cpu"), torch.no_grad():
+        words.copy_(_first_embedding(tokenizer, codebook))
     return model
 
 
-@torch.no_grad()
-def _initialize_embedding(words: Tensor, tokenizer: Any, codebook: ConceptCodebook) -> None:
+def _first_embedding(tokenizer: Any, codebook: ConceptCodebook) -> Tensor:
     """Words of the code get its vectors, and numbers that are near each other begin near each other."""
     draw = torch.Generator().manual_seed(280)
-    words.normal_(0, WIDTH**-0.5, generator=draw)
+    words = torch.empty(len(tokenizer), WIDTH).normal_(0, WIDTH**-0.5, generator=draw)
     for i in range(len(words)):
         text = tokenizer.decode([i]).strip()
         if text in codebook.names:
-            words[i] = codebook.names[text] + EMBEDDING_NOISE * words[i]
+            words[i] = codebook.names[text].cpu() + EMBEDDING_NOISE * words[i]
     n, f = torch.linspace(0, 1, SIDE + 1)[:, None], 2 ** torch.arange(8).float()[None] * torch.pi
     waves = torch.cat([torch.sin(n * f), torch.cos(n * f), n, 1 - n], 1)
     waves = waves @ torch.randn(waves.shape[1], WIDTH, generator=draw)
@@ -327,6 +331,7 @@ def _initialize_embedding(words: Tensor, tokenizer: Any, codebook: ConceptCodebo
     for end in (",", ""):
         ids = tokenizer.convert_tokens_to_ids([f"{i}{end}" for i in range(SIDE + 1)])
         words[ids] = waves + EMBEDDING_NOISE * WIDTH**-0.5 * torch.randn(1, WIDTH, generator=draw)
+    return words
 
 
 def make_vision_tower() -> torch.nn.Module:

@@ -133,7 +133,7 @@ class PatchTruth:
         grid = torch.tensor([[1, n, n]] * len(crops))
         order, _ = get_vision_window_index(grid, 2, VISION_CONFIG["window_size"], PATCH, kwargs={})
         self.label, self.sides = (
-            torch.from_numpy(v)
+            torch.as_tensor(v)
             .view(len(crops), cells, 2, cells, 2, -1)
             .transpose(2, 3)
             .reshape(-1, 4, k)[order]

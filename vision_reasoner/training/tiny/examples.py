@@ -5,7 +5,7 @@ Several requests share one image: each sees the image and itself, at the positio
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -106,7 +106,7 @@ class ExampleEncoder:
         self.image_id = tokenizer.convert_tokens_to_ids("<|image_pad|>")
         # ids of 0 … SIDE; they are not consecutive, because single digits are bytes of the BPE's own alphabet
         self.inner, self.last = (
-            torch.tensor(tokenizer.convert_tokens_to_ids(coordinates(comma))) for comma in (True, False)
+            torch.tensor(tokenizer.convert_tokens_to_ids(coordinates(comma)), device="cpu") for comma in (True, False)
         )
         self.place_ends = set(self.last.tolist())
         self.count = self.encode(" 0")[0]  # the first of MAX_COUNT + 1 consecutive ids
@@ -270,6 +270,13 @@ class Batch:
         visible = (part[:, None, :] == part[:, :, None]) | (part[:, None, :] == 0)
         causal = torch.ones(length, length, dtype=torch.bool).tril()
         self.mask = (visible & causal)[:, None]
+
+    def to(self, device: torch.device) -> Self:
+        """The same tensors on a device."""
+        for name, value in vars(self).items():
+            if isinstance(value, torch.Tensor):
+                setattr(self, name, value.to(device))
+        return self
 
     def _fill(self, b: int, at: int, example: Example) -> None:
         """Write one example into row b, from place `at` on."""

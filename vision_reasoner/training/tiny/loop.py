@@ -1,7 +1,8 @@
 """The training loop that all stages share: time budget, learning-rate schedule, checkpoints to resume from, log.
 
 It does not know the models. Started by `torchrun --nproc_per_node N`, N processes train together, each on samples of
-its own, with averaged gradients. On a CPU, two processes of one thread are nearly twice as fast as one of two threads.
+its own, with averaged gradients. On a CPU, two processes of one thread are nearly twice as fast as one of two threads;
+one GPU serves many processes, which paint the scenes.
 
 DistributedDataParallel is not used: stages run submodules and read projections through hooks instead of calling one
 module's forward, and which parameters a step needs differs between processes. Averaging after the backward pass is
@@ -25,13 +26,14 @@ from torch.nn.utils import clip_grad_norm_, vector_to_parameters
 from tqdm import tqdm
 
 from vision_reasoner.errors import CheckpointError
-from vision_reasoner.models.devices import denormals_flushed
+from vision_reasoner.models.devices import choose_device, denormals_flushed
 
 logger = logging.getLogger(__name__)
 
 MUON_LR_SCALE = 3.0  # Muon's learning rate over AdamW's; below, their updates are scaled to the same size
 ADAMW: dict[str, Any] = {"betas": (0.9, 0.98), "weight_decay": 0.01}  # a short memory: runs of a few thousand steps
 MUON: dict[str, Any] = {"weight_decay": 0.02, "adjust_lr_fn": "match_rms_adamw"}
+RMS_OF_ADAMW = 0.2  # what updates are scaled to by "match_rms_adamw"
 WARMUP_STEPS = 60  # of every run: the optimizers' moments are rough at its start
 DECAY_SHARE = 0.5  # of the time budget: the learning rate falls linearly in this last part of it
 MIN_LR_SCALE = 0.02  # not 0: a step that is slower than expected still learns
@@ -49,8 +51,18 @@ class Progress(NamedTuple):
 
 
 def set_up(args: argparse.Namespace) -> None:
-    """Seed torch and set the number of threads."""
+    """Seed torch, set the number of threads, and let what is made from now on be made on the device to train on.
+
+    Raises:
+        UsageError: there is no such device here.
+    """
     torch.set_num_threads(args.threads)
+    on_gpu = args.device == "cuda" or (args.device == "auto" and torch.cuda.is_available())
+    device = choose_device("cuda" if on_gpu else "cpu")
+    if on_gpu:  # processes take the GPUs in turn
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+        torch.cuda.set_device(device)
+    torch.set_default_device(device)
     torch.manual_seed(args.seed)
 
 
@@ -65,8 +77,38 @@ def make_optimizers(modules: Iterable[nn.Module], lr: float) -> list[torch.optim
                 (matrices if inside else others).append(parameter)
     optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(others, lr=lr, fused=True, **ADAMW)]
     if matrices:
-        optimizers.append(torch.optim.Muon(matrices, lr=MUON_LR_SCALE * lr, **MUON))
+        on_bfloat16 = matrices[0].device.type != "cpu" or has_bfloat16()
+        kind = torch.optim.Muon if on_bfloat16 else Float32Muon
+        optimizers.append(kind(matrices, lr=MUON_LR_SCALE * lr, **MUON))
     return optimizers
+
+
+class Float32Muon(torch.optim.Muon):
+    """torch's Muon with `adjust_lr_fn="match_rms_adamw"`, for processors without instructions for bfloat16.
+
+    There torch's own, which makes updates orthogonal in bfloat16, takes longer than the forward and backward pass.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:
+        """Update the parameters that have a gradient."""
+        assert closure is None
+        for group in self.param_groups:
+            momentum, (a, b, c) = group["momentum"], group["ns_coefficients"]
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                average = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p.grad))
+                average.lerp_(p.grad, 1 - momentum)
+                update = p.grad.lerp(average, momentum) if group["nesterov"] else average.clone()
+                wide = update.T if len(update) > update.shape[1] else update
+                wide /= wide.norm().clamp(min=group["eps"])
+                for _ in range(group["ns_steps"]):  # Newton-Schulz iterations towards the nearest orthogonal matrix
+                    gram = wide @ wide.T
+                    wide = torch.addmm(wide, torch.addmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
+                update = wide.T if len(update) > update.shape[1] else wide
+                p.mul_(1 - group["lr"] * group["weight_decay"])
+                p.add_(update, alpha=-group["lr"] * RMS_OF_ADAMW * max(p.shape) ** 0.5)
 
 
 def train(
@@ -205,7 +247,8 @@ def all_reduce_gradients(parameters: Sequence[nn.Parameter], *numbers: float) ->
     """
     if not distributed.is_initialized():
         return list(numbers)
-    needed = torch.tensor([p.grad is not None for p in parameters], dtype=torch.int32)
+    device = parameters[0].device
+    needed = torch.tensor([p.grad is not None for p in parameters], dtype=torch.int32, device=device)
     distributed.all_reduce(needed)
     gradients = []
     for p, processes in zip(parameters, needed.tolist(), strict=True):
@@ -213,7 +256,7 @@ def all_reduce_gradients(parameters: Sequence[nn.Parameter], *numbers: float) ->
             p.grad = torch.zeros_like(p)
         if p.grad is not None:
             gradients.append(p.grad)
-    flat = torch.cat([*(gradient.flatten() for gradient in gradients), torch.tensor(numbers)])
+    flat = torch.cat([*(gradient.flatten() for gradient in gradients), torch.tensor(numbers, device=device)])
     distributed.all_reduce(flat)
     flat /= distributed.get_world_size()
     vector_to_parameters(flat, gradients)
@@ -237,8 +280,9 @@ def has_bfloat16() -> bool:
 
 
 def mixed_precision() -> torch.autocast:
-    """bfloat16 for matrix products, where that is faster."""
-    return torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16())
+    """bfloat16 for matrix products, where that is faster, on the device that tensors are made on."""
+    device = torch.get_default_device().type
+    return torch.autocast(device, torch.bfloat16, enabled=device != "cpu" or has_bfloat16())
 
 
 def save_checkpoint(

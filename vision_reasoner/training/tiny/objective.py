@@ -116,7 +116,11 @@ class LanguageObjective:
             tokens: (scenes * CELLS, WIDTH), from the vision tower or made from the truth.
             truth: of these cells.
         """
-        batch = Batch(self.encoder, [self.encoder.examples(s, row) for s, row in zip(scenes, requests, strict=True)])
+        with torch.device("cpu"):  # it is written value by value
+            batch = Batch(
+                self.encoder, [self.encoder.examples(s, row) for s, row in zip(scenes, requests, strict=True)]
+            )
+        batch = batch.to(tokens.device)
         words = self.model.get_input_embeddings().weight
         embedded = self.model.get_input_embeddings()(batch.ids).clone()
         embedded[:, batch.start : batch.start + CELLS] = tokens.view(len(scenes), CELLS, WIDTH)

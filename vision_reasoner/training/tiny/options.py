@@ -19,6 +19,12 @@ def add_training_options(
     )
     add("--seed", type=int, default=1, help="of weights and scenes (default: %(default)s)")
     add("--threads", type=positive_int, default=1, help="processor cores to use (default: %(default)s)")
+    add(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="where the model is; auto: on a GPU if there is one (default: %(default)s)",
+    )
     add("--batch_size", type=positive_int, default=batch_size, help="images per step (default: %(default)s)")
     add("--lr", type=positive_float, default=lr, help="peak learning rate (default: %(default)s)")
 

@@ -247,12 +247,12 @@ def objects_seen(tokens: Tensor, codebook: ConceptCodebook) -> list[SceneObject]
     """
     numbers, classes = tokens @ codebook.numbers.T, tokens @ codebook.classes.T
     classes[:, NO_CLASS] = -torch.inf
-    labels = classes.argmax(1).tolist()
+    labels, objectness = classes.argmax(1).tolist(), numbers[:, -1].tolist()
     edges = (numbers[:, :6] * CELL + cell_centers().repeat(1, 3)).round().clamp(0, SIDE - 1).int().tolist()
     found: list[SceneObject] = []
     for cell in numbers[:, -1].argsort(descending=True).tolist():
         x1, y1, x2, y2, x, y = edges[cell]
-        if numbers[cell, -1] < CLAIM or x2 - x1 < MIN_PIXELS or y2 - y1 < MIN_PIXELS:
+        if objectness[cell] < CLAIM or x2 - x1 < MIN_PIXELS or y2 - y1 < MIN_PIXELS:
             continue
         box = Box.from_inclusive(x1, y1, x2, y2)
         same = [o.box for o in found if o.label == labels[cell]]

@@ -7,12 +7,12 @@
 #   --hours H         time for all supervised stages together (default: 12). On top come 8 steps of reinforcement
 #                     learning for each, about a minute, fetching drawings, starting up, and measuring
 #   --output_dir DIR  checkpoints, logs and DIR/bundle (default: runs/recipe)
-#   --processes N     processes that train together, on one core each (default: 2)
+#   --processes N     processes that train together, on one core each (default: 2); on a GPU, too, they paint the scenes
 #   --seed N          of weights and scenes (default: 1)
 #   --n N             new scenes of each kind that the figures are of; 0: no figures (default: 200)
 #
 # It can be interrupted at any time: the same command goes on where it stopped, for every stage's checkpoint holds the
-# minutes that it was trained for. Stages train on CPU cores; a GPU is not needed. DIR/bundle has the figures
+# minutes that it was trained for. Stages train on a GPU if there is one, else on CPU cores. DIR/bundle has the figures
 # (figures.md), what was printed (recipe.log) and the git commit of each start (commits.txt).
 set -euo pipefail
 

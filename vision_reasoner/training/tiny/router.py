@@ -78,10 +78,10 @@ def run(args: argparse.Namespace) -> int:
     from vision_reasoner.seeds import seeded
     from vision_reasoner.training.tiny import loop
 
-    loop.set_up(args)
     if args.evaluate:
         print(json.dumps(evaluate(args.evaluate, args.written_by_hand, args.n, args.seed), indent=1))
         return ExitCode.OK
+    loop.set_up(args)
     tokenizer = build_tokenizer(args.seed, CORPUS)
     model, encoder = make_model(tokenizer), ExampleEncoder(tokenizer)
 

@@ -81,7 +81,7 @@ def features(model: Any, images: Sequence[np.ndarray]) -> list[Tensor]:
     """
     import torch
 
-    x = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
+    x = torch.as_tensor(np.stack(images)).permute(0, 3, 1, 2).float() / 255
     x = (x - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
     _, levels, _, sizes = model._prepare_backbone_features(model.forward_image(x))
     levels[-1] = levels[-1] + model.no_mem_embed
@@ -131,7 +131,7 @@ def losses(model: Any, scenes: Sequence[Scene], rng: random.Random, most: int = 
         repeat_image=False,
         high_res_features=[v[of] for v in levels[:-1]],
     )
-    truth = torch.from_numpy(np.stack([o.mask for _, o in chosen])).float()[:, None]
+    truth = torch.as_tensor(np.stack([o.mask for _, o in chosen])).float()[:, None]
     share = F.avg_pool2d(truth, STRIDE)  # (n, 1, h, w)
     near = _near_outline([o for _, o in chosen], share.shape[-1])
     bce = F.binary_cross_entropy_with_logits(logits, share.expand_as(logits), reduction="none")
@@ -205,7 +205,9 @@ def run(args: argparse.Namespace) -> int:
     loop.train("segmenter", {"segmenter": model}, step_losses, args)
     if loop.rank_and_world_size()[0] == 0:
         export(model, args.output_dir / "segmenter")
-        Segmenter.from_pretrained(args.output_dir / "segmenter", device="cpu")  # raises if inference cannot load it
+        Segmenter.from_pretrained(
+            args.output_dir / "segmenter", device=args.device
+        )  # raises if inference cannot load it
     return ExitCode.OK
 
 
