@@ -40,12 +40,13 @@ def test_no_drawing_is_in_two_splits_but_those_of_classes_that_the_rewarded_styl
     assert splits["rewarded"][lacking]
     assert drawings([splits["rewarded"][lacking]]) <= drawings(splits["train"])
     splits["rewarded"][lacking] = []
+    assert drawings(splits.pop("train")) < drawings(splits["tower"])
     seen: set[tuple[str, str]] = set()
     for sprites in splits.values():
         assert not seen & drawings(sprites)
         seen |= drawings(sprites)
     styles = {name: {style for style, _ in drawings(sprites)} for name, sprites in splits.items()}
-    assert styles["train"] == set(SPLITS["train"])
+    assert styles["tower"] == set(SPLITS["tower"])
     assert styles["rewarded"] == set(SPLITS["rewarded"])
     assert styles["held_out"] < set(SPLITS["train"])
     assert styles["unseen_style"] == set(SPLITS["unseen_style"])
@@ -58,12 +59,15 @@ def test_what_is_held_out_of_a_style_is_held_out_of_its_older_designs() -> None:
     assert held == {code for code in codes if is_held_out("noto-v1", code)}
 
 
-def test_drawings_fetched_before_there_were_rewarded_styles_are_fetched_again(folder: Path) -> None:
-    for style in SPLITS["rewarded"]:
+@pytest.mark.parametrize(("split", "later"), [("rewarded", SPLITS["rewarded"]), ("tower", ("streamline",))])
+def test_drawings_fetched_before_there_was_a_style_are_fetched_again(
+    split: str, later: tuple[str, ...], folder: Path
+) -> None:
+    for style in later:
         shutil.rmtree(folder / style)
     load_sprites("train", folder)
     with pytest.raises(VisionReasonerError, match="no drawings"):
-        load_sprites("rewarded", folder)
+        load_sprites(split, folder)
 
 
 @pytest.mark.parametrize("split", SPLITS)

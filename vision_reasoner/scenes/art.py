@@ -1,9 +1,10 @@
 """The drawings that scenes are made of: fetched from the npm registry, rasterized to RGBA images, split for training.
 
-    python -m vision_reasoner.scenes.art          # fetch and rasterize into .art/ (about 38 MB, needs npm)
+    python -m vision_reasoner.scenes.art          # fetch and rasterize into .art/ (about 45 MB, needs npm)
 
-Three styles are for the supervised stages, two others for reinforcement learning, which may also rehearse the first
-three, and one is never trained on. Of the styles that are trained on, one drawing in ten is held out.
+Three styles are for the supervised stages, and two more of them for the vision tower alone; two others are for
+reinforcement learning, which may also rehearse the first three, and one is never trained on. Of the styles that are
+trained on, one drawing in ten is held out.
 """
 
 import argparse
@@ -40,13 +41,17 @@ PACKAGES = {
     "noto-v1": "@iconify-json/noto-v1@1.2.5",
     "fxemoji": "@iconify-json/fxemoji@1.2.2",
     "emojione": "@iconify-json/emojione@1.2.3",
+    "fluent-flat": "@iconify-json/fluent-emoji-flat@1.2.6",
+    "streamline": "@iconify-json/streamline-emojis@1.2.4",
 }
 SPLITS = {  # the styles of each
     "train": ("fluent", "noto", "twemoji"),
+    "tower": ("fluent", "noto", "twemoji", "fluent-flat", "streamline"),  # for the vision tower: naming is its part
     "rewarded": ("noto-v1", "fxemoji"),  # for reinforcement learning
     "held_out": ("fluent", "noto", "twemoji"),  # drawings never trained on
     "unseen_style": ("emojione",),
 }
+TRAINED = ("train", "tower", "rewarded")  # splits that have every class
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,10 +160,11 @@ def load_sprites(split: str = "train", folder: Path = ART_FOLDER) -> list[list[S
         VisionReasonerError: the drawings have not been fetched.
     """
     sprites = [_read(label, split, folder) for label in range(len(CLASSES))]
-    if split == "rewarded" and any(sprites):
+    lacking = set(SPLITS[split]) - {sprite.style for found in sprites for sprite in found}
+    if split == "rewarded" and not lacking:
         sprites = [found or _read(label, "train", folder) for label, found in enumerate(sprites)]
     complete = [bool(found) for found, c in zip(sprites, CLASSES, strict=True) if c.drawings]
-    if not (all(complete) if split in ("train", "rewarded") else any(complete)):
+    if (not all(complete) or lacking) if split in TRAINED else not any(complete):
         raise VisionReasonerError(f"no drawings in {folder}: run `python -m vision_reasoner.scenes.art` first")
     return sprites
 

@@ -57,7 +57,9 @@ LANGUAGE_FROM = 0.5  # of the steps; before, the tower learns
 LANGUAGE_SHARE = 0.5  # of a step's photographs that the language model is asked about: each is long
 PHOTOGRAPH_REQUESTS, SCENE_REQUESTS = 3, 8  # asked of one picture, at most
 MAX_TOKENS = 450  # for the requests of one photograph: 30 objects take 400
+NUMBER_SIGMA = 0.75  # pixels: numbers have been learned, and are to be read exactly
 WARMUP_STEPS = 20
+VIEW_WORKERS = 2  # processes that make views while a GPU learns; on a CPU it does both
 FLIPS = {"none": (), "horizontal": ("horizontal",), "both": ("horizontal", "vertical")}
 SHOWN = {
     "loss": "loss",
@@ -84,6 +86,11 @@ class Views(Dataset[View]):
         turn, place = divmod(i, n)  # each photograph once before any comes again
         number = seeded("order", self.seed, turn).sample(range(n), n)[place]
         return random_view(self.photographs, number, seeded("view", self.seed, i), self.flips)
+
+
+def together(views: Sequence[View]) -> dict[str, Sequence[View]]:
+    """A batch, as the Trainer hands it on."""
+    return {"views": views}
 
 
 class Optimizers(torch.optim.Optimizer):
@@ -130,7 +137,7 @@ class TinyTrainer(RunTrainer):
             encoder = ExampleEncoder(
                 policy.processing.tokenizer, PREFIX_NOISE, NONSENSE_SHARE, self.codebook, MAX_TOKENS
             )
-            self.objective = LanguageObjective(policy.model, None, encoder, self.codebook)
+            self.objective = LanguageObjective(policy.model, None, encoder, self.codebook, NUMBER_SIGMA)
         self.sprites = load_sprites()
         self.figures: dict[str, list[float]] = {}  # since they were last logged
         super().__init__(
@@ -138,7 +145,7 @@ class TinyTrainer(RunTrainer):
             args=config,
             train_dataset=Views(photographs, settings.seed, FLIPS[settings.flips]),
             eval_dataset=[],
-            data_collator=lambda views: {"views": views},
+            data_collator=together,
         )
         self.watch_run()
 
@@ -218,7 +225,7 @@ class TinyTrainer(RunTrainer):
             for view, scene in zip(views, assigned, strict=False)
         ]
         requests += [random_requests(scene, rng, SCENE_REQUESTS) for scene in assigned[len(views) :]]
-        return self.objective.losses(assigned, requests, tokens, truth)
+        return self.objective.losses(assigned, requests, tokens, truth, cell_weights(truth, len(views)))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """The figures of the steps since the last time, too."""
@@ -279,6 +286,7 @@ def training_arguments(settings: argparse.Namespace, *, first: bool) -> Training
         max_steps=settings.max_steps,
         max_grad_norm=loop.MAX_GRAD_NORM,
         remove_unused_columns=False,
+        dataloader_num_workers=VIEW_WORKERS if torch.cuda.is_available() else 0,
         **run_config(settings, first=first) | {"gradient_checkpointing": False},
     )
 

@@ -71,7 +71,7 @@ class AuxiliaryHeads(nn.Module):
 
 
 def soft_number_loss(logp: Tensor, truth: Tensor, sigma: float = NUMBER_SIGMA) -> Tensor:
-    """Cross-entropy against a discrete Gaussian around the true number: 101 instead of 100 is a small error.
+    """Cross-entropy against a discrete Gaussian around the true number, (...): 101 instead of 100 is a small error.
 
     Args:
         logp: (..., SIDE + 1) log-probabilities of the numbers.
@@ -79,7 +79,7 @@ def soft_number_loss(logp: Tensor, truth: Tensor, sigma: float = NUMBER_SIGMA) -
         sigma: standard deviation of the Gaussian.
     """
     w = torch.exp(-0.5 * ((torch.arange(SIDE + 1) - truth[..., None]) / sigma) ** 2)
-    return -(w / w.sum(-1, keepdim=True) * logp).sum(-1).mean()
+    return -(w / w.sum(-1, keepdim=True) * logp).sum(-1)
 
 
 class LanguageObjective:
@@ -90,9 +90,14 @@ class LanguageObjective:
     """
 
     def __init__(
-        self, model: Any, heads: AuxiliaryHeads | None, encoder: ExampleEncoder, codebook: ConceptCodebook
+        self,
+        model: Any,
+        heads: AuxiliaryHeads | None,
+        encoder: ExampleEncoder,
+        codebook: ConceptCodebook,
+        number_sigma: float = NUMBER_SIGMA,
     ) -> None:
-        self.model, self.encoder, self.codebook = model, encoder, codebook
+        self.model, self.encoder, self.codebook, self.number_sigma = model, encoder, codebook, number_sigma
         self.heads: Any = heads
         self.projected: dict[tuple[int, str], Tensor] = {}
         for layer in ATTENTION_LAYERS:
@@ -106,7 +111,12 @@ class LanguageObjective:
         self.projected[name] = output.float()
 
     def losses(
-        self, scenes: Sequence[Scene], requests: Sequence[Sequence[Request]], tokens: Tensor, truth: CellTruth
+        self,
+        scenes: Sequence[Scene],
+        requests: Sequence[Sequence[Request]],
+        tokens: Tensor,
+        truth: CellTruth,
+        weights: Tensor | None = None,
     ) -> loop.Losses:
         """The sum of all losses, and the metrics.
 
@@ -115,6 +125,7 @@ class LanguageObjective:
             requests: of each scene.
             tokens: (scenes * CELLS, WIDTH), from the vision tower or made from the truth.
             truth: of these cells.
+            weights: (scenes * CELLS,), of the numbers of the object at each cell; None: all are alike.
         """
         with torch.device("cpu"):  # it is written value by value
             batch = Batch(
@@ -136,7 +147,7 @@ class LanguageObjective:
         cells = [state[:, batch.start : batch.start + CELLS].reshape(-1, WIDTH) for state in states]
         rotary = self.model.model.language_model.rotary_emb(embedded, batch.positions)
         parts = [
-            self._reply_loss(out.last_hidden_state.float(), batch),
+            self._reply_loss(out.last_hidden_state.float(), batch, weights),
             *self._attention_losses(rotary, truth, batch),
         ]
         if self.heads is not None:
@@ -164,7 +175,7 @@ class LanguageObjective:
     def _norm(self, hidden: Tensor) -> Tensor:
         return F.rms_norm(hidden, (WIDTH,))
 
-    def _reply_loss(self, hidden: Tensor, batch: Batch) -> Part:
+    def _reply_loss(self, hidden: Tensor, batch: Batch, weights: Tensor | None) -> Part:
         """Next-token loss. Names, numbers, counts, whether the list goes on, and the rest have one mean each.
 
         In one mean over all tokens, the constant parts of a reply would drown those that matter.
@@ -174,7 +185,11 @@ class LanguageObjective:
         logp = self.model.lm_head(hidden[keep]).log_softmax(-1)
         nll = -logp.gather(1, labels[:, None])[:, 0]
         right = logp.argmax(1) == labels
-        loss, error, is_number = self._number_loss(logp, labels)
+        of_tokens = torch.ones(len(labels))
+        if weights is not None:
+            cells = torch.arange(len(keep))[:, None] * CELLS + batch.target_cell
+            of_tokens = torch.where(targets >= 0, weights[cells[keep].clamp(min=0)], of_tokens)
+        loss, error, is_number = self._number_loss(logp, labels, of_tokens)
         e = self.encoder
         is_count = (labels >= e.count) & (labels <= e.count + MAX_COUNT)
         is_name = e.names[labels] | ((targets >= 0) & e.words[labels])  # what is asked for, or read off the image
@@ -188,8 +203,8 @@ class LanguageObjective:
                 metrics[name] = right[group].float().mean()
         return loss, metrics
 
-    def _number_loss(self, logp: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The loss of coordinates, their median error in pixels, and which of the labels they are."""
+    def _number_loss(self, logp: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The weighted loss of coordinates, their median error in pixels, and which of the labels they are."""
         loss, is_number, errors = logp.new_zeros(()), torch.zeros_like(labels, dtype=torch.bool), []
         for ids in (self.encoder.inner, self.encoder.last):
             value = torch.full((logp.shape[1],), -1)
@@ -198,7 +213,8 @@ class LanguageObjective:
             is_number |= these
             if these.any():
                 among = logp[these][:, ids]
-                loss = loss + NUMBER_WEIGHT * soft_number_loss(among, value[labels[these]].float())
+                losses = soft_number_loss(among, value[labels[these]].float(), self.number_sigma)
+                loss = loss + NUMBER_WEIGHT * (weights[these] * losses).sum() / weights[these].sum()
                 errors.append((among.argmax(1) - value[labels[these]]).abs().float())
         return loss, torch.cat(errors).median() if errors else logp.new_zeros(()), is_number
 
@@ -213,11 +229,11 @@ class LanguageObjective:
         some = there | (torch.rand(len(cells)) < BACKGROUND_CELLS)
         guess = self.heads.cell_numbers(h[some]).view(-1, 8, WIDTH) @ self._unit(words, self.encoder.inner)
         guess = guess.log_softmax(-1)
-        loss = F.cross_entropy(logits, truth.label) + soft_number_loss(guess[:, 6:], center[some])
+        loss = F.cross_entropy(logits, truth.label) + soft_number_loss(guess[:, 6:], center[some]).mean()
         metrics = {}
         if there.any():
             boxes, true_boxes = guess[there[some]][:, :6], where[there]
-            loss = loss + soft_number_loss(boxes, true_boxes)
+            loss = loss + soft_number_loss(boxes, true_boxes).mean()
             metrics["box px"] = (boxes[:, :4].argmax(-1) - true_boxes[:, :4]).abs().median()
         return loss, metrics
 

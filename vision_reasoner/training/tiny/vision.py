@@ -6,6 +6,7 @@ Most steps are on crops around objects, the rest on whole images. The losses are
 """
 
 import argparse
+import random
 import sys
 
 from vision_reasoner.cli import make_parser, run_command
@@ -17,6 +18,7 @@ POOL_SIZE = 320  # scenes that a step's images are sampled from, so that they ar
 SIGN_SHARE = 0.4  # of scenes with a company's sign: the names are many, and small
 PAINTED_SHARE = 0.6  # of paintable classes: without it, classes are told by their color alone
 PAINTABLE_ONLY_SHARE = 0.25  # of scenes with paintable classes only: painted objects are the hardest to recognize
+VARIED_SHARE, VARIED_PER_STEP = 0.7, 6  # of the drawings, as other hands might have drawn them; drawn anew in a step
 MAX_OBJECTS = 14  # and classes: more than in the scenes of later stages, for more objects per image
 SHARES = (0.3, 0.15, 0.2, 0.35)  # of steps on crops of 2 and 3 cells, on signs and on whole images
 WHITENING_SCENES = 50  # from whose patches the patch embedding is initialized
@@ -65,8 +67,9 @@ def run(args: argparse.Namespace) -> int:
         sample_crops,
         vision_loss,
     )
+    from vision_reasoner.training.tiny.variation import varied
 
-    sprites = load_sprites()
+    sprites = load_sprites("tower")
     if not sum(args.shares):
         raise UsageError("--shares: at least one has to be above 0")
     loop.set_up(args)
@@ -74,13 +77,22 @@ def run(args: argparse.Namespace) -> int:
     some = [random_scene(sprites, seeded("whitening", i), (SIDE, SIDE)) for i in range(WHITENING_SCENES)]
     init_patch_embedding(tower, [scene.image for scene in some])
     head = PatchHead(tower)
-    paintable = [found if c.paintable else [] for found, c in zip(sprites, CLASSES, strict=True)]
+    drawn = [list(found) for found in sprites]  # as they are, or varied
     pool: deque[Scene] = deque(maxlen=POOL_SIZE)
+
+    def draw_again(rng: random.Random) -> None:
+        """Vary some of the drawings anew."""
+        for label in rng.sample([k for k, found in enumerate(sprites) if found], VARIED_PER_STEP):
+            k = rng.randrange(len(sprites[label]))
+            sprite = sprites[label][k]
+            drawn[label][k] = varied(sprite, rng) if rng.random() < VARIED_SHARE else sprite
 
     def scene(i: int) -> Scene:
         rng = seeded("vision scene", args.seed, i)
         return random_scene(
-            paintable if rng.random() < PAINTABLE_ONLY_SHARE else sprites,
+            [found if c.paintable else [] for found, c in zip(drawn, CLASSES, strict=True)]
+            if rng.random() < PAINTABLE_ONLY_SHARE
+            else drawn,
             rng,
             (SIDE, SIDE),
             max_objects=MAX_OBJECTS,
@@ -91,6 +103,7 @@ def run(args: argparse.Namespace) -> int:
         )
 
     def step_losses(step: int) -> loop.Losses:
+        draw_again(seeded("varied", args.seed, step))
         end = (step + 1) * NEW_SCENES_PER_STEP
         pool.extend(scene(i) for i in range(end - (NEW_SCENES_PER_STEP if pool else POOL_SIZE), end))
         # all processes take a step of the same kind: they wait for the slowest
