@@ -28,7 +28,7 @@ from tqdm import tqdm
 from evaluation.runner.samples import Sample, Samples
 from evaluation.suites import SUITES
 from evaluation.truth import stored_image
-from vision_reasoner.cli import make_parser, run_command
+from vision_reasoner.cli import is_quiet, make_parser, run_command
 from vision_reasoner.data.rows import check_row, load_rows
 from vision_reasoner.data.solutions import read_solution
 from vision_reasoner.data.sources import open_source
@@ -107,7 +107,7 @@ class Detector:
     def train(self, pictures: Sequence[Picture], minutes: float, batch_size: int) -> int:
         """Train for some minutes of the clock; returns the number of steps."""
         start, step = time.monotonic(), 0
-        with denormals_flushed(), tqdm(total=round(minutes, 1), unit="min", bar_format=BAR) as bar:
+        with denormals_flushed(), tqdm(total=round(minutes, 1), unit="min", bar_format=BAR, disable=is_quiet()) as bar:
             while (spent := (time.monotonic() - start) / 60 / minutes) < 1:
                 scale = min(1, (step + 1) / WARMUP_STEPS, (1 - spent) / DECAY_SHARE)
                 loss = self._step(pictures, batch_size, scale)

@@ -46,6 +46,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from evaluation.scene_sets import KINDS, SEED, SceneOptions, rows_of
+from vision_reasoner.cli import is_quiet
 from vision_reasoner.data.annotations import (
     AnnotatedImage,
     CountedImage,
@@ -335,7 +336,7 @@ def prepare_scenes(arguments: argparse.Namespace) -> int:
     total = 0
     for name in arguments.kinds:
         folder = Path(arguments.output_dir) / f"{name}_{arguments.split}"
-        rows = tqdm(rows_of(name, arguments.n, options), desc=folder.name, unit="row")
+        rows = tqdm(rows_of(name, arguments.n, options), desc=folder.name, unit="row", disable=is_quiet())
         total += write_table(
             folder,
             "test",
@@ -417,7 +418,7 @@ def kept_rows(jobs: Sequence[Job], limit: int | None, left_out: list[str] | None
         left_out: gets what is wrong with those that cannot be used; None: that is an error.
     """
     made = 0
-    for job in tqdm(jobs, desc="rows", unit="job"):
+    for job in tqdm(jobs, desc="rows", unit="job", disable=is_quiet()):
         try:
             rows = job()
         except (ImageError, DataError) as error:

@@ -196,6 +196,11 @@ def _set_up_logging(*, verbose: bool, quiet: bool) -> None:
     logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
 
 
+def is_quiet() -> bool:
+    """Whether nothing but results and errors is wanted, and so no progress: as `run_command` set up logging."""
+    return not logging.getLogger("vision_reasoner").isEnabledFor(logging.INFO)
+
+
 def require(extra: str, *packages: str) -> None:
     """Raise a UsageError with the command that installs an extra, where one of its packages is missing."""
     missing = [package for package in packages if importlib.util.find_spec(package) is None]

@@ -99,6 +99,11 @@ def test_coco_rows_are_resized_to_a_square_and_earn_the_full_reward(tmp_path: Pa
     assert compute_reward(reply, dogs["solution"], model_size=(SIDE, SIDE)).total == 7
 
 
+def test_quiet_means_no_progress(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert coco(tmp_path, "-q") == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_rows_with_nothing_to_find_ask_for_what_is_not_there_and_are_no_more_than_wanted(tmp_path: Path) -> None:
     assert coco(tmp_path, "--no_target_share", 0.5) == 0
     nothing = [row["problem"] for row in rows(tmp_path / "rows").values() if row["solution"] == "[]"]

@@ -38,6 +38,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from vision_reasoner.cli import is_quiet
 from vision_reasoner.data.annotations import Annotation, Instances, OnBad, Reference, read_references
 from vision_reasoner.data.formats.command import FORMATS, add_format_flags, read_format
 from vision_reasoner.data.rows import (
@@ -318,7 +319,7 @@ def scene_samples(n: int, seed: int, *, held_out: bool, drawings: str, max_objec
     from vision_reasoner.scenes.requests import random_requests
 
     samples: list[Sample] = []
-    with tqdm(total=n, desc="scenes", unit="request") as bar:
+    with tqdm(total=n, desc="scenes", unit="request", disable=is_quiet()) as bar:
         for number in count():
             if len(samples) >= n:
                 break
@@ -417,7 +418,8 @@ def select(
     for pool in pools.values():
         rng.shuffle(pool)
     rows: Counter[int] = Counter()
-    with tqdm(total=min(n, sum(map(len, pools.values()))), desc="rows", unit="row") as bar:
+    total = min(n, sum(map(len, pools.values())))
+    with tqdm(total=total, desc="rows", unit="row", disable=is_quiet()) as bar:
         while rows.total() < n:
             with_none = pools.get(0) and rows[0] < no_target_share * (rows.total() + 1)
             kinds = [0] if with_none else [kind for kind, pool in pools.items() if kind and pool]
@@ -580,7 +582,7 @@ def checked_rows(arguments: argparse.Namespace, left_out: Counter[str]) -> Itera
     table = encoded(open_them(arguments.data, arguments.split))
     first = min(arguments.skip, len(table))
     last = len(table) if arguments.n is None else min(first + arguments.n, len(table))
-    for row in tqdm(table.select(range(first, last)), desc="rows", unit="row"):
+    for row in tqdm(table.select(range(first, last)), desc="rows", unit="row", disable=is_quiet()):
         try:
             check_row(row)
         except DataError as error:

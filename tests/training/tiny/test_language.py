@@ -280,3 +280,21 @@ def test_every_loss_has_a_gradient(encoder: ExampleEncoder, processor: Any) -> N
     assert {"responsible", "attend target 3", "attend target 3 none", "attend previous"} <= set(seen)
     assert {"cell previous", "text previous", "px", "word", "next", "text class"} <= set(seen)
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in heads.parameters())
+
+
+def test_weights_say_whose_numbers_count(encoder: ExampleEncoder, model: Any, scene: Scene) -> None:
+    codebook, truth = ConceptCodebook(), CellTruth([scene.objects])
+    assigned = truth.assigned_scenes([scene])
+    requests = [random_requests(assigned[0], random.Random(1), 8)]
+    tokens = codebook.tokens(truth)
+    language = LanguageObjective(model, None, encoder, codebook)
+
+    def loss(weights: torch.Tensor | None) -> float:
+        torch.manual_seed(0)
+        with torch.no_grad():
+            return language.losses(assigned, requests, tokens, truth, weights)[1]["loss"]
+
+    responsible = truth.responsible.nonzero()[:, 0].tolist()
+    one_counts = [torch.full((CELLS,), 1e-6).index_fill_(0, torch.tensor(cell), 1.0) for cell in responsible]
+    assert loss(torch.full((CELLS,), 3.0)) == pytest.approx(loss(None))
+    assert len({round(loss(weights), 4) for weights in one_counts}) > 1

@@ -25,6 +25,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.utils import clip_grad_norm_, vector_to_parameters
 from tqdm import tqdm
 
+from vision_reasoner.cli import is_quiet
 from vision_reasoner.errors import CheckpointError
 from vision_reasoner.models.devices import choose_device, denormals_flushed
 
@@ -206,7 +207,7 @@ class MetricLog:
             desc=name,
             bar_format="{l_bar}{bar}| {n:.1f}/{total} min {postfix}",
             mininterval=10,
-            disable=not self.active,
+            disable=not self.active or is_quiet(),
         )
 
     def __enter__(self) -> Self:
