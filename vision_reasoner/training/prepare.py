@@ -24,6 +24,7 @@ image.
 """
 
 import argparse
+import logging
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -64,6 +65,8 @@ if TYPE_CHECKING:
     from vision_reasoner.models.segmenter import Segmenter
     from vision_reasoner.scenes.art import Sprite
     from vision_reasoner.scenes.scene import Scene
+
+logger = logging.getLogger(__name__)
 
 MANY = 10  # objects; answers with as many or more are one kind when answers are balanced
 MAX_OBJECTS = 30  # of a request; each takes some 40 tokens of a reply, whose limit is 2000
@@ -544,7 +547,7 @@ def prepare(arguments: argparse.Namespace) -> int:
         if taken:
             lines.append("Rows by number of objects: " + ", ".join(f"{k}: {taken[k]}" for k in sorted(taken)) + ".")
         lines += [f"Left out, {reason}: {number}." for reason, number in left_out.most_common()]
-        print("\n".join(lines), file=sys.stderr)
+        logger.info("%s", "\n".join(lines))
         return "\n".join(lines)
 
     if arguments.source == "rows":
