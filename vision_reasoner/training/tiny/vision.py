@@ -13,7 +13,8 @@ from vision_reasoner.cli import make_parser, run_command
 from vision_reasoner.errors import ExitCode, UsageError
 from vision_reasoner.training.tiny.options import add_training_options, positive_int, share
 
-NEW_SCENES_PER_STEP = 16  # with fewer, the tower memorizes them
+NEW_SCENES_PER_STEP = 32  # of all processes together; with fewer, the tower memorizes them
+NEW_SCENES_PER_PROCESS = (4, 16)  # at least, and at most
 POOL_SIZE = 320  # scenes that a step's images are sampled from, so that they are mixed
 SIGN_SHARE = 0.4  # of scenes with a company's sign: the names are many, and small
 PAINTED_SHARE = 0.6  # of paintable classes: without it, classes are told by their color alone
@@ -77,6 +78,8 @@ def run(args: argparse.Namespace) -> int:
     some = [random_scene(sprites, seeded("whitening", i), (SIDE, SIDE)) for i in range(WHITENING_SCENES)]
     init_patch_embedding(tower, [scene.image for scene in some])
     head = PatchHead(tower)
+    least, most = NEW_SCENES_PER_PROCESS
+    new_scenes = min(most, max(least, NEW_SCENES_PER_STEP // loop.rank_and_world_size()[1]))
     drawn = [list(found) for found in sprites]  # as they are, or varied
     pool: deque[Scene] = deque(maxlen=POOL_SIZE)
 
@@ -97,15 +100,15 @@ def run(args: argparse.Namespace) -> int:
             (SIDE, SIDE),
             max_objects=MAX_OBJECTS,
             max_classes=MAX_OBJECTS,
-            plain=rng.random() > i / NEW_SCENES_PER_STEP / args.plain_steps,
+            plain=rng.random() > i / new_scenes / args.plain_steps,
             sign_share=SIGN_SHARE,
             painted_share=PAINTED_SHARE,
         )
 
     def step_losses(step: int) -> loop.Losses:
         draw_again(seeded("varied", args.seed, step))
-        end = (step + 1) * NEW_SCENES_PER_STEP
-        pool.extend(scene(i) for i in range(end - (NEW_SCENES_PER_STEP if pool else POOL_SIZE), end))
+        end = (step + 1) * new_scenes
+        pool.extend(scene(i) for i in range(end - (new_scenes if pool else POOL_SIZE), end))
         # all processes take a step of the same kind: they wait for the slowest
         kind = seeded("vision kind", args.seed, step // loop.rank_and_world_size()[1])
         cells = kind.choices((2, 3, SIGN_CROP, GRID), args.shares)[0]
