@@ -57,7 +57,6 @@ LANGUAGE_FROM = 0.5  # of the steps; before, the tower learns
 LANGUAGE_SHARE = 0.5  # of a step's photographs that the language model is asked about: each is long
 PHOTOGRAPH_REQUESTS, SCENE_REQUESTS = 3, 8  # asked of one picture, at most
 MAX_TOKENS = 450  # for the requests of one photograph: 30 objects take 400
-NUMBER_SIGMA = 0.75  # pixels: numbers have been learned, and are to be read exactly
 WARMUP_STEPS = 20
 VIEW_WORKERS = 2  # processes that make views while a GPU learns; on a CPU it does both
 FLIPS = {"none": (), "horizontal": ("horizontal",), "both": ("horizontal", "vertical")}
@@ -137,7 +136,7 @@ class TinyTrainer(RunTrainer):
             encoder = ExampleEncoder(
                 policy.processing.tokenizer, PREFIX_NOISE, NONSENSE_SHARE, self.codebook, MAX_TOKENS
             )
-            self.objective = LanguageObjective(policy.model, None, encoder, self.codebook, NUMBER_SIGMA)
+            self.objective = LanguageObjective(policy.model, None, encoder, self.codebook)
         self.sprites = load_sprites()
         self.figures: dict[str, list[float]] = {}  # since they were last logged
         super().__init__(

@@ -90,14 +90,9 @@ class LanguageObjective:
     """
 
     def __init__(
-        self,
-        model: Any,
-        heads: AuxiliaryHeads | None,
-        encoder: ExampleEncoder,
-        codebook: ConceptCodebook,
-        number_sigma: float = NUMBER_SIGMA,
+        self, model: Any, heads: AuxiliaryHeads | None, encoder: ExampleEncoder, codebook: ConceptCodebook
     ) -> None:
-        self.model, self.encoder, self.codebook, self.number_sigma = model, encoder, codebook, number_sigma
+        self.model, self.encoder, self.codebook = model, encoder, codebook
         self.heads: Any = heads
         self.projected: dict[tuple[int, str], Tensor] = {}
         for layer in ATTENTION_LAYERS:
@@ -213,7 +208,7 @@ class LanguageObjective:
             is_number |= these
             if these.any():
                 among = logp[these][:, ids]
-                losses = soft_number_loss(among, value[labels[these]].float(), self.number_sigma)
+                losses = soft_number_loss(among, value[labels[these]].float())
                 loss = loss + NUMBER_WEIGHT * (weights[these] * losses).sum() / weights[these].sum()
                 errors.append((among.argmax(1) - value[labels[these]]).abs().float())
         return loss, torch.cat(errors).median() if errors else logp.new_zeros(()), is_number
