@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vision_reasoner.errors import CheckpointError
+from vision_reasoner.errors import CheckpointError, UsageError
 from vision_reasoner.training.tiny import loop
 from vision_reasoner.training.tiny.options import add_training_options
 
@@ -148,3 +148,14 @@ def test_muon_in_float32_takes_the_steps_of_torchs_own(shape: tuple[int, int]) -
     theirs_state = optimizers[1].state_dict()
     optimizers[0].load_state_dict(theirs_state)  # a run goes on on another machine
     assert optimizers[0].state_dict()["state"][0].keys() == theirs_state["state"][0].keys()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_said_and_the_cpu_is_taken_where_none_is_asked_for(tmp_path: Path) -> None:
+    args = arguments(tmp_path, 1)
+    args.device = "cuda"
+    with pytest.raises(UsageError, match="device 'cuda' cannot be used here"):
+        loop.set_up(args)
+    args.device = "auto"
+    loop.set_up(args)
+    assert torch.zeros(1).device.type == "cpu"

@@ -58,12 +58,10 @@ def set_up(args: argparse.Namespace) -> None:
         UsageError: there is no such device here.
     """
     torch.set_num_threads(args.threads)
-    on_gpu = args.device == "cuda" or (args.device == "auto" and torch.cuda.is_available())
-    device = choose_device("cuda" if on_gpu else "cpu")
-    if on_gpu:  # processes take the GPUs in turn
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-        torch.cuda.set_device(device)
-    torch.set_default_device(device)
+    if args.device == "cuda" or (args.device == "auto" and torch.cuda.is_available()):
+        choose_device("cuda")
+        local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+        torch.set_default_device(torch.device("cuda", local_rank % torch.cuda.device_count()))  # processes share GPUs
     torch.manual_seed(args.seed)
 
 
