@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.support.drawings import sprites
+from vision_reasoner.scenes.art import PACKAGES
 from vision_reasoner.scenes.classes import CLASSES
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -33,7 +34,7 @@ def test_a_flag_that_makes_no_sense_is_one_line(flags: list[str], tmp_path: Path
 
 @pytest.mark.slow
 def test_from_drawings_to_a_bundle_in_one_command_that_can_be_repeated(tmp_path: Path) -> None:
-    for style in ("fluent", "noto-v1"):
+    for style in PACKAGES:
         (tmp_path / ".art" / style).mkdir(parents=True)
     for found, c in zip(sprites(), CLASSES, strict=True):
         for code in c.drawings:
