@@ -1,6 +1,6 @@
 """The drawings that scenes are made of: fetched from the npm registry, rasterized to RGBA images, split for training.
 
-    python -m vision_reasoner.scenes.art          # fetch and rasterize into .art/ (about 45 MB, needs npm)
+    python -m vision_reasoner.scenes.art          # fetch and rasterize into .art/ (some 40 MB, needs npm)
 
 Three styles are for the supervised stages, and two more of them for the vision tower alone; two others are for
 reinforcement learning, which may also rehearse the first three, and one is never trained on. Of the styles that are
