@@ -123,9 +123,8 @@ class LanguageObjective:
             weights: (scenes * CELLS,), of the numbers of the object at each cell; None: all are alike.
         """
         with torch.device("cpu"):  # it is written value by value
-            batch = Batch(
-                self.encoder, [self.encoder.examples(s, row) for s, row in zip(scenes, requests, strict=True)]
-            )
+            examples = [self.encoder.examples(s, row) for s, row in zip(scenes, requests, strict=True)]
+            batch = Batch(self.encoder, examples)
         batch = batch.to(tokens.device)
         words = self.model.get_input_embeddings().weight
         embedded = self.model.get_input_embeddings()(batch.ids).clone()

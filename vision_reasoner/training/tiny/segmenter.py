@@ -204,10 +204,9 @@ def run(args: argparse.Namespace) -> int:
 
     loop.train("segmenter", {"segmenter": model}, step_losses, args)
     if loop.rank_and_world_size()[0] == 0:
-        export(model, args.output_dir / "segmenter")
-        Segmenter.from_pretrained(
-            args.output_dir / "segmenter", device=args.device
-        )  # raises if inference cannot load it
+        folder = args.output_dir / "segmenter"
+        export(model, folder)
+        Segmenter.from_pretrained(folder, device=args.device)  # raises if inference cannot load it
     return ExitCode.OK
 
 
