@@ -46,7 +46,13 @@ PACKAGES = {
 }
 SPLITS = {  # the styles of each
     "train": ("fluent", "noto", "twemoji"),
-    "tower": ("fluent", "noto", "twemoji", "fluent-flat", "streamline"),  # for the vision tower: naming is its part
+    "tower": (
+        "fluent",
+        "noto",
+        "twemoji",
+        "fluent-flat",
+        "streamline",
+    ),  # for the vision tower, which recognizes classes
     "rewarded": ("noto-v1", "fxemoji"),  # for reinforcement learning
     "held_out": ("fluent", "noto", "twemoji"),  # drawings never trained on
     "unseen_style": ("emojione",),
@@ -101,21 +107,21 @@ def _codes() -> list[str]:
     return [code for c in CLASSES for code in c.drawings]
 
 
-def _save(image: Image.Image, path: Path) -> None:
-    image = image.convert("RGBA")
+def fitted(image: Image.Image) -> Image.Image:
+    """An RGBA drawing cropped to what is visible, its longer side SPRITE_SIDE pixels."""
     visible = image.getchannel("A").point(lambda v: 255 if v > VISIBLE_ALPHA else 0).getbbox()
     image = image.crop(visible)
     scale = SPRITE_SIDE / max(image.size)
-    image.resize(
+    return image.resize(
         (max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.LANCZOS
-    ).save(path)
+    )
 
 
 def _read_webp(package: Path, target: Path) -> None:
     for code in _codes():
         source = package / "assets" / f"{code}.webp"
         if source.exists():
-            _save(Image.open(source, formats=["WEBP"]), target / f"{code}.png")
+            fitted(Image.open(source, formats=["WEBP"]).convert("RGBA")).save(target / f"{code}.png")
 
 
 def _read_svg(package: Path, target: Path) -> None:
@@ -137,7 +143,7 @@ def _read_svg(package: Path, target: Path) -> None:
         width, height = (icon.get(k, icons.get(k, 16)) for k in ("width", "height"))
         svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">{icon["body"]}</svg>'
         png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=SPRITE_SIDE, height=SPRITE_SIDE))
-        _save(Image.open(io.BytesIO(png), formats=["PNG"]), target / f"{code}.png")
+        fitted(Image.open(io.BytesIO(png), formats=["PNG"]).convert("RGBA")).save(target / f"{code}.png")
 
 
 def is_held_out(style: str, code: str) -> bool:
@@ -160,11 +166,11 @@ def load_sprites(split: str = "train", folder: Path = ART_FOLDER) -> list[list[S
         VisionReasonerError: the drawings have not been fetched.
     """
     sprites = [_read(label, split, folder) for label in range(len(CLASSES))]
-    lacking = set(SPLITS[split]) - {sprite.style for found in sprites for sprite in found}
-    if split == "rewarded" and not lacking:
+    has_styles = {sprite.style for found in sprites for sprite in found} == set(SPLITS[split])
+    if split == "rewarded" and has_styles:
         sprites = [found or _read(label, "train", folder) for label, found in enumerate(sprites)]
     complete = [bool(found) for found, c in zip(sprites, CLASSES, strict=True) if c.drawings]
-    if (not all(complete) or lacking) if split in TRAINED else not any(complete):
+    if not (has_styles and all(complete) if split in TRAINED else any(complete)):
         raise VisionReasonerError(f"no drawings in {folder}: run `python -m vision_reasoner.scenes.art` first")
     return sprites
 

@@ -6,7 +6,8 @@ import numpy as np
 
 from tests.support.drawings import sprites
 from vision_reasoner.scenes.art import SPRITE_SIDE
-from vision_reasoner.training.tiny.variation import SOLID_ALPHA, varied
+from vision_reasoner.scenes.scene import SOLID_ALPHA
+from vision_reasoner.training.tiny.variation import varied
 
 
 def test_a_varied_drawing_is_another_one_of_the_same_class_and_fills_its_frame() -> None:

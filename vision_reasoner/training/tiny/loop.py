@@ -83,7 +83,7 @@ def make_optimizers(modules: Iterable[nn.Module], lr: float) -> list[torch.optim
 
 
 class Float32Muon(torch.optim.Muon):
-    """torch's Muon with `adjust_lr_fn="match_rms_adamw"`, for processors without instructions for bfloat16.
+    """torch's Muon as MUON has it, with Nesterov momentum, for processors without instructions for bfloat16.
 
     There torch's own, which makes updates orthogonal in bfloat16, takes longer than the forward and backward pass.
     """
@@ -99,15 +99,15 @@ class Float32Muon(torch.optim.Muon):
                     continue
                 average = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p.grad))
                 average.lerp_(p.grad, 1 - momentum)
-                update = p.grad.lerp(average, momentum) if group["nesterov"] else average.clone()
-                wide = update.T if len(update) > update.shape[1] else update
+                update = p.grad.lerp(average, momentum)
+                tall = len(p) > p.shape[1]
+                wide = update.T if tall else update
                 wide /= wide.norm().clamp(min=group["eps"])
                 for _ in range(group["ns_steps"]):  # Newton-Schulz iterations towards the nearest orthogonal matrix
                     gram = wide @ wide.T
                     wide = torch.addmm(wide, torch.addmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
-                update = wide.T if len(update) > update.shape[1] else wide
                 p.mul_(1 - group["lr"] * group["weight_decay"])
-                p.add_(update, alpha=-group["lr"] * RMS_OF_ADAMW * max(p.shape) ** 0.5)
+                p.add_(wide.T if tall else wide, alpha=-group["lr"] * RMS_OF_ADAMW * max(p.shape) ** 0.5)
 
 
 def train(

@@ -7,7 +7,7 @@
 #   --hours H         time for all supervised stages together (default: 12). On top come 8 steps of reinforcement
 #                     learning for each, about a minute, fetching drawings, starting up, and measuring
 #   --output_dir DIR  checkpoints, logs and DIR/bundle (default: runs/recipe)
-#   --processes N     processes that train together, on one core each (default: 2); on a GPU, too, they paint the scenes
+#   --processes N     processes that train together, on one core each (default: 2); they may share a GPU
 #   --seed N          of weights and scenes (default: 1)
 #   --n N             new scenes of each kind that the figures are of; 0: no figures (default: 200)
 #

@@ -1,11 +1,13 @@
 """Drawings as another hand might have drawn them, so that a tower which is trained on few styles knows others, too."""
 
+from dataclasses import replace
 from random import Random
 
 import numpy as np
 from PIL import Image, ImageChops, ImageFilter
 
-from vision_reasoner.scenes.art import SPRITE_SIDE, Sprite
+from vision_reasoner.scenes.art import Sprite, fitted
+from vision_reasoner.scenes.scene import SOLID_ALPHA
 
 MARGIN = 0.12  # of the longer side, on each side: room for what is bent outwards
 BEND, BEND_GRID = 0.035, (3, 5)  # standard deviation of a bend's shifts, over the side; points of its grid
@@ -14,7 +16,6 @@ HUE, SATURATION, GAMMA = 12, (0.5, 1.5), (0.6, 1.5)  # degrees, standard deviati
 FLAT_SHARE, FLAT_COLORS = 0.35, (4, 12)  # of drawings: without shading, in few colors
 OUTLINE_SHARE, OUTLINE_WIDTH, OUTLINE_GRAY = 0.3, (3, 7), (0, 70)  # with a dark outline; pixels
 SOFT_SHARE, SOFT_RADIUS = 0.2, (1.0, 4.0)  # without fine detail; pixels
-SOLID_ALPHA = 127
 
 
 def varied(sprite: Sprite, rng: Random) -> Sprite:
@@ -37,10 +38,7 @@ def varied(sprite: Sprite, rng: Random) -> Sprite:
         gray = rng.randint(*OUTLINE_GRAY)
         color.paste((gray, gray, gray), mask=edge)
     color.putalpha(alpha)
-    cropped = color.crop(alpha.point(lambda v: 255 if v > SOLID_ALPHA else 0).getbbox())
-    scale = SPRITE_SIDE / max(cropped.size)
-    size = round(cropped.width * scale) or 1, round(cropped.height * scale) or 1
-    return Sprite(sprite.label, sprite.style, sprite.code, np.asarray(cropped.resize(size, Image.Resampling.BILINEAR)))
+    return replace(sprite, rgba=np.asarray(fitted(color)))
 
 
 def _bent(image: Image.Image, rng: Random) -> Image.Image:
