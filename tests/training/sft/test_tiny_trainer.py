@@ -124,12 +124,12 @@ def test_a_view_is_the_same_again_and_every_photograph_comes_in_turn(settings: a
 
 
 def test_each_half_of_the_model_has_its_learning_rate_while_it_learns(settings: argparse.Namespace) -> None:
-    settings.max_steps = 200
+    settings.max_steps = 300
     policy, photographs = load_adapted(settings)
     trainer = TinyTrainer(policy, photographs, settings, training_arguments(settings, first=True))
-    scheduler = trainer.create_scheduler(200)
-    assert [scale(75) for scale in scheduler.lr_lambdas] == [0.25, 0.25, 0, 0]
-    assert [scale(150) for scale in scheduler.lr_lambdas] == [0, 0, 0.5, 0.5]
+    scheduler = trainer.create_scheduler(300)
+    assert [scale(150) for scale in scheduler.lr_lambdas] == [0.25, 0.25, 0, 0]
+    assert [scale(250) for scale in scheduler.lr_lambdas] == [0, 0, 0.5, 0.5]
     assert scheduler.get_last_lr() == pytest.approx([settings.lr / 20, loop.MUON_LR_SCALE * settings.lr / 20, 0, 0])
     assert scale_of(0, 100, 0) == scale_of(100, 200, 100) == 0.05
     assert scale_of(100, 200, 200) == 0

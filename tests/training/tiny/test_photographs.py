@@ -86,6 +86,18 @@ def test_boxes_follow_zoom_shift_and_mirroring(two: Photographs, monkeypatch: py
     assert seen > 20
 
 
+def test_a_view_of_a_part_shows_what_the_whole_is_too_small_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_in_another_light", lambda pixels, _rng: pixels)
+    monkeypatch.setattr(module, "ZOOM", (0.5, 0.5))
+    monkeypatch.setattr(module, "STRETCH", 1)
+    stripes = np.tile(np.array([0, 255], np.uint8).reshape(1, 2, 1), (2 * SIDE, SIDE, 3))  # of one pixel
+    photographs = read_photographs([row("cell", (100, 200, 199, 299), image=Image.fromarray(stripes))])
+    assert photographs.scenes[0].objects[0].box == (100, 200, 200, 300)
+    views = [random_view(photographs, 0, Random(i), ()).scene for i in range(10)]
+    assert all(view.image.std() > 120 for view in views)
+    assert (100, 100) in {(o.box.x2 - o.box.x1, o.box.y2 - o.box.y1) for view in views for o in view.objects}
+
+
 def test_an_object_that_is_mostly_outside_is_neither_asked_for_nor_denied() -> None:
     edge = read_photographs([row("cell", (0, 100, 19, 119)), row("platelet")])
     cell, platelet = NO_CLASS + 1, NO_CLASS + 2

@@ -99,6 +99,22 @@ def test_where_one_cell_alone_claims_each_object_it_is_the_towers_own_choice_and
     assert losses[1][0] < losses[0][0]  # elsewhere all claims near the center are
 
 
+def test_a_claim_weight_makes_an_object_that_is_missed_worse_and_a_false_claim_as_bad_as_before(
+    scenes: list[Scene],
+) -> None:
+    codebook, truth = ConceptCodebook(), CellTruth([s.objects for s in scenes])
+    numbers = truth.numbers.clone()
+
+    def added(objectness: float) -> float:
+        numbers[:, -1] = objectness
+        tokens = codebook.tokens(truth, numbers)
+        one, more = (vision_loss(tokens, truth, codebook, claim_weight=weight)[0] for weight in (1.0, 1.5))
+        return (more - one).item()
+
+    assert added(-1.0) > 0.5
+    assert added(2.0) == pytest.approx(0, abs=1e-3)
+
+
 def test_a_step_updates_every_weight_of_the_tower(scenes: list[Scene]) -> None:
     torch.manual_seed(0)
     tower, codebook = make_vision_tower(), ConceptCodebook()

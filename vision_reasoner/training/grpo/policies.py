@@ -219,7 +219,7 @@ def scene_row(seed: int, number: int, size: Size, no_target_share: float, rehear
     raise AssertionError  # the loop is endless
 
 
-def table_rows(source: str, held_out: str | None, n_held_out: int, size: Size) -> tuple[Rows, Rows]:
+def table_rows(source: str, held_out: str | None, n_held_out: int, size: Size | None) -> tuple[Rows, Rows]:
     """Rows to train on and rows to evaluate on.
 
     Args:
@@ -227,7 +227,7 @@ def table_rows(source: str, held_out: str | None, n_held_out: int, size: Size) -
         held_out: of rows to evaluate on, likewise, of its split "test"; None: some images of `source`, with all
             their rows, are left out for it.
         n_held_out: at most so many to evaluate on (or as many more as the last image has).
-        size: (width, height) of the model's frame; rows in another one are brought to it.
+        size: (width, height) of the model's frame; rows in another one are brought to it. None: they keep their own.
 
     Raises:
         DataError: they cannot be trained on, or there are too few.
@@ -253,19 +253,20 @@ def table_rows(source: str, held_out: str | None, n_held_out: int, size: Size) -
     return _rows_of(table, kept, size), _rows_of(table, aside, size)
 
 
-def _rows_of(table: "datasets.Dataset", order: Sequence[int], size: Size) -> Rows:
+def _rows_of(table: "datasets.Dataset", order: Sequence[int], size: Size | None) -> Rows:
     def at(i: int) -> Row:
         row = table[order[i]]
         side = check_row(row)
         image = load_image(row["image"]["bytes"] or row["image"]["path"])
         targets = read_solution(row["solution"], model_size=(side, side))
+        frame = size or (side, side)
         numbers = [
-            rescale([*box, *point], from_size=(side, side), to_size=size)
+            rescale([*box, *point], from_size=(side, side), to_size=frame)
             for box, point in zip(targets.boxes.tolist(), targets.points.tolist(), strict=True)
         ]
         solution = solution_of(Target(Box.from_inclusive(*n[:4]), Point(*n[4:])) for n in numbers)
         kind = ("none", "one", "several")[min(len(numbers), 2)]
-        return reasoner_row(row["id"], kind, row["problem"], solution, image, size)
+        return reasoner_row(row["id"], kind, row["problem"], solution, image, frame)
 
     return Rows(len(order), at)
 

@@ -44,7 +44,7 @@ LARGE: dict[str, Any] = {
 # For VisionReasoner-Tiny; training/README.md reports the runs that these were found by.
 TINY: dict[str, Any] = {
     "lr": 5e-4,
-    "max_steps": 2600,
+    "max_steps": 2100,
     "batch_size": 8,
     "micro_batch": 8,
     "average": 0.99,

@@ -52,6 +52,7 @@ def vision_loss(
     weights: Tensor | None = None,
     *,
     one_each: bool = False,
+    claim_weight: Tensor | float = 1.0,
 ) -> Losses:
     """The distance of tokens from the ideal ones: class, color, company, numbers, objectness, and the plain distance.
 
@@ -62,6 +63,8 @@ def vision_loss(
         weights: (cells,) of cells that show an object, for their class and numbers; None: all are alike.
         one_each: whether one cell alone is to claim an object, rather than all near its center. Where objects are
             crowded, the language model cannot tell claims of one from claims of two.
+        claim_weight: (cells,) or of all, of the objectness of a cell that is to claim an object: with w a cell comes to
+            claim what is there with a probability above 1 / (1 + w).
 
     Returns:
         The loss, and `class` (accuracy at positive cells), `sides` (mean error in pixels), `objectness` (F1),
@@ -79,7 +82,9 @@ def vision_loss(
     # towards the tower's own decision where one pixel would decide: a value in between could be read either way
     decided = objectness.detach()
     target = truth.one_each(decided) if one_each else torch.where(truth.ambiguous, decided > 0, positive)
-    objectness_loss = F.binary_cross_entropy_with_logits(objectness, target.float())
+    objectness_loss = F.binary_cross_entropy_with_logits(
+        objectness, target.float(), torch.where(target, claim_weight, torch.ones_like(objectness))
+    )
     parts = [
         (POSITIVE_WEIGHT, class_loss[positive]),
         (BODY_WEIGHT, class_loss[there & ~positive]),

@@ -15,11 +15,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from vision_reasoner import looks
 from vision_reasoner.data.solutions import read_solution
 from vision_reasoner.data.tables import Row
 from vision_reasoner.errors import DataError
 from vision_reasoner.geometry import Box, Point
 from vision_reasoner.matching import pairwise_iou
+from vision_reasoner.models.engine import frame_image
 from vision_reasoner.prompts import normalize_query
 from vision_reasoner.scenes import requests
 from vision_reasoner.scenes.classes import CLASS_INDEX, CLASSES, ObjectClass
@@ -66,7 +68,7 @@ class Photographs:
     """Annotated photographs.
 
     Attributes:
-        scenes: each SIDE x SIDE, with its objects.
+        scenes: each a square of any size, with its objects; of more than SIDE pixels, views of parts show more detail.
         asked: for each the labels that its rows ask for.
         classes: what labels are indices into: those of scenes, BACKGROUND, and those that were added.
     """
@@ -85,7 +87,7 @@ class View:
     """A view of a photograph.
 
     Attributes:
-        scene: what is seen.
+        scene: what is seen, SIDE x SIDE.
         looked_for: labels that may be asked for where the scene has none of them.
     """
 
@@ -110,7 +112,7 @@ def read_photographs(rows: Iterable[Row], known: Sequence[str] = ()) -> Photogra
     """Put rows together by their picture.
 
     Args:
-        rows: as `policies.table_rows` has them, in a frame of SIDE; their problem is the name of a class, and every
+        rows: as `policies.table_rows` has them, in their own frame; their problem is the name of a class, and every
             object of that class is in the solution.
         known: names of the classes that were added to the checkpoint before, in their order.
 
@@ -135,7 +137,7 @@ def read_photographs(rows: Iterable[Row], known: Sequence[str] = ()) -> Photogra
         key = hashlib.sha256(pixels.tobytes()).hexdigest()
         pictures[key] = pixels
         asked.setdefault(key, set()).add(names[name])
-        solution = read_solution(row["solution"], model_size=(SIDE, SIDE))
+        solution = read_solution(row["solution"], model_size=row["image"].size)
         for box, (x, y) in zip(solution.boxes.astype(int).tolist(), solution.points.astype(int).tolist(), strict=True):
             edges = Box.from_inclusive(*box)
             objects.setdefault(key, []).append(
@@ -161,21 +163,17 @@ def random_view(photographs: Photographs, number: int, rng: Random, flips: Seque
         flips: ways in which it may be mirrored, "horizontal" and "vertical".
     """
     scene = photographs.scenes[number]
-    height = rng.uniform(*ZOOM) * SIDE
+    whole = len(scene.image)
+    height = rng.uniform(*ZOOM) * whole
     width = height * rng.uniform(1 / STRETCH, STRETCH)
-    x, y = (rng.uniform(min(0, SIDE - side), max(0, SIDE - side)) for side in (width, height))
-    image = Image.fromarray(scene.image).transform(
-        (SIDE, SIDE),
-        Image.Transform.EXTENT,
-        (x, y, x + width, y + height),
-        Image.Resampling.BILINEAR,
-        fillcolor=tuple(int(v) for v in scene.image.mean((0, 1))),
-    )
+    x, y = (rng.uniform(min(0, whole - side), max(0, whole - side)) for side in (width, height))
+    window = Box(*map(round, (x, y, x + width, y + height)))
+    image = frame_image(looks.View(window).show(Image.fromarray(scene.image)), (SIDE, SIDE))  # as inference does
     mirrored = ["horizontal" in flips and rng.random() < 0.5, "vertical" in flips and rng.random() < 0.5]
     pixels = np.asarray(image)[:: -1 if mirrored[1] else 1, :: -1 if mirrored[0] else 1]
     found, unsure = [], set()
     for o in scene.objects:
-        moved, shown = _moved(o, (x, y), (SIDE / width, SIDE / height), mirrored)
+        moved, shown = _moved(o, window, mirrored)
         if moved is not None:
             found.append(moved)
         elif shown > 0:
@@ -183,16 +181,15 @@ def random_view(photographs: Photographs, number: int, rng: Random, flips: Seque
     return View(Scene(_in_another_light(pixels, rng), found), photographs.asked[number] - unsure)
 
 
-def _moved(
-    o: SceneObject, corner: tuple[float, float], scale: tuple[float, float], mirrored: Sequence[bool]
-) -> tuple[SceneObject | None, float]:
+def _moved(o: SceneObject, window: Box, mirrored: Sequence[bool]) -> tuple[SceneObject | None, float]:
     """An object in a view, None where it is mostly outside; and the share of its box that is inside."""
     edges: list[tuple[int, int]] = []
     points: list[int] = []
     shown = 1.0
     for axis in range(2):
-        low, high = ((v - corner[axis]) * scale[axis] for v in (o.box[axis], o.box[axis + 2]))
-        at = (o.point[axis] + 0.5 - corner[axis]) * scale[axis]
+        corner, scale = window[axis], SIDE / (window[axis + 2] - window[axis])
+        low, high = ((v - corner) * scale for v in (o.box[axis], o.box[axis + 2]))
+        at = (o.point[axis] + 0.5 - corner) * scale
         if mirrored[axis]:
             low, high, at = SIDE - high, SIDE - low, SIDE - at
         inside = max(0.0, low), min(float(SIDE), high)
