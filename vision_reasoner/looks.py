@@ -20,8 +20,7 @@ from vision_reasoner.matching import match_boxes, pairwise_iou
 from vision_reasoner.results import Instance, Prediction, Status
 
 Merge = Literal["first", "union", "vote"]
-"""Which objects are kept: those of the first look, those of any look, or those that at least half of the views found
-that could see them."""
+"""Which objects are kept: those of the first look, those of any look, or those that more than half of them found."""
 
 MAX_LOOKS = 5
 SAME_OBJECT = 0.4  # the IoU from which boxes of two views are one object
@@ -263,7 +262,7 @@ def merge(
     for one in objects:
         could = {number for number, view in enumerate(shown) if view.holds(one.box, size)}
         votes = len(one.finders), len(could.union(one.finders))
-        if how == "union" or (one.finders[0] == 0 if how == "first" else 2 * votes[0] >= votes[1]):
+        if how == "union" or (one.finders[0] == 0 if how == "first" else 2 * votes[0] > votes[1]):
             likelihoods = [each.likelihood for each in one.found if each.likelihood is not None]
             likelihood = sum(likelihoods) / len(likelihoods) if likelihoods else None
             kept.append(replace(one.found[0], box=one.box, likelihood=likelihood, votes=votes))
@@ -303,7 +302,7 @@ def combine(readings: Sequence[Prediction], shown: Sequence[View], size: Size, h
         warnings.append(f"the first look found nothing ({status}); the {len(instances)} objects are of further looks")
         status = Status.OK
     elif first.instances and not instances:
-        warnings.append("no object was found by half of the looks")
+        warnings.append("no object was found by more than half of the looks")
         status = Status.NONE
     timings: dict[str, float] = {}
     for reading in readings:
