@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
+from safetensors import safe_open
 
 from evaluation.metrics import boxes
 from vision_reasoner import Instance, Task, VisionReasoner, load_image
@@ -28,6 +29,16 @@ EXAMPLES = re.findall(
     README,
     re.S,
 )
+BLOOD = BUNDLE.with_name("VisionReasoner-Tiny-Blood")
+CELLS = {  # annotated in assets/blood_cells.jpg, xyxy: its author's boxes
+    "white blood cell": [(218, 303, 443, 480)],
+    "platelet": [(186, 85, 245, 141), (206, 1, 258, 54), (1, 342, 27, 380)],
+    "red blood cell": [
+        *((421, 185, 538, 289), (149, 207, 266, 311), (86, 143, 169, 231), (98, 17, 209, 137), (1, 1, 107, 109)),
+        *((10, 250, 125, 362), (1, 367, 115, 480), (129, 324, 227, 423), (290, 211, 407, 315), (485, 1, 602, 104)),
+        *((368, 1, 482, 79), (436, 332, 538, 436), (567, 299, 640, 404), (265, 102, 390, 220)),
+    ],
+}
 pytestmark = pytest.mark.skipif(not (BUNDLE / "bundle.json").exists(), reason="the bundled checkpoint is not finished")
 NUMBER = re.compile(r"\d+(?=[,)])")  # of a coordinate: another processor may round one otherwise
 
@@ -125,3 +136,20 @@ def test_the_model_card_and_the_one_line_have_the_same_figures() -> None:
     card = (BUNDLE / "README.md").read_text(encoding="utf-8")
     for figure in re.findall(r"\d\d? %", summary_of(BUNDLE)):
         assert f"| {int(figure[:-2]) / 100:.2f}" in card or figure in card
+
+
+def test_the_one_that_knows_blood_cells_finds_them() -> None:
+    model = VisionReasoner.from_pretrained(BLOOD, BUNDLE, BUNDLE, looks=5, merge="vote")
+    found = {name: model.predict(ROOT / "assets/blood_cells.jpg", name, task=Task.DETECTION) for name in CELLS}
+    right = {name: len(boxes.match_boxes([i.box for i in f.instances], CELLS[name])) for name, f in found.items()}
+    assert (right["white blood cell"], found["white blood cell"].count) == (1, 1)
+    assert (right["platelet"], found["platelet"].count) == (3, 3)
+    assert right["red blood cell"] >= 12
+    assert found["red blood cell"].count <= 17
+
+
+def test_the_one_that_knows_blood_cells_is_small_in_half_precision_and_says_what_it_is_not() -> None:
+    assert sum(f.stat().st_size for f in BLOOD.rglob("*") if f.is_file()) <= 25e6
+    with safe_open(BLOOD / "model.safetensors", "pt") as weights:
+        assert {weights.get_slice(name).get_dtype() for name in weights.keys()} == {"F16"}  # noqa: SIM118
+    assert "no medical device" in (BLOOD / "README.md").read_text(encoding="utf-8")

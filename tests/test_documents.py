@@ -25,6 +25,7 @@ DOCUMENTS = (
     "evaluation/README.md",
     "pretrained_models/README.md",
     "pretrained_models/VisionReasoner-Tiny/README.md",
+    "pretrained_models/VisionReasoner-Tiny-Blood/README.md",
     "vision_reasoner/README.md",
     "vision_reasoner/training/README.md",
 )
