@@ -167,7 +167,8 @@ def random_view(photographs: Photographs, number: int, rng: Random, flips: Seque
     height = rng.uniform(*ZOOM) * whole
     width = height * rng.uniform(1 / STRETCH, STRETCH)
     x, y = (rng.uniform(min(0, whole - side), max(0, whole - side)) for side in (width, height))
-    window = Box(*map(round, (x, y, x + width, y + height)))
+    x1, y1 = round(x), round(y)
+    window = Box(x1, y1, x1 + max(1, round(width)), y1 + max(1, round(height)))
     image = frame_image(looks.View(window).show(Image.fromarray(scene.image)), (SIDE, SIDE))  # as inference does
     mirrored = ["horizontal" in flips and rng.random() < 0.5, "vertical" in flips and rng.random() < 0.5]
     pixels = np.asarray(image)[:: -1 if mirrored[1] else 1, :: -1 if mirrored[0] else 1]
