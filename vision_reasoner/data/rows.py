@@ -72,6 +72,11 @@ def check_row(row: Mapping[str, Any]) -> int:
     Raises:
         DataError: it cannot; the line names the row and what is wrong.
     """
+    return checked_image(row).width
+
+
+def checked_image(row: Mapping[str, Any]) -> Image.Image:
+    """The decoded image of a row, which is checked as `check_row` does: its width and height are the frame's side."""
     try:
         image = row["image"]
         if isinstance(image, Mapping):
@@ -86,7 +91,7 @@ def check_row(row: Mapping[str, Any]) -> int:
         read_solution(row["solution"], model_size=image.size)
     except VisionReasonerError as error:
         raise DataError(f"row {row.get('id')!r}: {error}") from error
-    return image.width
+    return image
 
 
 def _check_problem(problem: object) -> None:

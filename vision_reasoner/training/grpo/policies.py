@@ -16,13 +16,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from vision_reasoner.data.rows import check_row, load_rows, target_of
+from vision_reasoner.data.rows import checked_image, load_rows, target_of
 from vision_reasoner.data.solutions import Target, read_solution, solution_of
 from vision_reasoner.data.tables import Row, encoded
 from vision_reasoner.errors import CheckpointError, DataError
 from vision_reasoner.files import parse_jsonl_line
 from vision_reasoner.geometry import Box, Point, Size, rescale
-from vision_reasoner.images import load_image
 from vision_reasoner.matching import Boxes, f1_score, match_boxes
 from vision_reasoner.models.checkpoints import BUNDLED, Part, in_pretrained, locate, path_of
 from vision_reasoner.models.engine import frame_image
@@ -54,7 +53,7 @@ class Rows:
     Attributes:
         n: how many there are.
         at: row number i; with `id`, `problem`, `kind`, the conversation `prompt`, and what rewards and scores need:
-            for the reasoner `image` (in the model's frame) and `solution`, for the router `category`.
+            for the reasoner `image` (in the frame of `table_rows`) and `solution`, for the router `category`.
     """
 
     n: int
@@ -256,12 +255,11 @@ def table_rows(source: str, held_out: str | None, n_held_out: int, size: Size | 
 def _rows_of(table: "datasets.Dataset", order: Sequence[int], size: Size | None) -> Rows:
     def at(i: int) -> Row:
         row = table[order[i]]
-        side = check_row(row)
-        image = load_image(row["image"]["bytes"] or row["image"]["path"])
-        targets = read_solution(row["solution"], model_size=(side, side))
-        frame = size or (side, side)
+        image = checked_image(row)
+        targets = read_solution(row["solution"], model_size=image.size)
+        frame = size or image.size
         numbers = [
-            rescale([*box, *point], from_size=(side, side), to_size=frame)
+            rescale([*box, *point], from_size=image.size, to_size=frame)
             for box, point in zip(targets.boxes.tolist(), targets.points.tolist(), strict=True)
         ]
         solution = solution_of(Target(Box.from_inclusive(*n[:4]), Point(*n[4:])) for n in numbers)
