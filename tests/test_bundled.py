@@ -30,7 +30,7 @@ EXAMPLES = re.findall(
     re.S,
 )
 BLOOD = BUNDLE.with_name("VisionReasoner-Tiny-Blood")
-CELLS = {  # annotated in assets/blood_cells.jpg, xyxy: its author's boxes
+CELLS = {  # annotated in assets/blood_cells.jpg by the data set's authors, xyxy
     "white blood cell": [(218, 303, 443, 480)],
     "platelet": [(186, 85, 245, 141), (206, 1, 258, 54), (1, 342, 27, 380)],
     "red blood cell": [

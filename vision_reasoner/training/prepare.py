@@ -499,7 +499,10 @@ def _add_annotation_flags(parser: argparse.ArgumentParser, source: str) -> None:
 def _add_choice_flags(parser: argparse.ArgumentParser, *, frame_side: int, max_objects: int) -> None:
     add = parser.add_argument
     add("--n", type=int, default=7000, help="rows at most; default: %(default)s")
-    text = "the checkpoint's: 840 for the released ones, 280 for VisionReasoner-Tiny; default: %(default)s"
+    text = (
+        "the checkpoint's: 840 for the released ones, 280 for VisionReasoner-Tiny, or 560 for sft --preset tiny, which "
+        "also learns from parts of pictures; default: %(default)s"
+    )
     add("--frame_side", type=int, default=frame_side, metavar="PIXELS", help=text)
     text = "smallest object, in the frame; default: a hundredth of its side"
     add("--min_side", type=int, metavar="PIXELS", help=text)

@@ -63,8 +63,8 @@ def vision_loss(
         weights: (cells,) of cells that show an object, for their class and numbers; None: all are alike.
         one_each: whether one cell alone is to claim an object, rather than all near its center. Where objects are
             crowded, the language model cannot tell claims of one from claims of two.
-        claim_weight: (cells,) or of all, of the objectness of a cell that is to claim an object: with w a cell comes to
-            claim what is there with a probability above 1 / (1 + w).
+        claim_weight: weight of the objectness loss of a cell that is to claim an object, (cells,) or one for all. With
+            w, a cell learns to claim what is there with a probability above 1 / (1 + w).
 
     Returns:
         The loss, and `class` (accuracy at positive cells), `sides` (mean error in pixels), `objectness` (F1),
