@@ -203,6 +203,7 @@ BAD_ANNOTATIONS: dict[str, tuple[dict[str, Any], str]] = {
     "text": ({"bbox": ["1", "2", "3", "4"]}, 'its "bbox" is'),
     "NaN": ({"bbox": [1, 2, NAN, 4]}, 'its "bbox" is'),
     "corners that are no width and height": ({"bbox": [50, 50, -20, -20]}, 'its "bbox" is'),
+    "a box of a larger picture": ({"bbox": [500, 5, 10, 10]}, "leaves its picture of"),
     "a picture that is not listed": ({"image_id": 99}, "it is of image 99, which is not listed"),
     "no picture": ({"image_id": None}, "it is of image None, which is not listed"),
     "a category that is not listed": ({"category_id": 77}, "it has category 77, which is not listed"),

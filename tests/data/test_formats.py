@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from evaluation.prepare import main as prepare_evaluation
-from vision_reasoner.data.annotations import Instances
-from vision_reasoner.data.formats import read_label_studio, read_labelme, read_voc, read_yolo
+from vision_reasoner.data.annotations import AnnotatedImage, Annotation, Instances
+from vision_reasoner.data.formats import read_label_studio, read_labelme, read_voc, read_yolo, renamed
 from vision_reasoner.data.rows import load_rows
 from vision_reasoner.data.tables import load_table
 from vision_reasoner.errors import DataError
@@ -139,6 +139,30 @@ def test_labelme_shapes_of_one_group_are_one_object(tmp_path: Path) -> None:
     folder = labelme(tmp_path, *shapes)
     Image.new("RGB", SIZE).save(tmp_path / "a.jpg")
     assert [box for _, box in found(read_labelme(folder, tmp_path))] == [(0, 0, 140, 40), (0, 0, 40, 40)]
+
+
+@pytest.mark.parametrize("layout", ["json", "min"])
+def test_labels_apart_from_their_shapes_are_theirs(tmp_path: Path, images: Path, layout: str) -> None:
+    """<Labels> beside <Rectangle>: Label Studio exports the shape, and once more with its labels, choices or texts."""
+    sizes = {"original_width": 200, "original_height": 100, "image_rotation": 0}
+    box = {"x": 10, "y": 10, "width": 20, "height": 40, "rotation": 0}
+    more = {
+        "rectangle": {},
+        "labels": {"labels": ["cup"]},
+        "choices": {"choices": ["new"]},
+        "textarea": {"text": ["?"]},
+    }
+    if layout == "json":
+        results = [{"id": "s", "type": kind, **sizes, "value": box | value} for kind, value in more.items()]
+        task: dict[str, Any] = {"data": {"image": "a.jpg"}, "annotations": [{"result": results}]}
+    else:
+        task = {"image": "a.jpg", **{kind: [box | value | sizes] for kind, value in more.items()}}
+    (tmp_path / "export.json").write_text(json.dumps([task]))
+    assert found(read_label_studio(tmp_path / "export.json", images)) == [("cup", pytest.approx(CUP))]
+    (task["annotations"][0]["result"] if layout == "json" else task["labels"]).pop(1 if layout == "json" else 0)
+    (tmp_path / "export.json").write_text(json.dumps([task]))
+    with pytest.raises(DataError, match=r"object 1 .*it has no class"):
+        read_label_studio(tmp_path / "export.json", images)
 
 
 def test_json_min_and_addresses_are_read(tmp_path: Path, images: Path) -> None:
@@ -276,6 +300,33 @@ def test_annotations_of_missing_pictures_are_named(tmp_path: Path, images: Path)
         (tmp_path / "export.json").write_text(json.dumps(data))
         with pytest.raises(DataError, match=r"export\.json"):
             read_label_studio(tmp_path / "export.json", images)
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+def test_categories_of_one_name_are_one(tmp_path: Path, images: Path) -> None:
+    annotations = voc(tmp_path, {"a": xml(xml_object("RBC"), xml_object("wbc", DOG)), "b": xml(xml_object("Cell"))})
+    read = read_voc(annotations, images)
+    assert len(read.categories) == 3
+    merged = renamed(read, {"RBC": "cell", "wbc": "white cell"})
+    assert sorted(merged.categories.values()) == ["Cell", "white cell"]
+    assert [len({a.category for a in merged.by_image[i]}) for i in (1, 2)] == [2, 1]
+    assert [merged.categories[k] for k in merged.absent(2)] == ["white cell"]
+    assert merged.absent(1) == []
+
+
+def test_what_one_of_two_merged_categories_was_looked_for_is_not_known_of_both() -> None:
+    size = (200, 100)
+    image = AnnotatedImage("1", Path(), "a.jpg", size)
+    cup = Annotation("1", 1, 3, (0, 0, 9, 9), None, size)
+    read = Instances(
+        {1: image},
+        {1: "cat", 2: "Cat", 3: "cup", 4: "dog", 5: "Dog"},
+        {1: cup},
+        {1: [cup]},
+        {1: [1, 4, 5]},
+        {1: frozenset()},
+    )
+    assert renamed(read, {}).absent(1) == [4]
 
 
 # --- the commands -----------------------------------------------------------------------------------------------------

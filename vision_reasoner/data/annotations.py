@@ -39,6 +39,7 @@ OnBad = Callable[[DataError], None]
 
 MIN_POLYGON = 6  # numbers of a polygon with an area; pycocotools takes parts of 4 for boxes and fills others wrongly
 MAX_DISTANCE = 10  # sides of the image that a polygon may reach beyond it; pycocotools' time and memory grow with it
+OUTSIDE = 0.02  # of the image's side: boxes that reach farther beyond it are of another image, or another size
 _COCO_PREFIX = re.compile(r"COCO_(train|val|test)\d{4}_")  # of the names of 2014 and 2015
 
 
@@ -178,6 +179,21 @@ class Annotation:
                 f"annotation {self.id}: a polygon has a corner that is no number, or farther away than {MAX_DISTANCE} "
                 f"times the size of its picture ({self.size[0]}x{self.size[1]})"
             )
+
+
+def check_inside(box: XYXY, size: Size) -> None:
+    """Check that a box is of a picture of this size.
+
+    Args:
+        box: xyxy edges in pixels.
+        size: (width, height).
+
+    Raises:
+        ValueError: it reaches farther beyond the picture than by OUTSIDE of its side.
+    """
+    (x1, y1, x2, y2), (width, height) = box, size
+    if min(x1 / width, y1 / height) < -OUTSIDE or max(x2 / width, y2 / height) > 1 + OUTSIDE:
+        raise ValueError(f"its box ({x1:g}, {y1:g}) to ({x2:g}, {y2:g}) leaves its picture of {width}x{height}")
 
 
 def outline_of(value: Any) -> Any:
@@ -480,11 +496,13 @@ def _annotation(
     x, y, w, h = box
     size = images[image].size
     assert size is not None
+    edges = (x, y, x + w, y + h)
+    check_inside(edges, size)
     return Annotation(
         id=str(entry["id"]),
         image_id=image,
         category=category,
-        box=(x, y, x + w, y + h),
+        box=edges,
         segmentation=outline_of(entry.get("segmentation")),
         size=size,
         crowd=bool(entry.get("iscrowd", 0)),

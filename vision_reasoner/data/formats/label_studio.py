@@ -1,24 +1,30 @@
 """Label Studio's export: one JSON file for all pictures."""
 
+import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PureWindowsPath
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from vision_reasoner.data.annotations import AnnotatedImage, Instances, OnBad, read_json, refuse
-from vision_reasoner.data.formats.shared import (
-    Entry,
-    Picture,
-    Shape,
-    assemble,
-    ellipse,
-)
+from vision_reasoner.data.formats.shared import Entry, Picture, Shape, assemble, ellipse
 from vision_reasoner.errors import DataError
 from vision_reasoner.geometry import Size
 from vision_reasoner.images import SUFFIXES, load_image
+
+KINDS = {
+    "polygon": {"points"},
+    "ellipse": {"radiusX"},
+    "brush": {"rle"},
+    "rectangle": {"x", "y", "width", "height"},
+    "keypoint": {"x", "y", "width"},
+}
+"""What the numbers of each kind of shape have; the first that fits is it."""
+NUMBERS = {"x", "y", "width", "height", "rotation", "points", "closed", "radiusX", "radiusY", "rle", "format"}
+OF_PICTURE = {"original_width", "original_height", "image_rotation"}
 
 
 def read_label_studio(file: str | Path, images: str | Path, *, on_bad: OnBad = refuse) -> Instances:
@@ -59,7 +65,7 @@ def _task_picture(source: str, task: Mapping[str, Any], images: Path) -> Picture
             return None
         results = [shape for found in lists for shape in found]
     name = _picture_name(source, fields, images)
-    shapes = [r for r in results if isinstance(r, dict) and _shape_kind(r) != ""]
+    shapes = _without_copies([r for r in results if isinstance(r, dict) and _shape_kind(r) != ""])
     sizes = {(int(r["original_width"]), int(r["original_height"])) for r in shapes if "original_width" in r}
     if len(sizes) > 1:
         raise DataError(f"{source}: its shapes are of pictures of different sizes; correct it")
@@ -87,15 +93,33 @@ def _value(result: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _shape_kind(result: Mapping[str, Any]) -> str:
-    """ "rectangle", "polygon", "ellipse", "brush", "keypoint"; "" for what is no shape, such as a choice."""
-    keys = [str(key) for key in (*_value(result), result.get("type", ""))]
-    kinds = ("rectangle", "polygon", "ellipse", "brush", "keypoint")
-    return next((kind for kind in kinds if f"{kind}labels" in keys), "")
+    """One of KINDS; "" for what is no shape, such as a choice.
+
+    Labels may be of a kind ("rectanglelabels"). Where they are apart from it (<Labels> beside <Rectangle>), a shape is
+    there twice, without any and with "labels". A choice or a text about a shape repeats its numbers, too.
+    """
+    value = _value(result)
+    keys = [str(key) for key in (*value, result.get("type", ""))]
+    kind = next((kind for kind in KINDS if f"{kind}labels" in keys), "")
+    if kind or value.keys() - NUMBERS - OF_PICTURE - {"labels"}:
+        return kind
+    return next((kind for kind, has in KINDS.items() if has <= value.keys()), "")
 
 
 def _shape_label(result: Mapping[str, Any]) -> str | None:
-    labels = _value(result).get(f"{_shape_kind(result)}labels")
+    value = _value(result)
+    labels = value.get(f"{_shape_kind(result)}labels", value.get("labels"))
     return str(labels[0]) if isinstance(labels, list) and labels else None
+
+
+def _without_copies(shapes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Shapes without those that have no label and are the same as one with a label."""
+
+    def numbers(shape: Mapping[str, Any]) -> str:
+        return json.dumps({key: value for key, value in _value(shape).items() if key in NUMBERS}, sort_keys=True)
+
+    labeled = {numbers(shape) for shape in shapes if _shape_label(shape) is not None}
+    return [shape for shape in shapes if _shape_label(shape) is not None or numbers(shape) not in labeled]
 
 
 def _task_shape(result: Mapping[str, Any], size: Size) -> Shape:

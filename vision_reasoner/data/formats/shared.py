@@ -5,13 +5,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from vision_reasoner.data.annotations import XYXY, AnnotatedImage, Annotation, Instances, OnBad, outline_of
+from vision_reasoner.data.annotations import (
+    XYXY,
+    AnnotatedImage,
+    Annotation,
+    Instances,
+    OnBad,
+    check_inside,
+    outline_of,
+)
 from vision_reasoner.errors import DataError, ImageError, UsageError, one_line
 from vision_reasoner.geometry import Size
 from vision_reasoner.images import SUFFIXES
 
 MAX_TEXT_BYTES = 64 * 1024**2  # of one file of annotations
-OUTSIDE = 0.02  # of the picture's side: boxes that reach farther beyond it are of another picture, or another size
 CIRCLE_CORNERS = 64
 
 
@@ -63,6 +70,8 @@ class Picture:
 def renamed(instances: Instances, names: Mapping[str, str]) -> Instances:
     """The same with other names of categories, such as words for abbreviations.
 
+    Categories that have one name, in whatever case, become one.
+
     Raises:
         UsageError: there is no such category.
     """
@@ -70,7 +79,38 @@ def renamed(instances: Instances, names: Mapping[str, str]) -> Instances:
     if unknown:
         there = ", ".join(sorted(instances.categories.values()))
         raise UsageError(f"--rename: there is no category {', '.join(sorted(unknown))}; there are: {there[:300]}")
-    return replace(instances, categories={k: names.get(name, name) for k, name in instances.categories.items()})
+    return _merged({k: names.get(name, name) for k, name in instances.categories.items()}, instances)
+
+
+def _merged(names: Mapping[int, str], instances: Instances) -> Instances:
+    """The same with these names of categories, of which those with the same name are the first one of them."""
+    first: dict[str, int] = {}
+    of = {k: first.setdefault(name.casefold(), k) for k, name in names.items()}
+    if len(first) == len(names):
+        return replace(instances, categories=dict(names))
+    annotations = {i: replace(a, category=of[a.category]) for i, a in instances.annotations.items()}
+    by_image: dict[int, list[Annotation]] = {}
+    for a in annotations.values():
+        by_image.setdefault(a.image_id, []).append(a)
+    parents: dict[int, frozenset[int]] = {}
+    for k, above in instances.parents.items():
+        parents[of[k]] = parents.get(of[k], frozenset()) | {of[p] for p in above} - {of[k]}
+
+    def looked_for(there_are_none: Sequence[int]) -> list[int]:
+        """What is not there under any of its old categories."""
+        others = {of[k] for k in of.keys() - set(there_are_none)}
+        return list(dict.fromkeys(of[k] for k in there_are_none if k in of and of[k] not in others))
+
+    negatives = instances.negatives
+    return replace(
+        instances,
+        categories={k: names[k] for k in first.values()},
+        annotations=annotations,
+        by_image=by_image,
+        negatives=None if negatives is None else {i: looked_for(found) for i, found in negatives.items()},
+        not_exhaustive={i: frozenset(of.get(k, k) for k in found) for i, found in instances.not_exhaustive.items()},
+        parents=parents,
+    )
 
 
 def assemble(
@@ -150,8 +190,7 @@ def _annotation(entry: Entry, id: str, image: int, number: Mapping[str, int], si
         raise ValueError("a number is none")
     if x2 <= x1 or y2 <= y1:
         raise ValueError(f"its box ({x1:g}, {y1:g}) to ({x2:g}, {y2:g}) has no area, or its corners are swapped")
-    if min(x1 / width, y1 / height) < -OUTSIDE or max(x2 / width, y2 / height) > 1 + OUTSIDE:
-        raise ValueError(f"its box ({x1:g}, {y1:g}) to ({x2:g}, {y2:g}) leaves its picture of {width}x{height}")
+    check_inside(box, size)
     inside = max(0.0, x1), max(0.0, y1), min(float(width), x2), min(float(height), y2)
     return Annotation(id, image, number[entry.category], inside, outline, size, shape.crowd)
 

@@ -5,8 +5,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vision_reasoner.data.annotations import Instances, OnBad, refuse
-from vision_reasoner.data.formats.shared import OUTSIDE, Entry, Picture, Shape, assemble, list_files, read_text
+from vision_reasoner.data.annotations import OUTSIDE, Instances, OnBad, refuse
+from vision_reasoner.data.formats.shared import Entry, Picture, Shape, assemble, list_files, read_text
 from vision_reasoner.errors import DataError, one_line
 from vision_reasoner.geometry import Size
 from vision_reasoner.images import SUFFIXES, load_image
