@@ -166,6 +166,7 @@ def test_objects_that_are_too_small_or_too_many_cost_their_request(
     assert "Left out, an object is too small: 2." in capsys.readouterr().err
     assert coco(tmp_path, "--max_objects", 1, "--no_target_share", 0, "--overwrite") == 0
     assert set(rows(tmp_path / "rows")) == {"1/1", "2/1"}
+    assert "Left out, it asks for more than 1 objects (--max_objects): 1." in capsys.readouterr().err
 
 
 class FakeSegmenter:

@@ -612,7 +612,10 @@ def chosen_rows(arguments: argparse.Namespace, taken: Counter[int], left_out: Co
     def on_bad(error: VisionReasonerError) -> None:
         left_out[_unusable(error, arguments.skip_bad)] += 1
 
-    samples = [s for s in samples_of(arguments, rng, on_bad) if len(s.objects) <= arguments.max_objects]
+    offered = samples_of(arguments, rng, on_bad)
+    samples = [s for s in offered if len(s.objects) <= arguments.max_objects]
+    if too_many := len(offered) - len(samples):
+        left_out[f"it asks for more than {arguments.max_objects} objects (--max_objects)"] = too_many
     min_side = arguments.frame_side // MIN_SIDE_SHARE if arguments.min_side is None else arguments.min_side
     maker = RowBuilder(arguments.frame_side, min_side, *load_segmenter(arguments))
 
