@@ -29,7 +29,7 @@ from evaluation.runner.samples import Sample, Samples
 from evaluation.suites import SUITES
 from evaluation.truth import stored_image
 from vision_reasoner.cli import is_quiet, make_parser, run_command
-from vision_reasoner.data.rows import check_row, load_rows
+from vision_reasoner.data.rows import check_row, check_single_classes, load_rows
 from vision_reasoner.data.solutions import read_solution
 from vision_reasoner.data.sources import open_source
 from vision_reasoner.data.tables import encoded
@@ -68,23 +68,27 @@ def read_pictures(source: str) -> tuple[list[Picture], list[str]]:
     """The pictures of rows, and the names of the classes that they ask for, of which the first has number 1.
 
     Raises:
-        DataError: it is no table of rows in one frame.
+        DataError: it is no table of rows in one frame, or one asks for several classes at once.
     """
     pictures: dict[bytes | Path, Picture] = {}
     names: dict[str, int] = {}
+    ids: dict[str, str] = {}
     sides: set[int] = set()
     for row in encoded(load_rows(source)):
         sides.add(check_row(row))
         if len(sides) > 1:
             raise DataError(f"{source}: row {row['id']!r} is in another frame than the rows before; prepare them alike")
         stored = stored_image(row, "image")
+        name = normalize_query(row["problem"]).strip()
+        ids.setdefault(name, row["id"])
         key = hashlib.sha256(stored).digest() if isinstance(stored, bytes) else stored
         if key not in pictures:
             pictures[key] = Picture(load_image(stored), [], [])
-        picture, label = pictures[key], names.setdefault(normalize_query(row["problem"]).strip(), len(names) + 1)
+        picture, label = pictures[key], names.setdefault(name, len(names) + 1)
         for x1, y1, x2, y2 in read_solution(row["solution"], model_size=picture.image.size).boxes.tolist():
             picture.boxes.append([x1, y1, x2 + 1, y2 + 1])
             picture.labels.append(label)
+    check_single_classes(ids)
     return list(pictures.values()), list(names)
 
 
@@ -157,7 +161,10 @@ class Detector:
         return found
 
     def choose_thresholds(self, pictures: Sequence[Picture]) -> None:
-        """Set the score from which on a box counts, for each class the one with the highest F1 on some pictures."""
+        """Set the score from which on a box counts, for each class the one with the highest F1 on some pictures.
+
+        A class that none of them has, or whose boxes are all wrong, keeps the one it has.
+        """
         found = [self.find(picture.image) for picture in pictures]
 
         def f1(label: int, threshold: float) -> float:
@@ -169,7 +176,9 @@ class Detector:
             return float(np.nan_to_num(f1_score(*sums)))
 
         for label in self.thresholds:
-            self.thresholds[label] = float(max(THRESHOLDS, key=lambda threshold: f1(label, threshold)))
+            best = float(max(THRESHOLDS, key=lambda threshold: f1(label, threshold)))
+            if f1(label, best):
+                self.thresholds[label] = best
 
     def answer(self, image: Image.Image, label: int) -> list[dict[str, Any]]:
         """The objects of a class in an image of any size, as `evaluation.score` reads them."""

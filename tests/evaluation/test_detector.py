@@ -78,6 +78,26 @@ def test_rows_in_several_frames_are_refused(tmp_path, capsys):
     assert "row '11' is in another frame" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("rows")
+def test_rows_for_several_classes_at_once_are_refused(tmp_path, capsys):
+    asked = ["cup", "disc", "cup and disc"]
+    made = [make_row(str(i), asked[i % 3], noise(60, 90, seed=i), [], SIDE) for i in range(12)]
+    write_table(tmp_path / "joined", "train", columns_of("hub"), made)
+    data = make_data(tmp_path / "set", "detection", 4)
+    assert detector.main([str(data), "--data", str(tmp_path / "joined"), "--output", str(tmp_path / "x.jsonl")]) != 0
+    assert "row '2' asks for several classes at once" in capsys.readouterr().err
+
+
+def test_a_class_that_the_pictures_aside_lack_keeps_its_score(rows):
+    pictures, _ = detector.read_pictures(rows)
+    trained = detector.Detector(2, SIDE, lr=1e-3, seed=1)
+    right = {1: [(0.3, [10, 20, 40, 50])], 2: [(0.1, [0, 0, 9, 9])]}
+    trained.find = lambda _image: right
+    trained.choose_thresholds(pictures[:1])
+    assert trained.thresholds[1] < 0.3
+    assert trained.thresholds[2] == 0.5
+
+
 def test_few_pictures_and_no_time_are_refused(rows, tmp_path, capsys):
     data = make_data(tmp_path / "set", "detection", 4)
     few = datasets.Dataset.from_parquet(f"{rows}/*.parquet").select(range(4))

@@ -99,6 +99,21 @@ def _check_problem(problem: object) -> None:
         raise DataError("the problem is empty; write the request there")
 
 
+def check_single_classes(asked: Mapping[str, str]) -> None:
+    """Check that no request is for several classes at once that others are for alone.
+
+    Args:
+        asked: by the name of a class, which is a whole request, the id of a row that has it.
+
+    Raises:
+        DataError: one is.
+    """
+    for name, id in asked.items():
+        parts = re.split(", | and ", name)
+        if len(parts) > 1 and all(part in asked for part in parts):
+            raise DataError(f"row {id!r} asks for several classes at once; prepare rows with --group_share 0")
+
+
 # --- layouts of tables ------------------------------------------------------------------------------------------------
 def _hub(row: Row, number: int, split: str) -> Row:  # noqa: ARG001 - all converters are called alike
     return {name: row[name] for name in COLUMNS}

@@ -5,7 +5,6 @@ Rows to train on (`data.rows`) that ask for one class each are put together by t
 """
 
 import hashlib
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
@@ -16,9 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from vision_reasoner import looks
+from vision_reasoner.data.rows import check_single_classes
 from vision_reasoner.data.solutions import read_solution
 from vision_reasoner.data.tables import Row
-from vision_reasoner.errors import DataError
 from vision_reasoner.geometry import Box, Point
 from vision_reasoner.matching import pairwise_iou
 from vision_reasoner.models.engine import frame_image
@@ -143,10 +142,7 @@ def read_photographs(rows: Iterable[Row], known: Sequence[str] = ()) -> Photogra
             objects.setdefault(key, []).append(
                 SceneObject(names[name], None, None, edges, Point(x, y), NO_MASK, (0, 0))
             )
-    for name in names:
-        parts = re.split(", | and ", name)
-        if len(parts) > 1 and all(part in names for part in parts):
-            raise DataError(f"row {ids[name]!r} asks for several classes at once; prepare rows with --group_share 0")
+    check_single_classes(ids)
     scenes = [Scene(pixels, objects.get(key, [])) for key, pixels in pictures.items()]
     return Photographs(scenes, [frozenset(asked[key]) for key in pictures], classes)
 
