@@ -239,7 +239,23 @@ def test_rows_of_another_frame_are_brought_to_the_models(tmp_path: Path) -> None
     train_rows, _ = table_rows(str(write_rows(tmp_path / "rows")), None, 2, (2 * SIDE, 2 * SIDE))
     row = next(row for i in range(8) if (row := train_rows.at(i))["kind"] == "one")
     assert row["image"].size == (2 * SIDE, 2 * SIDE)
-    assert json.loads(row["solution"]) == [{"bbox_2d": [20, 20, 98, 98], "point_2d": [60, 60]}]
+    assert json.loads(row["solution"]) == [{"bbox_2d": [20, 20, 99, 99], "point_2d": [61, 61]}]
+
+
+def test_a_box_of_another_frame_keeps_its_edges_and_a_pixel_at_least(tmp_path: Path) -> None:
+    """Edges 0, 101 and 1120, 559 to 560, of a frame of 560 in one of 280."""
+    boxes = [(0, 0, 559, 559), (101, 0, 101, 559), (100, 100, 109, 109), (559, 559, 559, 559)]
+    targets = [Target(Box.from_inclusive(*box), Point(*box[:2])) for box in boxes]
+    made = [make_row(str(i), "the dog", noise(90, 70, seed=i), targets, 560) for i in range(10)]
+    write_table(tmp_path / "rows", "train", columns_of("hub"), made)
+    solution = table_rows(str(tmp_path / "rows"), None, 2, (280, 280))[0].at(0)["solution"]
+    assert [found["bbox_2d"] for found in json.loads(solution)] == [
+        [0, 0, 279, 279],
+        [51, 0, 51, 279],
+        [50, 50, 54, 54],
+        [279, 279, 279, 279],
+    ]
+    assert [found["point_2d"] for found in json.loads(solution)] == [[0, 0], [50, 0], [50, 50], [279, 279]]
 
 
 def test_a_scenes_row_is_a_request_for_objects_and_the_same_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -258,15 +258,23 @@ def _rows_of(table: "datasets.Dataset", order: Sequence[int], size: Size | None)
         image = checked_image(row)
         targets = read_solution(row["solution"], model_size=image.size)
         frame = size or image.size
-        numbers = [
-            rescale([*box, *point], from_size=image.size, to_size=frame)
+        moved = [
+            _in_frame(box, point, image.size, frame)
             for box, point in zip(targets.boxes.tolist(), targets.points.tolist(), strict=True)
         ]
-        solution = solution_of(Target(Box.from_inclusive(*n[:4]), Point(*n[4:])) for n in numbers)
-        kind = ("none", "one", "several")[min(len(numbers), 2)]
+        solution = solution_of(moved)
+        kind = ("none", "one", "several")[min(len(moved), 2)]
         return reasoner_row(row["id"], kind, row["problem"], solution, image, frame)
 
     return Rows(len(order), at)
+
+
+def _in_frame(box: Sequence[float], point: Sequence[float], size: Size, frame: Size) -> Target:
+    """An object of a row of `size` in another frame; a box is of its first and last pixels, a point of one pixel."""
+    x1, y1, x2, y2 = rescale([*box[:2], box[2] + 1, box[3] + 1], from_size=size, to_size=frame)
+    x1, y1 = min(x1, frame[0] - 1), min(y1, frame[1] - 1)  # at least a pixel is left of it
+    x, y = rescale([v + 0.5 for v in point], from_size=size, to_size=frame, truncate=True)
+    return Target(Box(x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)), Point(x, y))
 
 
 def reply_scores(reply: str, row: Row, size: Size) -> Scores:
