@@ -37,6 +37,7 @@ done
 [[ $processes =~ ^[1-9][0-9]*$ ]] || fail "--processes: '$processes' is not an integer of at least 1"
 [[ $seed =~ ^[0-9]+$ ]] || fail "--seed: '$seed' is not an integer"
 [[ $n =~ ^[0-9]+$ ]] || fail "--n: '$n' is not an integer"
+seed=$((10#$seed)) n=$((10#$n)) # bash reads 08 as an octal number
 
 tiny=vision_reasoner.training.tiny
 mkdir -p "$output_dir"
@@ -73,12 +74,20 @@ python -c 'from vision_reasoner.scenes.art import load_sprites; load_sprites()' 
 stage vision 40 "$output_dir"
 stage language 14 "$output_dir"
 stage language 24 "$output_dir" --seen
+# With more hours the first stages have gone on; what came of them begins anew.
+for first in vision language; do
+  [[ ! $output_dir/$first.pt -nt $output_dir/joint.pt ]] || rm -f "$output_dir/joint.pt"
+done
 stage joint 10 "$output_dir"
 # Two runs that go on from the same weights on other scenes: the mean of the weights is better than each.
 for branch in 1 2; do
-  mkdir -p "$output_dir/branch$branch"
-  [[ -e $output_dir/branch$branch/joint.pt ]] || cp "$output_dir/joint.pt" "$output_dir/branch$branch/joint.pt"
-  seed=$((seed + branch)) stage joint 15 "$output_dir/branch$branch"
+  folder="$output_dir/branch$branch"
+  mkdir -p "$folder"
+  if [[ $output_dir/joint.pt -nt $folder/joint.pt ]]; then
+    cp "$output_dir/joint.pt" "$folder/joint.new"
+    mv "$folder/joint.new" "$folder/joint.pt"
+  fi
+  seed=$((seed + branch)) stage joint 15 "$folder"
 done
 stage segmenter 12 "$output_dir"
 stage router 4 "$output_dir"
