@@ -83,6 +83,7 @@ def test_help_needs_neither_torch_nor_trl() -> None:
         (["--data", "d", "--model_path", "m", "--flips", "both"], "go with --preset tiny"),
         (["--data", "d", "--preset", "tiny", "--thinking", "none"], "thinks in lists"),
         (["--data", "d", "--preset", "tiny", "--epochs", "2"], "--max_steps"),
+        (["--data", "d", "--preset", "tiny", "--weight_decay", "0.1"], "do not go with --preset tiny"),
         (["--data", "d", "--model_path", "m", "--lora", "--freeze", "language"], "--lora"),
         (["--data", "d", "--model_path", "m", "--lr", "nan"], "--lr nan"),
     ],

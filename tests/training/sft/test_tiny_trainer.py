@@ -2,6 +2,7 @@
 
 import argparse
 import copy
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -11,19 +12,20 @@ import pytest
 pytest.importorskip("trl", reason="fine-tuning needs the extra .[train]")
 
 import datasets
+import numpy as np
 import torch
-from PIL import Image
 
 from tests.conftest import noise
 from tests.support import drawings
 from vision_reasoner.data.rows import columns_of, make_row
 from vision_reasoner.data.solutions import Target
 from vision_reasoner.data.tables import write_table
-from vision_reasoner.errors import CheckpointError
+from vision_reasoner.errors import CheckpointError, DataError
 from vision_reasoner.geometry import Box, Point
 from vision_reasoner.models.checkpoints import BUNDLED, CALIBRATION, choose, in_pretrained
 from vision_reasoner.models.reasoner import Reasoner
 from vision_reasoner.results import Task
+from vision_reasoner.scenes.scene import Scene
 from vision_reasoner.training.sft import __main__ as sft
 from vision_reasoner.training.sft import tiny_trainer
 from vision_reasoner.training.sft.tiny_trainer import (
@@ -37,8 +39,19 @@ from vision_reasoner.training.sft.tiny_trainer import (
 )
 from vision_reasoner.training.tiny import loop
 from vision_reasoner.training.tiny.architecture import SIDE
+from vision_reasoner.training.tiny.photographs import View
 
 TARGET = Target(Box.from_inclusive(60, 80, 119, 139), Point(90, 100))
+
+
+def write_rows(folder: Path, name: str) -> None:
+    """Five pictures, asked for a class of this name and for dogs; each has one of the two."""
+    rows = []
+    for i in range(5):
+        image = noise(120, 90, seed=i)
+        rows.append(make_row(f"{i}a", name, image, [TARGET] * (i % 2), SIDE))
+        rows.append(make_row(f"{i}b", "dog", image, [TARGET] * (1 - i % 2), SIDE))
+    write_table(folder, "train", columns_of("hub"), rows)
 
 
 @pytest.fixture
@@ -46,12 +59,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> argparse.Namesp
     """Of three steps with two photographs each, the last with requests."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setattr(tiny_trainer, "load_sprites", drawings.sprites)
-    rows = []
-    for i in range(5):
-        image = noise(120, 90, seed=i)
-        rows.append(make_row(f"{i}a", "White Blood Cell", image, [TARGET] * (i % 2), SIDE))
-        rows.append(make_row(f"{i}b", "dog", image, [TARGET] * (1 - i % 2), SIDE))
-    write_table(tmp_path / "rows", "train", columns_of("hub"), rows)
+    write_rows(tmp_path / "rows", "White Blood Cell")
     flags = {"data": tmp_path / "rows", "output_dir": tmp_path / "run", "max_steps": 3, "batch_size": 2}
     flags |= {"micro_batch": 2, "eval_every": 3, "eval_n": 1, "save_every": 1, "max_new_tokens": 4, "threads": 1}
     flags |= {"rehearsed_share": 0.34}
@@ -107,20 +115,70 @@ def test_a_frozen_tower_sees_and_does_not_learn(settings: argparse.Namespace) ->
     assert not any("visual" in name for name in moved)
 
 
+@pytest.mark.parametrize("name", ["nut", "donut hole", "pan"])
+def test_a_name_inside_a_known_word_is_refused(settings: argparse.Namespace, tmp_path: Path, name: str) -> None:
+    settings.data = str(tmp_path / name)
+    write_rows(tmp_path / name, name)
+    if name == "donut hole":  # the other way around
+        assert [c.name for c in load_adapted(settings)[1].added] == [name]
+        return
+    with pytest.raises(DataError, match=rf'the name "{name}" is a part of ".*{name}.*--rename'):
+        load_adapted(settings)
+
+
+def test_scenes_are_divided_among_the_batches_of_a_step(
+    settings: argparse.Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.batch_size, settings.micro_batch, settings.max_steps = 4, 1, 30
+    policy, photographs = load_adapted(settings)
+    trainer = TinyTrainer(policy, photographs, settings, training_arguments(settings, first=True))
+    drawn: list[bytes] = []
+
+    def losses(_views: list[View], scenes: list[Scene]) -> loop.Losses:
+        drawn.extend(scene.image.tobytes() for scene in scenes)
+        return torch.zeros(()), {}
+
+    monkeypatch.setattr(trainer, "_vision_loss", losses)
+    for step in range(3):
+        trainer.state.global_step = step
+        for i in range(4):
+            trainer.compute_loss(policy.model, {"views": [trainer.train_dataset[i]]})
+    assert len(drawn) == round(3 * 4 * 0.34 / 0.66)
+    assert len(set(drawn)) == len(drawn)
+
+
+def test_a_picture_of_nothing_that_is_asked_for_nothing_is_learned_from(settings: argparse.Namespace) -> None:
+    settings.rehearsed_share = 0
+    policy, photographs = load_adapted(settings)
+    trainer = TinyTrainer(policy, photographs, settings, training_arguments(settings, first=True))
+    nothing = View(Scene(np.zeros((SIDE, SIDE, 3), np.uint8), []), frozenset())
+    for trainer.state.global_step in (0, settings.max_steps - 1):
+        loss = trainer.compute_loss(policy.model, {"views": [nothing]})
+        loss.backward()
+        assert torch.isfinite(loss)
+
+
 def test_another_model_is_refused(settings: argparse.Namespace, bundle: Path) -> None:
     settings.model_path = str(bundle)
     with pytest.raises(CheckpointError, match="is not VisionReasoner-Tiny"):
         load_adapted(settings)
 
 
-def test_a_view_is_the_same_again_and_every_photograph_comes_in_turn(settings: argparse.Namespace) -> None:
-    _, photographs = load_adapted(settings)
+def test_a_view_is_the_same_again_and_every_photograph_comes_in_turn(
+    settings: argparse.Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy, photographs = load_adapted(settings)
     views = Views(photographs, 3, ("horizontal",))
     assert (views[7].scene.image == views[7].scene.image).all()
     assert (views[7].scene.image != views[8].scene.image).any()
     assert not (views[7].scene.image == Views(photographs, 4, ())[7].scene.image).all()
-    marked = [Image.fromarray(scene.image).resize((1, 1)).getpixel((0, 0)) for scene in photographs.scenes]
-    assert len(set(marked)) == len(photographs.scenes)
+    monkeypatch.setattr(tiny_trainer, "random_view", lambda _photographs, number, *_: number)
+    trainer = TinyTrainer(policy, photographs, settings, training_arguments(settings, first=True))
+    n = len(photographs.scenes)
+    batches = itertools.islice(trainer.get_train_dataloader(), n)  # of two
+    order = [number for batch in batches for number in batch["views"]]
+    assert sorted(order[:n]) == sorted(order[n:]) == list(range(n))
+    assert order[:n] != order[n:]
 
 
 def test_each_half_of_the_model_has_its_learning_rate_while_it_learns(settings: argparse.Namespace) -> None:

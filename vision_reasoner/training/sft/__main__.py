@@ -56,6 +56,7 @@ TINY: dict[str, Any] = {
 }
 EVALUATED_AT_ONCE = 16  # rows
 TINY_ALONE = ("rehearsed_share", "flips")
+LARGE_ALONE = ("weight_decay", "epochs")  # the tiny preset's optimizers have their own decay, its views no end
 FLIPS = ("none", "horizontal", "both")
 
 
@@ -116,6 +117,10 @@ CONFLICTS: tuple[Check, ...] = (
         f"{' and '.join(f'--{name}' for name in TINY_ALONE)} go with --preset tiny",
     ),
     (
+        lambda s: s.preset != "tiny" or all(getattr(s, name) is None for name in LARGE_ALONE),
+        f"{' and '.join(f'--{name}' for name in LARGE_ALONE)} do not go with --preset tiny; it has --max_steps",
+    ),
+    (
         lambda s: s.preset != "tiny" or (s.thinking == "list" and not s.lora and s.freeze != "language"),
         "--preset tiny thinks in lists and has no adapters: --thinking none, --lora, --freeze language are for others",
     ),
@@ -136,7 +141,7 @@ def complete(settings: argparse.Namespace) -> argparse.Namespace:
     Raises:
         UsageError: a value is out of its range, or settings exclude each other.
     """
-    for holds, message in CONFLICTS[:2]:
+    for holds, message in CONFLICTS[:3]:
         if not holds(settings):
             raise UsageError(message)
     values = LARGE | (TINY | {"flips": "horizontal"} if settings.preset == "tiny" else {})
@@ -151,7 +156,7 @@ def complete(settings: argparse.Namespace) -> argparse.Namespace:
         value = getattr(settings, name, None)
         if value is not None and not holds(value):
             raise UsageError(f"--{name} {value}: {message}")
-    for holds, message in CONFLICTS[2:]:
+    for holds, message in CONFLICTS[3:]:
         if not holds(settings):
             raise UsageError(message)
     settings.without, settings.num_generations = [], max(1, EVALUATED_AT_ONCE // settings.micro_batch)

@@ -10,7 +10,7 @@ Importing this needs the extra `.[train]`, and the drawings.
 
 import argparse
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -139,6 +139,7 @@ class TinyTrainer(RunTrainer):
             self.objective = LanguageObjective(policy.model, None, encoder, self.codebook)
         self.sprites = load_sprites()
         self.figures: dict[str, list[float]] = {}  # since they were last logged
+        self.counted_step, self.batches = -1, 0  # of a step, those that have gone through the model
         super().__init__(
             model=policy.model,
             args=config,
@@ -180,13 +181,14 @@ class TinyTrainer(RunTrainer):
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:  # noqa: ARG002
         """The dense detector's loss, or in its turn the language model's, of views and of scenes."""
-        step, rank = self.state.global_step, self.accelerator.process_index
-        rng = seeded("sft", self.settings.seed, step * self.accelerator.num_processes + rank)
+        step, number = self.state.global_step, self._number_of_batch()
+        rng = seeded("sft", self.settings.seed, number)
         views: list[View] = inputs["views"]
         share = self.settings.rehearsed_share
+        n_scenes = len(views) * share / (1 - share)  # a fraction where batches are small: some get one more
         scenes = [
             random_scene(self.sprites, rng, (SIDE, SIDE), sign_share=SIGN_SHARE)
-            for _ in range(round(len(views) * share / (1 - share)))
+            for _ in range(round((number + 1) * n_scenes) - round(number * n_scenes))
         ]
         with self.args.device:  # where tensors are made
             if step >= self._halves()[-1][1]:
@@ -196,6 +198,13 @@ class TinyTrainer(RunTrainer):
         for name, value in figures.items():
             self.figures.setdefault(name, []).append(value)
         return loss
+
+    def _number_of_batch(self) -> int:
+        """The number of the batch that goes through the model, of those of all steps and processes."""
+        step, n = self.state.global_step, self.args.gradient_accumulation_steps
+        self.batches = self.batches + 1 if step == self.counted_step else 0
+        self.counted_step = step
+        return (step * n + self.batches) * self.accelerator.num_processes + self.accelerator.process_index
 
     def _vision_loss(self, views: Sequence[View], scenes: Sequence[Scene]) -> loop.Losses:
         """The dense detector's loss on views of photographs and on scenes."""
@@ -249,7 +258,7 @@ def load_adapted(settings: argparse.Namespace) -> tuple[Policy, Photographs]:
 
     Raises:
         CheckpointError: the checkpoint is another model.
-        DataError: the rows cannot be trained on.
+        DataError: the rows cannot be trained on, or the name of a class is a part of a known word.
     """
     policy = load_reasoner(settings)
     config = policy.model.config.get_text_config()
@@ -269,6 +278,9 @@ def add_names(policy: Policy, photographs: Photographs) -> None:
     names = dict.fromkeys(name for c in photographs.added for name in (c.name, c.plural))
     new = [text for name in names for text in (name, f" {name}") if len(tokenizer.encode(text)) > 1]
     tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in new])
+    _check_parts(
+        {text.strip() for text in new}, codebook.names.keys() - {t.strip() for t in tokenizer.get_added_vocab()}
+    )
     policy.model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     words = policy.model.get_input_embeddings().weight
     draw = torch.Generator().manual_seed(280)
@@ -276,6 +288,16 @@ def add_names(policy: Policy, photographs: Photographs) -> None:
         for text in new:
             own = torch.randn(WIDTH, generator=draw) * WIDTH**-0.5
             words[tokenizer.convert_tokens_to_ids(text)] = codebook.names[text.strip()] + EMBEDDING_NOISE * own
+
+
+def _check_parts(new: Iterable[str], known: Collection[str]) -> None:
+    """Refuse a new name inside a known word: its token would be read there, too, and the word not be known any more."""
+    for name in sorted(new):
+        if words := sorted(word for word in known if name in word):
+            raise DataError(
+                f'the name "{name}" is a part of "{words[0]}", which the checkpoint knows; give the class a longer one '
+                "(training.prepare --rename OLD=NEW)"
+            )
 
 
 def training_arguments(settings: argparse.Namespace, *, first: bool) -> TrainingArguments:
@@ -288,6 +310,7 @@ def training_arguments(settings: argparse.Namespace, *, first: bool) -> Training
         max_steps=settings.max_steps,
         max_grad_norm=loop.MAX_GRAD_NORM,
         remove_unused_columns=False,
+        train_sampling_strategy="sequential",  # `Views` is in random order
         dataloader_num_workers=VIEW_WORKERS if torch.cuda.is_available() else 0,
         **run_config(settings, first=first) | {"gradient_checkpointing": False},
     )

@@ -218,6 +218,8 @@ class CellTruth:
         In the order of the responsible cells; as indices into the cells of a scene.
         """
         cells = self.responsible.nonzero()[:, 0]
+        if not len(cells):
+            return cells
         kind = cells // CELLS * (int(self.label.max()) + 1) + self.label[cells]
         same = torch.tril(kind[:, None] == kind, -1)
         last = (same * torch.arange(1, len(cells) + 1)).amax(1) - 1

@@ -68,7 +68,8 @@ def vision_loss(
 
     Returns:
         The loss, and `class` (accuracy at positive cells), `sides` (mean error in pixels), `objectness` (F1),
-        `undecided` (share of candidate cells whose objectness is neither), `color` and `company` (accuracies).
+        `undecided` (share of candidate cells whose objectness is neither), `color` and `company` (accuracies); each
+        where there is something to measure it on.
     """
     numbers = tokens @ codebook.numbers.T
     there, positive = truth.label != NO_CLASS, truth.positive
@@ -92,17 +93,20 @@ def vision_loss(
     ]
     loss = torch.stack([weight * part.mean() for weight, part in parts if len(part)]).sum()
     loss = loss + OBJECTNESS_WEIGHT * objectness_loss
-    number_loss = F.smooth_l1_loss(error, torch.zeros_like(error), beta=NUMBER_BETA, reduction="none")
-    loss = loss + NUMBER_WEIGHT * (scale * number_loss).mean()
+    if there.any():
+        number_loss = F.smooth_l1_loss(error, torch.zeros_like(error), beta=NUMBER_BETA, reduction="none")
+        loss = loss + NUMBER_WEIGHT * (scale * number_loss).mean()
     loss = loss + TOKEN_WEIGHT * ((tokens - codebook.tokens(truth)) ** 2).sum(1).mean()
     claimed = objectness > 0
-    shown = logits[positive].index_fill(1, torch.tensor(NO_CLASS), -torch.inf)
-    metrics = {
-        "class": (shown.argmax(1) == truth.label[positive]).float().mean().item(),
-        "sides": error.abs()[positive[there]].mean().item() * CELL,
-        "objectness": (2 * (claimed & target).sum() / (claimed.sum() + target.sum())).item(),
-        "undecided": (objectness[truth.candidate].abs() < LOGIT_SCALE / 4).float().mean().item(),
-    }
+    metrics = {}
+    if positive.any():
+        shown = logits[positive].index_fill(1, torch.tensor(NO_CLASS), -torch.inf)
+        metrics["class"] = (shown.argmax(1) == truth.label[positive]).float().mean().item()
+        metrics["sides"] = error.abs()[positive[there]].mean().item() * CELL
+    if claimed.any() or target.any():
+        metrics["objectness"] = (2 * (claimed & target).sum() / (claimed.sum() + target.sum())).item()
+    if truth.candidate.any():
+        metrics["undecided"] = (objectness[truth.candidate].abs() < LOGIT_SCALE / 4).float().mean().item()
     attributes = (("color", truth.color, codebook.colors), ("company", truth.company, codebook.companies))
     for name, index, vectors in attributes:
         where = (index >= 0) & positive

@@ -199,7 +199,7 @@ class LanguageObjective:
 
     def _number_loss(self, logp: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The weighted loss of coordinates, their median error in pixels, and which of the labels they are."""
-        loss, is_number, errors = logp.new_zeros(()), torch.zeros_like(labels, dtype=torch.bool), []
+        loss, is_number, errors = logp[:0].sum(), torch.zeros_like(labels, dtype=torch.bool), []  # 0 without any label
         for ids in (self.encoder.inner, self.encoder.last):
             value = torch.full((logp.shape[1],), -1)
             value[ids] = torch.arange(SIDE + 1)
