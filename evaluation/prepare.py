@@ -32,12 +32,12 @@ import argparse
 import hashlib
 import json
 import logging
-import shutil
 import sys
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -224,7 +224,7 @@ def _fetch(url: str) -> bytes:
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
             data: bytes = answer.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:  # URLError and HTTPError are OSErrors
+    except (OSError, ValueError, HTTPException) as error:  # URLError and HTTPError are OSErrors
         raise DataError(f"{url}: cannot be fetched ({error}); leave this image out (--skip_bad)") from error
     if len(data) > MAX_BYTES:
         raise DataError(f"{url}: has more than {MAX_BYTES:,} bytes; leave this image out (--skip_bad)")
@@ -303,6 +303,7 @@ def prepare(arguments: argparse.Namespace) -> int:
     if arguments.limit is not None and arguments.limit < 1:
         raise UsageError("--limit must be at least 1")
     left_out: list[str] = []
+    asked: set[tuple[int, int]] = set()
 
     def on_bad(error: DataError) -> None:
         if not arguments.skip_bad:
@@ -310,19 +311,23 @@ def prepare(arguments: argparse.Namespace) -> int:
         left_out.append(str(error))
         tqdm.write(f"left out: {error}", file=sys.stderr)
 
+    def rows() -> Iterator[Row]:
+        for row in kept_rows(jobs_of(arguments, on_bad), arguments.limit, left_out if arguments.skip_bad else None):
+            if arguments.source in FORMATS:
+                asked.add((int(row["image_id"]), row["cat_id"]))
+            yield row
+
     n = write_table(
         arguments.output_dir,
         "test",
         columns_of(arguments.source),
-        kept_rows(jobs_of(arguments, on_bad), arguments.limit, left_out if arguments.skip_bad else None),
+        rows(),
         about=lambda: f"Prepared from {arguments.source}. Left out for being unusable: {len(left_out)}.",
         overwrite=arguments.overwrite,
     )
-    beside = Path(arguments.output_dir) / "instances.json"
-    if arguments.source == "coco":
-        shutil.copyfile(arguments.annotations, beside)
-    elif arguments.source in FORMATS:
-        beside.write_text(json.dumps(arguments.instances))
+    if arguments.source in FORMATS:
+        beside = instances_json(arguments.instances, asked)
+        (Path(arguments.output_dir) / "instances.json").write_text(json.dumps(beside))
     if left_out:
         print(f"left out for being unusable: {len(left_out)}", file=sys.stderr)
     return n
@@ -381,8 +386,7 @@ def jobs_of(arguments: argparse.Namespace, on_bad: OnBad) -> list[Job]:
         return counting_jobs(arguments, on_bad)
     instances = read_format(arguments, on_bad)
     if source in FORMATS:
-        if source != "coco":
-            arguments.instances = instances_json(instances)
+        arguments.instances = instances
         return [partial(category_rows, number, instances, absent=arguments.absent) for number in instances.images]
     return [
         partial(reference_rows, found, instances, arguments.level, by_object=source == "refcoco")

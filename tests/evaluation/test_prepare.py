@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from evaluation.prepare import main
+from evaluation.prepare import counting_rows, main
 from evaluation.suites import SUITES
 from tests.conftest import noise
 from tests.support import releases
+from vision_reasoner.data.annotations import CountedImage
 from vision_reasoner.data.sources import open_source
 from vision_reasoner.data.tables import load_table, write_table
+from vision_reasoner.errors import DataError
 from vision_reasoner.masks import decode_mask
 
 COMMON = ["image", "text", "image_id", "ann_id", "img_height", "img_width"]
@@ -162,6 +164,8 @@ def test_coco_has_a_row_for_each_picture_and_category_and_keeps_the_instances_wi
     assert rows[1]["bbox"] == [[100, 10, 140, 50], [150, 40, 190, 90]]
     scored_against = COCO(tmp_path / "out/instances.json")
     assert scored_against.getAnnIds(imgIds=[1], catIds=[2]) == [12, 13]
+    published = {a["id"]: a["area"] for a in json.loads(Path(annotations).read_text())["annotations"]}
+    assert all(a["area"] == published[a["id"]] for a in scored_against.dataset["annotations"])
     loaded = datasets.load_dataset(str(tmp_path / "out"), split="test")
     assert len(loaded) == 3, "the JSON beside it does not disturb"
 
@@ -254,6 +258,12 @@ def test_pixmo_fetches_pictures_and_takes_no_other_ones(
     assert [f.read_bytes() for f in images.iterdir()] == [picture_bytes(0)], "kept for the next time"
 
 
+@pytest.mark.parametrize("url", ["http://exam ple/a.png", "http://localhost:port/a.png"])
+def test_an_address_that_is_none_is_a_picture_that_cannot_be_fetched(tmp_path: Path, url: str) -> None:
+    with pytest.raises(DataError, match="cannot be fetched"):
+        counting_rows(CountedImage("0" * 64, url, "cups", 2), 0, "{what}", tmp_path, download=True)
+
+
 def test_countbench_asks_its_own_questions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     columns = {"image": datasets.Image(), "text": datasets.Value("string"), "question": datasets.Value("string")}
     columns["number"] = datasets.Value("int32")
@@ -323,6 +333,9 @@ def test_a_limit_takes_the_first_rows(tmp_path: Path) -> None:
     flags = ["--annotations", annotations, "--images", images]
     assert run("coco", tmp_path, *flags, "--limit", 2) == 0
     assert [row["text"] for row in table(tmp_path)] == ["cat", "dog"]
+    beside = json.loads((tmp_path / "out/instances.json").read_text())
+    assert [image["id"] for image in beside["images"]] == [1]
+    assert {(a["image_id"], a["category_id"]) for a in beside["annotations"]} == {(1, 1), (1, 2)}
     assert run("coco", tmp_path, *flags, "--limit", 0, "--overwrite") == 2
 
 

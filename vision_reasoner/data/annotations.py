@@ -16,7 +16,7 @@ import math
 import pickle
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
 from pathlib import Path, PureWindowsPath
@@ -125,6 +125,7 @@ class Annotation:
             for a box alone.
         size: (width, height) of the image.
         crowd: whether it stands for a group that was not told apart.
+        area: in square pixels, as published; None: that of the box.
     """
 
     id: str
@@ -134,6 +135,7 @@ class Annotation:
     segmentation: Any
     size: Size
     crowd: bool = False
+    area: float | None = None
 
     def mask(self) -> Mask:
         """The object's pixels, (H, W) bool, as pycocotools fills its polygons.
@@ -411,13 +413,21 @@ def read_instances(file: str | Path, folder: str | Path, *, on_bad: OnBad = refu
     )
 
 
-def instances_json(instances: Instances) -> dict[str, Any]:
-    """Instances as COCO's JSON; an outline of polygons stays one, and boxes alone have none."""
+def instances_json(instances: Instances, asked: Collection[tuple[int, int]]) -> dict[str, Any]:
+    """What a table's rows ask for as COCO's JSON; an outline stays one, and boxes alone have none.
+
+    Objects that no row asks for would count as missed in figures that divide by all of a file.
+
+    Args:
+        instances: that the rows are of.
+        asked: the ids of image and category of each row.
+    """
+    images = {image for image, _ in asked}
     return {
         "images": [
             {"id": number, "file_name": image.name, "width": image.size[0], "height": image.size[1]}
             for number, image in instances.images.items()
-            if image.size is not None
+            if number in images and image.size is not None
         ],
         "categories": [{"id": number, "name": name} for number, name in instances.categories.items()],
         "annotations": [
@@ -426,11 +436,12 @@ def instances_json(instances: Instances) -> dict[str, Any]:
                 "image_id": a.image_id,
                 "category_id": a.category,
                 "bbox": [a.box[0], a.box[1], a.box[2] - a.box[0], a.box[3] - a.box[1]],
-                "area": (a.box[2] - a.box[0]) * (a.box[3] - a.box[1]),
+                "area": (a.box[2] - a.box[0]) * (a.box[3] - a.box[1]) if a.area is None else a.area,
                 "iscrowd": int(a.crowd),
                 "segmentation": a.segmentation or [],
             }
             for number, a in instances.annotations.items()
+            if (a.image_id, a.category) in asked
         ],
     }
 
@@ -506,6 +517,7 @@ def _annotation(
         segmentation=outline_of(entry.get("segmentation")),
         size=size,
         crowd=bool(entry.get("iscrowd", 0)),
+        area=float(entry["area"]) if _is_finite(entry.get("area")) and entry["area"] >= 0 else None,
     )
 
 
