@@ -142,8 +142,7 @@ def _compared(one: Side, two: Side) -> Comparison:
             )
     figures = _figures(suite, both)
     if suite.ranked and both:
-        protocols = [one for one in ranked_protocols(manifests[0]) if one in ranked_protocols(manifests[1])]
-        figures += _ranked(load_annotations(first / INSTANCES), both, protocols)
+        figures += _ranked(load_annotations(first / INSTANCES), both, ranked_protocols(manifests[0], len(both)))
     return {
         "suite": suite.name,
         "data": manifests[0]["data"],

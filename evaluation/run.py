@@ -82,7 +82,9 @@ def run(arguments: argparse.Namespace) -> int:
     pool: Pool = partial(in_process, at_once=settings.portions_at_once)
     if spread:
         digests = {part: one["digest"] for part, one in manifest["checkpoint"].items()}
-        load = partial(load_model, *_everywhere(checkpoints, settings, manifest), digests, silent=not arguments.verbose)
+        views = manifest["settings"].get("views")
+        here = _everywhere(checkpoints, settings, manifest)
+        load = partial(load_model, *here, digests, views, silent=not arguments.verbose)
         pool = partial(
             on_ray,
             num_workers=arguments.num_workers,

@@ -42,6 +42,7 @@ TEMPLATE = Path(__file__).with_name("page.html")
 IN_GALLERY = 2000  # images; of more samples some are left out, for a browser has to hold the page
 ALL_PIXELS = 90_000_000  # of all thumbnails together: some 15 MB of page for photographs
 MOST_PIXELS, LEAST_PIXELS = 160_000, 30_000  # of one: 460x345 and 200x150
+MAX_WEBP_SIDE = 16_383  # pixels
 MASK_SIDE = 384  # the longer side of the masks that are drawn over thumbnails
 COUNTS = 12  # the last row and column of the count confusion are this many and more
 STATUSES = (*(str(status) for status in Status), "error")
@@ -227,7 +228,7 @@ def _facts(manifest: Manifest) -> list[tuple[str, list[tuple[str, str]]]]:
 
 def thumbnail(image: Image.Image, pixels: int) -> str:
     """The image with at most `pixels` pixels, as a data URI."""
-    factor = min(1.0, math.sqrt(pixels / (image.width * image.height)))
+    factor = min(1.0, math.sqrt(pixels / (image.width * image.height)), MAX_WEBP_SIDE / max(image.size))
     size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
     small = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
     file = io.BytesIO()

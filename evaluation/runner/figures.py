@@ -3,19 +3,24 @@
 metrics.json has no times, dates or paths: the same records give the same bytes.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import cast
 
 from evaluation.page.build import write_page
-from evaluation.runner.groups import columns_of, grouped
+from evaluation.runner.groups import check_values, columns_of, grouped
 from evaluation.runner.ranking import load_annotations, measure_ranking, ranked_protocols
 from evaluation.runner.records import INSTANCES, METRICS, PAGE, read_manifest, read_records, write_json
 from evaluation.runner.schema import Checkpoint, Grouped, Manifest, Metric, Metrics, Record
 from evaluation.suite import PROTOCOLS, Scores, Suite, is_papers, measure, plain_name, scores_of
 from evaluation.suites import suite_of
+from vision_reasoner.errors import UsageError
 from vision_reasoner.results import Status
+
+logger = logging.getLogger(__name__)
 
 SHOWN = 5  # figures of a group on the terminal
 LIGHT = ("index", "id", "image_id", "error", "status", "columns")  # of a record, what figures of sums need
@@ -41,7 +46,9 @@ def compute_metrics(folder: Path, by: Sequence[str] = ()) -> Metrics:
     figures = measure(suite, [scores for _, scores in scored], [record["image_id"] for record, _ in scored])
     annotations = load_annotations(folder / INSTANCES) if suite.ranked and scored else None
     if annotations is not None:
-        figures += measure_ranking(annotations, [record for record, _ in scored], ranked_protocols(manifest))
+        figures += measure_ranking(
+            annotations, [record for record, _ in scored], ranked_protocols(manifest, len(scored))
+        )
     data = manifest["data"]
     papers = is_papers(manifest)
     for figure in figures:
@@ -61,10 +68,22 @@ def compute_metrics(folder: Path, by: Sequence[str] = ()) -> Metrics:
         "figures": figures,
         "notes": _notes(manifest, figures, [record for record, _ in scored] if suite.ranked else []),
     }
-    own = [column for column in suite.by if any(column in record.get("columns", {}) for record, _ in samples)]
-    if columns := dict.fromkeys([*own, *by]):
+    columns = dict.fromkeys([*filter(partial(_has_groups, samples), suite.by), *by])
+    if columns:
         metrics["by"] = [grouped(suite, samples, column, annotations) for column in columns]
     return metrics
+
+
+def _has_groups(samples: Sequence[tuple[Record, Scores | None]], column: str) -> bool:
+    """Whether the samples of a set can be grouped by a column that the suite's own sets have."""
+    if not any(column in record["columns"] for record, _ in samples):
+        return False
+    try:
+        check_values(column, (record["columns"].get(column) for record, _ in samples))
+    except UsageError as error:
+        logger.warning("no figures %s", error)
+        return False
+    return True
 
 
 def _notes(manifest: Manifest, figures: Sequence[Metric], ranked: Sequence[Record]) -> list[str]:
@@ -85,8 +104,11 @@ def _notes(manifest: Manifest, figures: Sequence[Metric], ranked: Sequence[Recor
         )
         if all(record["truth"]["boxes"] for record in ranked):
             notes.append("Each row asks for what is in its image: no false alarm on an absent category is possible")
-        if manifest["n"] < data["rows"]:
-            notes.append("COCO's upstream figures are left out: they divide by the true boxes of all samples")
+        if len(ranked) < data["rows"]:
+            notes.append(
+                "COCO's upstream figures are left out: they divide by the true boxes of all samples, and of "
+                f"{data['rows'] - len(ranked):,} there is no score"
+            )
     if "box accuracy" in names:
         notes.append(
             "box accuracy, upstream, is the original's bbox_AP of May 2025 (commit a455092); samples without exactly "

@@ -5,11 +5,12 @@ at by any of them.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from evaluation.metrics.segmentation import overlap
 from evaluation.runner.ranking import Annotations, measure_ranking
+from evaluation.runner.samples import is_short
 from evaluation.runner.schema import Group, Grouped, Metric, Record
 from evaluation.suite import Scores, Suite, measure
 from vision_reasoner.errors import UsageError
@@ -40,18 +41,32 @@ def grouped(suite: Suite, samples: Sequence[Scored], column: str, annotations: A
     for sample in samples:
         for value in _values(sample[0]["columns"].get(column)):
             groups.setdefault(value, []).append(sample)
-    if groups.keys() <= {NOTHING}:
-        columns = (item for record, _ in samples for item in record["columns"].items())
-        known = sorted({name for name, value in columns if value is not None})
-        raise UsageError(
-            f"--by {column}: the records have no such column, or none with short values: {', '.join(known)}"
-        )
-    if len(groups) > MOST_GROUPS:
-        raise UsageError(f"--by {column}: has {len(groups):,} values; give a column with {MOST_GROUPS} at most")
+    columns = (item for record, _ in samples for item in record["columns"].items())
+    check_values(column, groups, sorted({name for name, value in columns if value is not None}))
     return {
         "column": column,
         "groups": [_group(suite, value, groups[value], annotations) for value in sorted(groups, key=_order)],
     }
+
+
+def check_values(column: str, values: Iterable[Any], known: Iterable[str] = ()) -> None:
+    """Check that there can be figures by the values of a column, which are those of its rows.
+
+    Args:
+        column: its name.
+        values: of it.
+        known: names of columns, for the message.
+
+    Raises:
+        UsageError: none is short, or there are too many.
+    """
+    found = {text for value in values for text in _values(value if is_short(value) else None)}
+    if found <= {NOTHING}:
+        raise UsageError(
+            f"--by {column}: the records have no such column, or none with short values: {', '.join(known)}"
+        )
+    if len(found) > MOST_GROUPS:
+        raise UsageError(f"--by {column}: has {len(found):,} values; give a column with {MOST_GROUPS} at most")
 
 
 def _group(suite: Suite, value: str, samples: Sequence[Scored], annotations: Annotations | None) -> Group:

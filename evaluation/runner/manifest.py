@@ -15,6 +15,7 @@ from vision_reasoner.models.checkpoints import BUNDLED as BUNDLED_CHECKPOINT
 from vision_reasoner.models.checkpoints import (
     Choice,
     Part,
+    calibration_digest,
     choose,
     digest,
     display_name,
@@ -92,7 +93,7 @@ def describe(
         "checkpoint": weights,
         "model": arguments.model,
         "prompt": digest_of([_dialect(arguments.model), suite.instruction]),
-        "settings": _numerics(settings, server or folders["reasoner"]),
+        "settings": _numerics(settings, server or folders["reasoner"], Path(checkpoints.reasoner or "").expanduser()),
         "versions": versions() | _engine_version(settings, server),
         "places": places,
     }
@@ -131,6 +132,8 @@ def describe_replies(
     numerics: Settings = {"compat": settings.compat, "max_objects": settings.max_objects}
     if DIALECTS[settings.model].frame == "square":
         numerics["frame_side"] = arguments.frame_side
+    if arguments.id_column is not None:
+        numerics["id_column"] = arguments.id_column
     segmenter = None
     if arguments.segmentation_model_path is not None:
         named = choose(segmenter=arguments.segmentation_model_path).segmenter
@@ -197,8 +200,8 @@ def _data(samples: Samples, annotations: Path | None) -> Data:
     }
 
 
-def _numerics(settings: RunSettings, reasoner: Path | ServerEngine) -> Settings:
-    """Of a reasoner in a folder, or on a server."""
+def _numerics(settings: RunSettings, reasoner: Path | ServerEngine, folder: Path) -> Settings:
+    """Of a reasoner in a folder, or on a server; `folder` may have a calibration."""
     device = choose_device(platform_of(settings.device) if settings.engine == VLLM else settings.device)
     numerics: Settings = {
         "compat": settings.compat,
@@ -210,7 +213,7 @@ def _numerics(settings: RunSettings, reasoner: Path | ServerEngine) -> Settings:
         "max_image_pixels": settings.max_image_pixels,
     }
     if settings.asks_more:
-        numerics["views"] = settings.of_views
+        numerics["views"] = {**settings.of_views, "calibration": calibration_digest(folder)}
     if isinstance(reasoner, ServerEngine):
         numerics["engine"] = "server"
         numerics["frame_side"], numerics["vqa_frame_side"] = reasoner.frame_side, reasoner.vqa_frame_side

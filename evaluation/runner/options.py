@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from evaluation.runner.figures import table
-from evaluation.runner.groups import TARGETS
+from evaluation.runner.groups import TARGETS, check_values
 from evaluation.runner.ranking import find_annotations
 from evaluation.runner.records import PAGE, read_manifest
 from evaluation.runner.samples import Samples
@@ -97,6 +97,9 @@ def open_samples(
         )
     if unknown := [column for column in arguments.by if column not in (*source.columns, TARGETS)]:
         raise UsageError(f"--by {unknown[0]}: {source.path} has no such column (it has {', '.join(source.columns)})")
+    large = {samples.columns.get(field) for field in (*IMAGE_COLUMNS, "ignore")}
+    for column in set(arguments.by) - {TARGETS}:
+        check_values(column, [] if column in large else source.column(column)[: arguments.limit], source.columns)
     return samples, find_annotations(arguments.annotations, source.path) if suite.ranked else None
 
 

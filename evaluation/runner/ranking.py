@@ -253,12 +253,12 @@ def rank(annotations: Annotations, records: Iterable[Record], protocol: Protocol
     return coco.coco_scores(annotations.instances, detections, asked=asked if protocol == "official" else None)
 
 
-def ranked_protocols(manifest: Manifest) -> tuple[Protocol, ...]:
-    """Those in which a run's average precision means something.
+def ranked_protocols(manifest: Manifest, n: int) -> tuple[Protocol, ...]:
+    """Those in which the average precision of `n` scored samples means something.
 
-    Upstream divides by all true boxes of the set, so that in a run on a part of it there is no such figure.
+    Upstream divides by all true boxes of the set, so that there is no such figure where some of it is not scored.
     """
-    return PROTOCOLS if manifest["n"] >= manifest["data"]["rows"] else ("official",)
+    return PROTOCOLS if n >= manifest["data"]["rows"] else ("official",)
 
 
 def measure_ranking(

@@ -8,7 +8,6 @@ What the original repository leaves is read by `upstream`.
 """
 
 import json
-import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,8 +20,6 @@ from vision_reasoner.data.sources import check_json_size
 from vision_reasoner.errors import DataError, UsageError
 from vision_reasoner.geometry import Size
 from vision_reasoner.results import Status, Task
-
-logger = logging.getLogger(__name__)
 
 Row = Mapping[str, Any]
 Numbered = Sequence[tuple[str, Row]]
@@ -67,7 +64,7 @@ def read_rows(paths: Sequence[Path]) -> tuple[list[Path], Numbered]:
         paths: files, or a folder of the original's `output_*.json`.
 
     Raises:
-        DataError: one cannot be read, or holds no rows.
+        DataError: one cannot be read or holds no rows, or a folder lacks one.
     """
     files = [file for path in paths for file in _files(path)]
     rows = [row for file in files for row in _rows(file)]
@@ -86,7 +83,10 @@ def _files(path: Path) -> list[Path]:
     if not found:
         raise DataError(f"{path}: is a folder without output_*.json; give files of replies")
     if missing := [number for number in range(max(found)) if number not in found]:
-        logger.warning("%s: output_%d.json is missing", path, missing[0])
+        raise DataError(
+            f"{path}: output_{missing[0]}.json is missing, and what that part found; run it again, or name the "
+            "files that there are"
+        )
     return [found[number] for number in sorted(found)]
 
 

@@ -105,7 +105,7 @@ class Samples:
             sample = replace(sample, image_id=self.image_ids[index])
         try:
             stored = self.source.row(index)
-            sample = replace(sample, columns={name: value for name, value in stored.items() if _is_short(value)})
+            sample = replace(sample, columns={name: value for name, value in stored.items() if is_short(value)})
             row = {name: stored[column] for name, column in self.columns.items()}
             data = stored_image(row, "image")
             if self.image_ids is None:
@@ -190,8 +190,11 @@ class Samples:
         return None
 
     def pixels(self, index: int) -> int:
-        """How many pixels the image has, by its header; 0 where that does not say."""
-        sizes = upright_sizes(self.source.row(index)[self.columns["image"]])
+        """How many pixels the image has, by its header; 0 where that does not say, or the row cannot be used."""
+        try:
+            sizes = upright_sizes(self.source.row(index)[self.columns["image"]])
+        except Exception:  # noqa: BLE001 - as in `__getitem__`, which says what is wrong with the row
+            return 0
         return sizes[0][0] * sizes[0][1] if sizes else 0
 
 
@@ -204,10 +207,10 @@ def unique_ids(names: Sequence[str]) -> list[str]:
     return ids
 
 
-def _is_short(value: Any) -> bool:
+def is_short(value: Any) -> bool:
     """Whether a value of a row goes into its record: a number, a short text, or a few of these."""
     if isinstance(value, list):
-        return 0 < len(value) <= MAX_VALUES and all(isinstance(one, str) and _is_short(one) for one in value)
+        return 0 < len(value) <= MAX_VALUES and all(isinstance(one, str) and is_short(one) for one in value)
     if isinstance(value, float):
         return math.isfinite(value)
     return isinstance(value, bool | int) or (isinstance(value, str) and len(value) <= MAX_TEXT)

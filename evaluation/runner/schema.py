@@ -104,7 +104,9 @@ class Settings(TypedDict):
     max_objects: int
     max_image_pixels: NotRequired[int]
     views: NotRequired[dict[str, Any]]
-    """Looks, tiles and how they are merged, where an image is looked at more than once."""
+    """Looks, tiles, how they are merged, and the calibration's digest, where an image is looked at more than once."""
+    id_column: NotRequired[str]
+    """Of the data set, by which replies that were made elsewhere are found."""
 
 
 class Places(TypedDict):

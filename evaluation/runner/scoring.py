@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from vision_reasoner.settings import RunSettings
 
 logger = logging.getLogger(__name__)
 
+MOST_LIKELY = 0.01  # of log-probabilities: rounding leaves some above 0
 PROCESSED = {"factor": 28, "min_pixels": 56 * 56, "max_pixels": 28 * 28 * 16384}  # of the released Qwen2.5-VL
 
 
@@ -79,7 +81,9 @@ def check_masks(replies: Replies, task: Task, settings: RunSettings) -> None:
 def _lacks_masks(given: Given, settings: RunSettings) -> bool:
     if given.instances is not None:
         return any(not (isinstance(one, Mapping) and one.get("mask")) for one in given.instances)
-    if given.error is not None or given.measured is not None or given.masks is not None:
+    if given.masks is not None:
+        return not all(given.masks)
+    if given.error is not None or given.measured is not None:
         return False
     frame = given.frame or NORMALIZED_SIZE  # whether there are objects does not depend on it
     found = parse_reply(given.text, model_size=frame, image_size=frame, grammar=DIALECTS[settings.model].grammar)
@@ -186,7 +190,7 @@ def _instance(value: Any) -> Instance:
         box=Box(*map(_whole, value["box"])),
         point=None if point is None else Point(*map(_whole, point)),
         mask=value.get("mask"),
-        likelihood=None if likelihood is None else float(likelihood),
+        likelihood=None if likelihood is None else _log_probability(likelihood),
     )
 
 
@@ -194,6 +198,12 @@ def _whole(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise DataError(f"a coordinate is {str(value)[:40]!r}; expected a number of pixels")
     return int(value + 0.5)
+
+
+def _log_probability(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -math.inf < value <= MOST_LIKELY:
+        raise DataError(f"a likelihood is {str(value)[:40]}; expected a log-probability, a finite number of 0 at most")
+    return float(value)
 
 
 def _with_masks(prediction: Prediction, masks: Sequence[Any]) -> Prediction:

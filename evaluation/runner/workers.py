@@ -24,7 +24,7 @@ from vision_reasoner.errors import CheckpointError, UsageError, VisionReasonerEr
 from vision_reasoner.geometry import Box, Point
 from vision_reasoner.images import load_image
 from vision_reasoner.model import VisionReasoner
-from vision_reasoner.models.checkpoints import Part, digest
+from vision_reasoner.models.checkpoints import CALIBRATION, Part, calibration_digest, digest
 from vision_reasoner.parallel import in_threads
 from vision_reasoner.results import Instance, Prediction, Status, Task
 from vision_reasoner.settings import Checkpoints, RunSettings
@@ -53,6 +53,7 @@ def load_model(
     checkpoints: Checkpoints,
     settings: RunSettings,
     digests: Mapping[Part, str] | None = None,
+    views: Mapping[str, Any] | None = None,
     *,
     silent: bool = True,
 ) -> VisionReasoner:
@@ -61,6 +62,7 @@ def load_model(
     Args:
         checkpoints, settings: as `VisionReasoner.from_settings` takes them.
         digests: what the parts' folders must hold, where this may be another machine; see `checkpoints.digest`.
+        views: of the manifest's settings, with the digest of the calibration that must be there, too.
         silent: without what transformers has to say.
 
     Raises:
@@ -78,6 +80,10 @@ def load_model(
             raise CheckpointError(
                 f"{folder}: is another {part} here ({found[:12]}) than the run's ({wanted[:12]}); copy that one here"
             )
+    if views and calibration_digest(Path(checkpoints.reasoner or "")) != views["calibration"]:
+        raise CheckpointError(
+            f"{checkpoints.reasoner}: has another {CALIBRATION} here than the run; copy that one here"
+        )
     return VisionReasoner.from_settings(checkpoints, settings)
 
 

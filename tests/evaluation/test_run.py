@@ -152,13 +152,14 @@ def test_a_row_that_cannot_be_used_is_an_error_of_its_own(tmp_path, folder):
 
 
 @pytest.mark.parametrize("line", ['{"text": "cut', "[1, 2]", "null", "x" * 9, "[" * 100_000])
-def test_a_line_that_is_no_object_is_an_error_of_its_row_and_costs_no_other(tmp_path, folder, line):
-    data = make_data(tmp_path / "data", "counting", 5)
+@pytest.mark.parametrize("suite", ["counting", "vqa"])
+def test_a_line_that_is_no_object_is_an_error_of_its_row_and_costs_no_other(tmp_path, folder, suite, line):
+    data = make_data(tmp_path / "data", suite, 5)
     rows = data.read_text().splitlines()
     rows[3] = line
     data.write_text("\n".join(rows))
     model = toy_model()
-    assert toy_run(data, "counting", folder, model)["errors"] == 1
+    assert toy_run(data, suite, folder, model)["errors"] == 1
     assert sorted(itertools.chain(*model.reasoner.batches)) == [0, 1, 2, 4]
     assert "line 4 is no JSON object" in records(folder)[3]["error"]
 
@@ -587,6 +588,7 @@ def test_too_many_errors_make_the_exit_code_seven(command, data, folder, capsys)
         (["{data}", "--limit", "0"], 2, "at least 1"),
         (["{data}", "--batch_size", "0"], 2, "at least 1"),
         (["{data}", "--by", "kind"], 2, "--by kind: "),
+        (["{data}", "--by", "image"], 2, "--by image: the records have no such column"),
         (["{data}", "--submission"], 2, "asks no questions"),
         (["{data}", "--suite", "nothing"], 2, "there is no such suite; give one of"),
         (["{data}", "--suite", "nothing.py"], 2, "nothing.py: cannot be executed (FileNotFoundError"),

@@ -92,6 +92,10 @@ def test_masks_are_scored_where_rows_have_them_and_refused_where_they_do_not(tmp
     assert code == 2
     assert "4 of 4 replies have boxes without masks" in said
     assert "--suite grounding" in said
+    one_of_two = {"id": "p0/1", "reply": objects((0, 0, 60, 60), (0, 0, 9, 9)), "masks": [truth[0], None]}
+    code, _, said = score("segmentation", data, "--overwrite", replies=write(tmp_path / "half.jsonl", [one_of_two]))
+    assert code == 2
+    assert "1 of 1 replies have boxes without masks" in said
     rows[1]["masks"] = []
     rows[2]["masks"] = [encode_mask(decode_mask(truth[0])[:-1])]
     code, folder, _ = score("segmentation", data, "--overwrite", replies=write(tmp_path / "bad.jsonl", rows))
@@ -131,13 +135,31 @@ def test_counts_boxes_and_answers_need_no_reply(tmp_path, score):
     assert figures(folder)["COCO AP", "official"] == figures(folder)["F1 at IoU 0.5", "official"] == 1
     data = make_data(tmp_path / "answers", "vqa", 4)
     rows = [{"image_id": f"q{i}", "answer": f"answer {i}"} for i in range(4)]
-    named = [row | {"q": f"q{i}"} for i, row in enumerate(lines(data))]
+    named = [row | {"q": f"q{i}", "z": f"q{3 - i}"} for i, row in enumerate(lines(data))]
     write(data, named)
     submission = tmp_path / "submission.json"
-    submission.write_text(json.dumps([{"q": row["image_id"], "answer": row["answer"]} for row in rows]))
+    submission.write_text(
+        json.dumps([{"q": row["image_id"], "z": row["image_id"], "answer": row["answer"]} for row in rows])
+    )
     code, folder, _ = score("vqa", data, "--overwrite", "--id_column", "q", replies=submission)
     assert (code, figures(folder)["exact match", "official"]) == (0, 1)
     assert all(row["query"].endswith("of them") for row in lines(folder / SAMPLES)), "no instruction of ours"
+    code, _, said = score("vqa", data, "--id_column", "z", replies=submission)
+    assert code == 2, "found by another column, they are other replies"
+    assert "settings.id_column was q and is z" in said
+
+
+@pytest.mark.parametrize("likelihood", ["-Infinity", "NaN", "800", "1e400", '"-1"', "true"])
+def test_a_likelihood_that_is_none_is_an_error_of_its_sample(tmp_path, score, likelihood):
+    data = make_data(tmp_path / "data", "detection", 2)
+    instance = f'{{"box": [0, 0, 9, 9], "likelihood": {likelihood}}}'
+    replies = tmp_path / "r.jsonl"
+    replies.write_text(f'{{"id": "p0/1", "instances": [{instance}]}}\n{{"id": "p0/2", "instances": []}}\n')
+    code, folder, _ = score("detection", data, "--max_errors", "1", replies=replies)
+    assert code == 0
+    first, second = sorted(lines(folder / SAMPLES), key=lambda row: row["index"])
+    assert "a likelihood is" in first["error"]
+    assert second["error"] is None
 
 
 @pytest.mark.parametrize(
@@ -331,6 +353,15 @@ def test_files_that_are_stale_or_of_another_set_are_refused(tmp_path, score, sui
     given, _, said = score(suite, data, replies=shards(tmp_path / "old", rows))
     assert given == code
     assert message in said
+
+
+def test_a_folder_that_lacks_a_part_is_refused(tmp_path, score):
+    data = make_data(tmp_path / "data", "detection", 12)
+    folder = shards(tmp_path / "old", upstream_rows(data, write_run(tmp_path / "run", "detection", data), "detection"))
+    (folder / "output_1.json").unlink()
+    code, _, said = score("detection", data, replies=folder)
+    assert code == 3
+    assert "output_1.json is missing" in said
 
 
 def test_rows_that_share_an_id_are_told_apart_by_their_order_or_not_at_all(tmp_path, score):

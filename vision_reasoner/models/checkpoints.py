@@ -375,6 +375,12 @@ def digest(folder: Path, part: Part) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
+def calibration_digest(folder: Path) -> str | None:
+    """The SHA-256 of the calibration in a reasoner's folder; None where there is none."""
+    file = folder / CALIBRATION
+    return sha256(file) if file.is_file() else None
+
+
 def weight_bytes(folder: Path) -> int:
     """The size of a folder's safetensors files in bytes."""
     return sum(file.stat().st_size for file in folder.glob("*.safetensors"))

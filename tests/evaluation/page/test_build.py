@@ -201,6 +201,11 @@ def test_a_thumbnail_has_the_picture_in_no_more_than_its_pixels():
     assert Image.open(io.BytesIO(base64.b64decode(page.thumbnail(picture, 10**9).split(",")[1]))).size == (800, 400)
 
 
+def test_a_very_long_picture_has_a_thumbnail():
+    uri = page.thumbnail(Image.new("RGB", (1, 20_000)), 90_000)
+    assert max(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))).size) == 16_383
+
+
 def test_a_small_mask_keeps_thin_lines():
     mask = np.zeros((2000, 1000), bool)
     mask[700:702] = True

@@ -138,5 +138,20 @@ def test_records_of_before_and_columns_of_many_values_are_refused(tmp_path, caps
     capsys.readouterr()
     assert main([str(run), "--by", "x"]) == 2
     assert "--by x: has 201 values" in capsys.readouterr().err
+
     (run / SAMPLES).write_text("\n".join([json.dumps({**lines[0], "columns": [1]}), *many[1:]]))
     assert main([str(run)]) == 3
+
+
+def test_a_suite_s_own_column_with_many_values_costs_no_figure(tmp_path, caplog):
+    data = with_columns(make_data(tmp_path / "data", "vqa", 3), type=str, answer=str)
+    run = write_run(tmp_path / "run", "chartqa", data)
+    line = json.loads((run / SAMPLES).read_text().splitlines()[0])
+    many = [json.dumps({**line, "index": i, "columns": {"type": f"kind {i}"}}) for i in range(201)]
+    (run / SAMPLES).write_text("\n".join(many))
+    manifest = json.loads((run / "manifest.json").read_text())
+    (run / "manifest.json").write_text(json.dumps({**manifest, "n": 201}))
+    metrics = compute_metrics(run)
+    assert metrics["figures"]
+    assert "by" not in metrics
+    assert "--by type: has 201 values" in caplog.text

@@ -7,6 +7,7 @@ import pytest
 
 from evaluation.run import build_parser
 from evaluation.runner.manifest import describe
+from evaluation.runner.records import differences
 from evaluation.runner.samples import Samples
 from evaluation.suites import SUITES
 from tests.support.runs import make_data
@@ -53,6 +54,15 @@ def test_a_bundled_set_is_run_with_the_bundled_checkpoint_and_others_with_the_re
     assert chosen.reasoner.endswith("VisionReasoner-7B")
     _, manifest = described("counting", None, "--model_path", "pretrained_models/VisionReasoner-7B")
     assert manifest["checkpoint"]["reasoner"]["name"] == "VisionReasoner-7B"
+
+
+def test_with_several_looks_another_calibration_is_another_run(described, home):
+    folder = home / "pretrained_models/VisionReasoner-7B"
+    alone, looks = (described("counting", "numbers", *flags)[1] for flags in ([], ["--looks", "2"]))
+    (folder / "calibration.json").write_text("{}")
+    assert described("counting", "numbers")[1] == alone, "one look has no confidence"
+    again = described("counting", "numbers", "--looks", "2")[1]
+    assert [key.partition(" ")[0] for key in differences(looks, again)] == ["settings.views.calibration"]
 
 
 def test_parts_that_are_used_are_digested_and_no_others(described):
