@@ -88,11 +88,11 @@ def test_rows_for_several_classes_at_once_are_refused(tmp_path, capsys):
     assert "row '2' asks for several classes at once" in capsys.readouterr().err
 
 
-def test_a_class_that_the_pictures_aside_lack_keeps_its_score(rows):
+def test_a_class_that_the_pictures_aside_lack_keeps_its_score(rows, monkeypatch):
     pictures, _ = detector.read_pictures(rows)
     trained = detector.Detector(2, SIDE, lr=1e-3, seed=1)
-    right = {1: [(0.3, [10, 20, 40, 50])], 2: [(0.1, [0, 0, 9, 9])]}
-    trained.find = lambda _image: right
+    found = {1: [(0.3, [10, 20, 40, 50])], 2: [(0.1, [0, 0, 9, 9])]}
+    monkeypatch.setattr(trained, "find", lambda _image: found)
     trained.choose_thresholds(pictures[:1])
     assert trained.thresholds[1] < 0.3
     assert trained.thresholds[2] == 0.5

@@ -241,7 +241,7 @@ def test_a_worker_refuses_another_checkpoint_than_the_run_s(bundle, tmp_path):
         load_model(Checkpoints(str(tmp_path / "none")), settings, right)
     with pytest.raises(CheckpointError, match=r"another calibration\.json here"):
         load_model(checkpoints, settings, right, {"calibration": "0" * 64})
-    assert load_model(checkpoints, settings, right, {"calibration": None})
+    assert load_model(checkpoints, settings, right, {"calibration": None}).settings == settings
 
 
 # --- the command line -------------------------------------------------------------------------------------------------
