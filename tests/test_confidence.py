@@ -108,6 +108,11 @@ def test_a_checkpoints_digest_does_not_depend_on_its_calibration(tmp_path):
     assert digest(tmp_path, "reasoner") == before
 
 
+def test_a_stated_count_is_no_object_of_little_confidence():
+    stated = Prediction((60, 40), "How many ants?", Task.COUNTING, answer="5")
+    assert keep_confident(stated, 0.5) is stated
+
+
 def test_objects_of_little_confidence_are_left_out_and_said():
     instances = [Instance(BOX, confidence=0.9), Instance(BOX, confidence=0.2)]
     kept = keep_confident(Prediction(SIZE, "dogs", Task.DETECTION, instances=instances), 0.5)

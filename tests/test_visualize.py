@@ -117,6 +117,11 @@ def test_without_masks_the_third_panel_is_the_picture():
     assert (plain != boxes).any()
 
 
+def test_a_count_without_objects_is_drawn():
+    stated = Prediction((60, 40), "How many ants?", Task.COUNTING, answer="999999999")
+    assert draw_prediction(Image.new("RGB", (60, 40), GREY), stated).width > 60
+
+
 def test_the_given_picture_is_left_as_it_was():
     size = (80, 60)
     image = Image.new("L", size, 90)

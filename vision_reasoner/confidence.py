@@ -134,9 +134,9 @@ class Calibration:
 def keep_confident(prediction: Prediction, least: float) -> Prediction:
     """The result without the objects whose confidence is below `least`, and how many they were."""
     kept = [instance for instance in prediction.instances if (instance.confidence or 0.0) >= least]
-    if not (dropped := prediction.count - len(kept)):
+    if not (dropped := len(prediction.instances) - len(kept)):
         return prediction
-    note = f"{dropped} of {prediction.count} objects are left out: their confidence is below {least:g}"
+    note = f"{dropped} of {len(prediction.instances)} objects are left out: their confidence is below {least:g}"
     status = prediction.status if kept else Status.NONE
     return replace(prediction, instances=kept, status=status, warnings=[*prediction.warnings, note])
 

@@ -75,8 +75,9 @@ def draw_prediction(source: ImageSource, prediction: Prediction) -> Image.Image:
     resampling = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC
     plain = image.resize(size, resampling)
 
-    style = _style(prediction.count)
-    colors = object_colors(prediction.count)
+    n = len(prediction.instances)  # a reply may state a count and list nothing
+    style = _style(n)
+    colors = object_colors(n)
     boxes = _boxes_panel(plain, prediction, colors, style)
     if not prediction.has_masks:
         masks, masks_title = plain, "masks (none were made)"
@@ -184,8 +185,8 @@ def _darker(color: Color) -> Color:
 
 def _tags(prediction: Prediction) -> list[str]:
     """What is written beside each object."""
-    if prediction.count > LABELLED:
-        return [str(number) for number in range(1, prediction.count + 1)]
+    if len(prediction.instances) > LABELLED:
+        return [str(number) for number in range(1, len(prediction.instances) + 1)]
     tags = []
     for number, instance in enumerate(prediction.instances, start=1):
         label = "".join(char if char.isprintable() else " " for char in instance.label or "")

@@ -475,6 +475,15 @@ def test_what_is_no_truth_is_not_saved(client, changes):
     assert client.json("/v1/corrections", corrected(client, **changes))[0] == 400
 
 
+def test_a_count_that_is_stated_alone_is_exported_and_not_saved_as_nothing_there(client):
+    body = corrected(client, task="counting", objects=[], answer="5")
+    found = client.json("/v1/export", body | {"format": "json"})[1]
+    assert (found["count"], found["status"]) == (5, "ok")
+    status, message = error_of(client.json("/v1/corrections", body))
+    assert status == 400
+    assert "a count without objects" in message
+
+
 def test_a_server_without_a_project_saves_nothing():
     with serving() as client:
         status, message = error_of(client.json("/v1/corrections", corrected(client)))

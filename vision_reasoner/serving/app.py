@@ -278,7 +278,8 @@ def _add_results(app: FastAPI, service: Service) -> None:
     async def told(body: ResultBody) -> tuple[Picture, Prediction]:
         picture = await service.picture(None, body.image_id)
         task = Task(body.task)
-        answer = body.answer if task is Task.VQA else None
+        stated = task is Task.COUNTING and not body.objects  # a reply may state a count and list nothing
+        answer = body.answer if task is Task.VQA or stated else None
         status = Status.OK if body.objects or answer else Status.NONE
         try:
             instances = [found.instance() for found in body.objects]

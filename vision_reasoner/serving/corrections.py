@@ -42,10 +42,13 @@ class Corrections:
             How many lines its file has.
 
         Raises:
-            UsageError: an object of a segmentation has no mask, or the folder cannot be written to.
+            UsageError: there is a count without objects, an object of a segmentation has no mask, or the folder cannot
+                be written to.
         """
         if prediction.task is Task.VQA:
             raise UsageError("answers to questions cannot be corrected; only objects can")
+        if prediction.count and not prediction.instances:
+            raise UsageError("a count without objects cannot be saved; add a box for each")
         if prediction.task is Task.SEGMENTATION and any(i.mask_shape is None for i in prediction.instances):
             raise UsageError("an object has no mask; segment it first")
         with self._lock, locked(self.folder):
