@@ -71,6 +71,21 @@ def test_what_is_less_sure_than_wanted_is_left_out():
     assert "1 of 1 objects are left out" in result.warnings[-1]
 
 
+@pytest.mark.parametrize(("options", "query"), [({"tiles": "auto"}, "dog"), ({"tiles": "2x2"}, "the largest dog")])
+def test_a_picture_that_needs_no_tiles_has_a_confidence_like_the_others_of_its_run(options, query):
+    sure = Calibration(0.5, {}, {})
+    for least, count in ((0.6, 1), (0.7, 0)):
+        model = VisionReasoner(ScriptedReasoner([ONE]), calibration=sure, min_confidence=least, **options)
+        result = model.predict(noise(100, 50), query, "detection")
+        assert result.count == count
+    kept = VisionReasoner(ScriptedReasoner([ONE]), calibration=sure, **options).predict(
+        noise(100, 50), query, "detection"
+    )
+    assert kept.to_json()["instances"][0]["confidence"] == pytest.approx(0.622, abs=1e-3)
+    bare = VisionReasoner(ScriptedReasoner([ONE]), **options).predict(noise(100, 50), query, "detection")
+    assert not bare.warnings
+
+
 def test_a_least_confidence_without_calibration_is_refused_before_anything_is_asked():
     scripted = ScriptedReasoner([ONE, ONE])
     with pytest.raises(UsageError, match="calibrated checkpoint"):

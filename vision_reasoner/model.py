@@ -27,7 +27,7 @@ from vision_reasoner.inputs import Boxes, Points, check_texts, instances_of, tas
 from vision_reasoner.looks import Merge, View, auto_tiles, check_looks, combine, parse_tiles, views
 from vision_reasoner.looks import whole as whole_view
 from vision_reasoner.masks import Mask
-from vision_reasoner.models.checkpoints import Part, choose, locate
+from vision_reasoner.models.checkpoints import Part, choose, locate, revision_of
 from vision_reasoner.models.devices import is_out_of_memory
 from vision_reasoner.models.engine import FRAME_SIDE, Watch
 from vision_reasoner.models.local import LoadOptions
@@ -246,7 +246,9 @@ class VisionReasoner:
         def router() -> Router:
             if "router" in settings.served:
                 return Router(ServerEngine.of_router(checkpoints, settings))
-            return Router.from_pretrained(choice.router, **language)
+            revision = revision_of("router", choice, checkpoints.reasoner, checkpoints.revision)
+            loading: LoadOptions = {**language, "revision": revision}
+            return Router.from_pretrained(choice.router, **loading)
 
         assembled = cls()
         assembled.settings = settings
@@ -261,7 +263,10 @@ class VisionReasoner:
             "router": router,
             "calibration": calibration,
             "segmenter": lambda: Segmenter.from_pretrained(
-                choice.segmenter, device=settings.device, offline=settings.offline
+                choice.segmenter,
+                device=settings.device,
+                revision=revision_of("segmenter", choice, checkpoints.reasoner, checkpoints.revision),
+                offline=settings.offline,
             ),
         }
         return assembled
@@ -493,8 +498,11 @@ class VisionReasoner:
                     instances = self._with_masks(encoded[1], instances)
                 timings["segment"] = time.perf_counter() - start
             whole = replace(prediction, warnings=[*notes, *prediction.warnings], instances=instances, timings=timings)
-            asked_more = prediction.task is not Task.VQA and (len(shown[i]) > 1 or self.settings.verify)
-            predictions.append(self._with_confidence(whole) if asked_more else whole)
+            # pictures that need no tiles have a confidence as well: objects of all are ranked and left out alike
+            told = (
+                len(shown[i]) > 1 or self.settings.verify or (self.settings.asks_more and self.calibration is not None)
+            )
+            predictions.append(self._with_confidence(whole) if told and whole.task is not Task.VQA else whole)
         return predictions
 
     def _views(self, size: Size, query: str, task: Task, looks: int | None) -> list[View]:
@@ -556,9 +564,10 @@ class VisionReasoner:
     def _combine(self, readings: Sequence[Prediction], shown: Sequence[View], size: Size) -> Prediction:
         """The views of one image as one result, of as many objects as are allowed."""
         combined = combine(readings, shown, size, self.settings.merge)
-        if combined.count <= (most := self.settings.max_objects):
+        n = len(combined.instances)
+        if n <= (most := self.settings.max_objects):
             return combined
-        note = f"{combined.count} objects were found in several looks, only the first {most} are kept (--max_objects)"
+        note = f"{n} objects were found in several looks, only the first {most} are kept (--max_objects)"
         return replace(combined, instances=combined.instances[:most], warnings=[*combined.warnings, note])
 
     def _with_confidence(self, prediction: Prediction) -> Prediction:
@@ -693,6 +702,16 @@ class VisionReasoner:
                 except ImageError as error:
                     loaded[key] = error
         return [loaded[key] for key in keys]
+
+    def load(self, part: Part) -> None:
+        """Load a part now, if it is not there; otherwise the first request that needs it does.
+
+        Raises:
+            UsageError: it was not given.
+            CheckpointError: it cannot be loaded.
+            EngineError: its server cannot be reached.
+        """
+        self._part(part)
 
     def _part(self, name: str) -> Any:
         with self._lock:

@@ -21,6 +21,7 @@ from vision_reasoner.models.checkpoints import (
     display_name,
     in_pretrained,
     locate,
+    revision_of,
     weight_bytes,
 )
 from vision_reasoner.models.devices import choose_attention, choose_device, choose_dtype, named_dtype
@@ -61,7 +62,7 @@ def describe(
         part: locate(
             getattr(choice, part),
             part,
-            revision=named.revision if part == "reasoner" else None,
+            revision=revision_of(part, choice, named.reasoner, named.revision),
             offline=settings.offline,
         )
         for part in used

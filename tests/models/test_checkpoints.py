@@ -20,11 +20,13 @@ from vision_reasoner.models import checkpoints, download
 from vision_reasoner.models.checkpoints import (
     RELEASED,
     TRANSFORMERS_FILES,
+    Part,
     check_transformers_folder,
     choose,
     digest,
     display_name,
     locate,
+    revision_of,
 )
 from vision_reasoner.models.reasoner import Reasoner
 from vision_reasoner.results import Task
@@ -129,6 +131,16 @@ def test_a_bundle_on_the_hub_gives_all_parts(hub_files, tmp_path):
     assert locate(choice.router, "router") == tmp_path / "router"
     assert asked == [("me/mine", [f"router/{pattern}" for pattern in TRANSFORMERS_FILES])]
     assert display_name(choice.reasoner) == "mine"
+
+
+@pytest.mark.usefixtures("nowhere")
+def test_all_parts_of_a_bundle_are_of_its_revision_and_others_of_their_own(hub_files, tmp_path):
+    hub_files({("me/mine", name) for name in PARTS}, tmp_path)
+    bundle = choose("me/mine", segmenter="me/other", revision="v1")
+    parts: tuple[Part, ...] = ("reasoner", "router", "segmenter")
+    assert [revision_of(part, bundle, "me/mine", "v1") for part in parts] == ["v1", "v1", None]
+    alone = choose("me/alone", revision="v1")
+    assert [revision_of(part, alone, "me/alone", "v1") for part in parts] == ["v1", None, None]
 
 
 @pytest.mark.usefixtures("nowhere")

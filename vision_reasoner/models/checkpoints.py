@@ -131,6 +131,19 @@ def choose(
     )
 
 
+def revision_of(part: Part, choice: Choice, model_path: str | Path | None, revision: str | None) -> str | None:
+    """The revision of a part on the Hub: the reasoner's, where it is a part of the same bundle.
+
+    Args:
+        part: which one.
+        choice: where parts come from.
+        model_path: the reasoner or the bundle, as it was named.
+        revision: of `model_path`.
+    """
+    source: str = getattr(choice, part)
+    return revision if part == "reasoner" or source.rpartition("/")[0] == str(model_path) else None
+
+
 def _is_hub_bundle(hub_id: str, revision: str | None, offline: bool) -> bool:
     """Whether a Hub id is a bundle's: asks the cache, then the Hub; what cannot be found out is none."""
     if not _HUB_ID.fullmatch(hub_id) or hub_id in (release.hub_id for release in RELEASED.values()):
