@@ -11,11 +11,12 @@ from tests.conftest import largest_file, noise
 from tests.test_model import NONE, ONE, TWO, Fills, Routes
 from vision_reasoner import Prediction, QueryError, ScriptedReasoner, Task, UsageError, VisionReasoner
 from vision_reasoner.bulk import run_many
-from vision_reasoner.errors import CheckpointError, VisionReasonerError
+from vision_reasoner.errors import CheckpointError, EngineError, VisionReasonerError
 from vision_reasoner.files import locked
 from vision_reasoner.inference import main
 from vision_reasoner.models.reasoner import Reply
 from vision_reasoner.models.router import Route
+from vision_reasoner.prompts import DIALECTS
 
 SETTINGS = {"reasoner": "some/model", "revision": None}
 
@@ -210,6 +211,57 @@ def test_a_checkpoint_that_does_not_load_ends_the_run(files, out, monkeypatch):
     monkeypatch.setattr(reasoner, "predict_each", fail)
     with pytest.raises(CheckpointError):
         run(reasoner, files, out)
+
+
+def test_a_server_that_is_not_there_is_said_once(files, out, monkeypatch):
+    reasoner = model()
+
+    def fail(part):
+        raise EngineError(f"no {part} there")
+
+    monkeypatch.setattr(reasoner, "load", fail)
+    with pytest.raises(EngineError, match="no reasoner there"):
+        run(reasoner, files, out)
+    assert not (out / "results.jsonl").exists()
+
+
+def test_pictures_and_whatever_else_lies_in_the_folder_are_never_written_over(files, tmp_path):
+    other = tmp_path / "d.png"
+    noise(30, 20, 7).save(other)
+    (tmp_path / "link.png").symlink_to(files[3])
+    files = [*files, tmp_path / "sub" / "d.jpg", tmp_path / "link.png"]
+    noise(31, 21, 8).save(files[4])
+    before = {file: file.read_bytes() for file in (*files, other)}
+    assert run(model(*[ONE] * 6), files, tmp_path) == 0
+    assert {file: file.read_bytes() for file in before} == before
+    pictures = [records(tmp_path)[str(file)]["picture"] for file in files]
+    assert pictures == ["a-2.png", "b-2.png", "c-2.png", "a-3.png", "d-2.png", "link-2.png"]
+    (tmp_path / "results.jsonl").unlink()
+    assert run(model(*[ONE] * 6), files, tmp_path) == 0
+    assert [records(tmp_path)[str(file)]["picture"] for file in files] == pictures, "results may be written over"
+
+
+def test_a_picture_that_goes_away_while_it_is_asked_about_fails_alone(files, out, monkeypatch):
+    reasoner = model(ONE, TWO, ONE, NONE)
+    real = reasoner.predict_as_done
+
+    def going(requests, task):
+        for i, outcome in real(requests, task):
+            if i == 1:
+                files[1].unlink()
+            if i == 2:
+                noise(9, 9).save(files[2])
+            yield i, outcome
+
+    monkeypatch.setattr(reasoner, "predict_as_done", going)
+    assert run(reasoner, files, out) == 7
+    assert ["error" in records(out)[str(file)] for file in files] == [False, True, True, False]
+
+
+def test_a_count_that_is_stated_alone_is_a_result(files, out):
+    counted = VisionReasoner(ScriptedReasoner(["There are five dogs."], dialect=DIALECTS["qwen"]), batch_size=1)
+    assert run(counted, files[:1], out) == 0
+    assert records(out)[str(files[0])]["count"] == 5
 
 
 def test_the_router_is_asked_once_for_all(files, out):

@@ -450,6 +450,15 @@ def test_an_ending_of_no_picture_is_said_before_a_model_is_loaded(
     assert "cannot write a picture with the ending" in capsys.readouterr().err
 
 
+def test_a_result_is_not_written_over_its_picture(picture, tmp_path, capsys):
+    before = Path(picture).read_bytes()
+    (tmp_path / "link.png").symlink_to(picture)
+    for where in (picture, tmp_path / "link.png"):
+        assert main(["--image_path", str(picture), "--output_path", str(where)]) == 2
+        assert "is the picture itself" in capsys.readouterr().err
+    assert Path(picture).read_bytes() == before
+
+
 def test_an_output_path_for_many_images_is_refused(says, picture, tmp_path, capsys):
     says(ONE)
     assert main(["--image_path", picture, picture + "x", "--output_path", str(tmp_path / "a.png")]) == 2

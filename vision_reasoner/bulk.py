@@ -7,6 +7,7 @@ what has no line yet, what failed, and pictures that have changed.
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -16,12 +17,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 from PIL import Image
 
-from vision_reasoner.errors import ExitCode, UsageError, one_line, printable
+from vision_reasoner.errors import ExitCode, ImageError, UsageError, one_line, printable
 from vision_reasoner.files import append_jsonl, atomic_write, check_writable, filter_jsonl, locked, sha256, unique_stem
 from vision_reasoner.formats.export import export
 from vision_reasoner.images import load_image
 from vision_reasoner.model import VisionReasoner
-from vision_reasoner.results import Prediction, Task, record_of, report
+from vision_reasoner.results import Prediction, Task, is_picture_of_result, record_of, report
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -76,7 +77,9 @@ def run_many(
         failed = sum(not done[str(file)]["usable"] for file in files if str(file) in done)
         if todo and task is None:
             task = _task(model, query)  # once for all images
-        names = _names(files, done)
+        if todo:
+            model.load("reasoner")  # what is wrong with it is said once
+        names = _names(files, done, output_dir)
         records = _answer(model, todo, query, task, settings, names, output_dir)
         with _progress(len(files), len(files) - len(todo), quiet=quiet) as bar:
             for record, text in records:
@@ -123,13 +126,17 @@ def _answer(
             file = files[i]
             record: dict[str, Any] = {"sha256": todo[file], "settings": settings}
             text = None
+            if isinstance(outcome, Prediction):
+                try:
+                    image = load_image(file, max_pixels=model.settings.max_image_pixels)
+                    saved = _save(output_dir, names[file], outcome, image)
+                except (ImageError, ValueError) as error:  # it is gone, or another, since it was looked at
+                    outcome = error
+                else:
+                    record |= record_of(file, outcome) | {"usable": outcome.usable} | saved
+                    text = f"Image: {printable(str(file), one_line=True)}\n{report(outcome)}\n"
             if isinstance(outcome, Exception):
                 record |= {"image": str(file), "query": query, "usable": False, "error": one_line(outcome)}
-            else:
-                record |= record_of(file, outcome) | {"usable": outcome.usable}
-                image = load_image(file, max_pixels=model.settings.max_image_pixels)
-                record |= _save(output_dir, names[file], outcome, image)
-                text = f"Image: {printable(str(file), one_line=True)}\n{report(outcome)}\n"
             append_jsonl(lines, [record])
             yield record, text
 
@@ -186,11 +193,22 @@ def _save(output_dir: Path, name: str, prediction: Prediction, image: Image.Imag
     return {"picture": f"{name}.png", "masks": masks}
 
 
-def _names(files: Sequence[Path], done: Mapping[str, Mapping[str, Any]]) -> dict[Path, str]:
-    """A name for each picture's results: the earlier one, else its own without ending, numbered where two share it."""
+def _names(files: Sequence[Path], done: Mapping[str, Mapping[str, Any]], output_dir: Path) -> dict[Path, str]:
+    """A name for each picture's results: the earlier one, else its own without ending, numbered where it is taken.
+
+    It is taken by that of another picture, and by a file in `output_dir` that is no result, as the pictures themselves.
+    """
+    inputs = {os.path.realpath(file) for file in files}
+
+    def is_there(name: str) -> bool:
+        path = output_dir / f"{name}.png"
+        return os.path.lexists(path) and (os.path.realpath(path) in inputs or not is_picture_of_result(path))
+
     names = {file: str(done[str(file)]["picture"]).removesuffix(".png") for file in files if str(file) in done}
     taken = {str(record["picture"]).removesuffix(".png").lower() for record in done.values()}
     for file in files:
         if file not in names:
             names[file] = unique_stem(file.stem, taken)
+            while is_there(names[file]):
+                names[file] = unique_stem(file.stem, taken)
     return names

@@ -15,6 +15,7 @@ import glob
 import importlib
 import json
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -138,6 +139,8 @@ def run_one(
     from vision_reasoner.results import check_ending, record_of, report
 
     check_ending(output_path)
+    if os.path.realpath(output_path) == os.path.realpath(file):
+        raise UsageError(f"--output_path {output_path}: is the picture itself; give another place for the result")
     check_writable(output_path)
     notes: list[str] = []
     image = load_image(file, max_pixels=model.settings.max_image_pixels, notes=notes)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from vision_reasoner import __version__
 from vision_reasoner.errors import UsageError, printable
@@ -25,6 +26,8 @@ from vision_reasoner.masks import Mask, RunLengths, check_run_lengths, decode_ma
 
 if TYPE_CHECKING:
     from supervision import Detections
+
+SOFTWARE = "VisionReasoner"  # the key "Software" of the PNGs that are written
 
 
 class Task(StrEnum):
@@ -357,7 +360,20 @@ class Prediction:
         if image is None:
             raise UsageError(f"{path}: a picture of the result needs the original image; call save(path, image)")
         picture = self.plot(image)
-        atomic_write(path, lambda part: picture.save(part, format=image_format))
+        options: dict[str, Any] = {}
+        if image_format == "PNG":
+            options["pnginfo"] = PngInfo()
+            options["pnginfo"].add_text("Software", SOFTWARE)
+        atomic_write(path, lambda part: picture.save(part, format=image_format, **options))
+
+
+def is_picture_of_result(path: Path) -> bool:
+    """Whether a file is a PNG that `Prediction.save` wrote."""
+    try:
+        with Image.open(path, formats=["PNG"]) as opened:
+            return bool(opened.info.get("Software") == SOFTWARE)
+    except Exception:  # noqa: BLE001 - broken files raise nearly anything, and are none
+        return False
 
 
 def _of_looks(instance: Instance) -> dict[str, Any]:
@@ -367,7 +383,7 @@ def _of_looks(instance: Instance) -> dict[str, Any]:
         known["votes"] = list(instance.votes)
     if instance.presence is not None:
         known["presence"] = instance.presence
-    return known | {"confidence": instance.confidence} if known else {}
+    return known | {"confidence": instance.confidence} if known or instance.confidence is not None else {}
 
 
 def check_ending(path: Path) -> str:
