@@ -12,6 +12,7 @@ import logging
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -107,6 +108,7 @@ class StaticDecoder:
         self._steps: dict[tuple[int, int, Rules], int] = defaultdict(int)
         self._ends: dict[Rules, torch.Tensor] = {}
         self._pool: Any = None
+        self._stream: Any = None
         self._lock = threading.Lock()
 
     @property
@@ -143,7 +145,9 @@ class StaticDecoder:
         """
         import torch
 
-        with self._lock, torch.inference_mode():
+        device = self.model.device
+        on_device = torch.cuda.device(device) if device.type == "cuda" else nullcontext()  # for streams and events
+        with self._lock, torch.inference_mode(), on_device:
             n, n_prompt = start.prompt.shape
             rows = padded_rows(n)
             state = self._state_for(rows, padded_span(n_prompt + limit)).rows(rows)
@@ -177,9 +181,10 @@ class StaticDecoder:
         import torch
 
         self._pool = self._pool or torch.cuda.graph_pool_handle()
+        self._stream = self._stream or torch.cuda.Stream()  # torch's own is of the device that first recorded anything
         graph = torch.cuda.CUDAGraph()
         # Recorded with nothing but this thread's calls: another may use the device meanwhile.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
             self._step(state, span, rules)
         logger.debug("recorded a decoding step of %d rows over %d tokens", len(state.token), span)
         return graph
