@@ -2,12 +2,15 @@
 
 import json
 import re
+import threading
+import time
 
 import pytest
 from PIL import Image
 
 from tests.support.browser import CHROMIUM, Browser
 from tests.support.service import serving, wait_until
+from vision_reasoner.masks import box_around, decode_mask
 
 pytestmark = [
     pytest.mark.slow,
@@ -76,6 +79,14 @@ class Person:
             ".map(b => ['x', 'y', 'width', 'height'].map(n => Number(b.getAttribute(n))))"
         )
 
+    def choose(self, file, picture, **options):
+        """Save a picture and choose its file."""
+        picture.save(file, **options)
+        root = self.browser.call("DOM.getDocument")["root"]["nodeId"]
+        node = self.browser.call("DOM.querySelector", nodeId=root, selector="#file")["nodeId"]
+        self.browser.call("DOM.setFileInputFiles", nodeId=node, files=[str(file)])
+        self.wait("!document.getElementById('go').disabled")
+
     def example(self, number=1):
         self.click(f"#examples li:nth-child({number}) button")
         self.wait("document.querySelector('#headline b')")
@@ -119,11 +130,7 @@ def test_an_example_shows_objects_thinking_and_a_large_count(person):
 def test_a_file_is_chosen_and_asked_about_by_the_keyboard(person, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # stored on its side
-    Image.new("RGB", (200, 300), (90, 120, 60)).save(tmp_path / "mine.jpg", exif=exif)
-    root = person.browser.call("DOM.getDocument")["root"]["nodeId"]
-    node = person.browser.call("DOM.querySelector", nodeId=root, selector="#file")["nodeId"]
-    person.browser.call("DOM.setFileInputFiles", nodeId=node, files=[str(tmp_path / "mine.jpg")])
-    person.wait("!document.getElementById('go').disabled")
+    person.choose(tmp_path / "mine.jpg", Image.new("RGB", (200, 300), (90, 120, 60)), exif=exif)
     person.type("#query", "the dogs")
     person.key("Enter")
     person.wait("document.querySelector('#headline b')")
@@ -274,6 +281,65 @@ def test_what_is_corrected_is_saved_with_its_words_and_taken_away(person, tmp_pa
     person.run("document.getElementById('format').value = 'coco'")
     person.click("#download")
     wait_until(lambda: list(tmp_path.glob("*-coco.zip")))
+
+
+@pytest.fixture
+def gate(person, monkeypatch):
+    """Opened, masks are made; closed at first."""
+    opened, masks = threading.Event(), person.client.segmenter.masks
+
+    def held(*arguments):
+        opened.wait(60)
+        return masks(*arguments)
+
+    monkeypatch.setattr(person.client.segmenter, "masks", held)
+    yield opened
+    opened.set()
+
+
+def test_saving_waits_for_the_masks_of_moved_boxes(person, request):
+    person.example(3)
+    gate = request.getfixturevalue("gate")
+    person.press(*person.at(150, 200), person.at(170, 215), person.at(190, 230))
+    x, y, width, height = person.boxes()[0]
+    person.click("#save")
+    time.sleep(0.5)
+    assert not person.text("#saved")
+    gate.set()
+    person.wait("document.getElementById('saved').innerText.startsWith('Saved')")
+    lines = (person.client.service.corrections.folder / "segmentation.jsonl").read_text().splitlines()
+    kept = json.loads(lines[-1])["instances"][0]
+    assert box_around(decode_mask(kept["mask"])) == tuple(kept["box"]) == (x, y, x + width, y + height)
+
+
+def test_an_undone_change_has_the_mask_of_its_box(person):
+    person.example(4)
+    person.click("#objects li:nth-child(1) .number")
+    person.key("ArrowRight", shift=True)
+    person.key("ArrowRight", shift=True)
+    person.key("z", ctrl=True)
+    person.wait("!document.querySelector('.object.busy')")
+    person.click("#save")
+    person.wait("document.getElementById('saved').innerText.startsWith('Saved')")
+    lines = (person.client.service.corrections.folder / "segmentation.jsonl").read_text().splitlines()
+    kept = json.loads(lines[-1])["instances"][0]
+    assert kept["box"] == [74, 48, 330, 240]
+    assert box_around(decode_mask(kept["mask"])) == tuple(kept["box"])
+
+
+def test_a_mask_that_comes_late_is_of_no_other_picture(person, request, tmp_path):
+    person.example()
+    gate = request.getfixturevalue("gate")
+    person.press(*person.at(150, 200), person.at(170, 215), person.at(190, 230))
+    person.wait("document.querySelector('.object.busy')")
+    time.sleep(0.5)
+    person.choose(tmp_path / "other.png", Image.new("RGB", (200, 100), (90, 120, 60)))
+    gate.set()
+    time.sleep(0.5)
+    person.type("#query", "the dogs")
+    person.key("Enter")
+    person.wait("document.querySelector('#headline b')")
+    assert person.boxes()[0] == [20, 10, 80, 40], "of the picture that is shown"
 
 
 def test_a_picture_that_the_server_has_forgotten_is_sent_again(person):

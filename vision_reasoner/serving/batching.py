@@ -194,7 +194,7 @@ class Batcher(Generic[Request, Result]):
                 if not queue:
                     del self._queues[job.client]
             for batch, stop in self._running.values():
-                if all(other.canceled for other in batch):
+                if all(other.canceled or other.done for other in batch):
                     stop.set()
 
     def _serve(self) -> None:
@@ -233,7 +233,7 @@ class Batcher(Generic[Request, Result]):
             return None if self._closed and not batch else batch
 
     def _do(self, batch: Sequence[Job[Request, Result]], stop: threading.Event) -> None:
-        """Work on a batch together, or where that fails one by one."""
+        """Work on a batch together, or where that fails on each half of it, without those that nobody waits for."""
         watch = Watch(on_text=lambda i, text: batch[i].write(text), stop=stop)
         try:
             results = self._work([job.request for job in batch], watch)
@@ -241,9 +241,11 @@ class Batcher(Generic[Request, Result]):
             if len(batch) == 1:
                 batch[0].finish(error)
                 return
-            logger.debug("%s: a batch of %d failed, tried one by one: %s", self.name, len(batch), error)
-            for job in batch:
-                self._do([job], stop)
+            logger.debug("%s: a batch of %d failed, tried in halves: %s", self.name, len(batch), error)
+            middle = len(batch) // 2
+            for half in (batch[:middle], batch[middle:]):
+                if waited_for := [job for job in half if not job.canceled]:
+                    self._do(waited_for, stop)
             return
         for job, result in zip(batch, results, strict=True):
             job.finish(result)

@@ -131,15 +131,16 @@ async function ask() {
   $("result").hidden = false;
   for (const id of ["thought", "found", "take"]) $(id).hidden = true;
   $("warnings").replaceChildren();
+  const { picture } = state;
   let text = "";
   let failure = null;
   try {
     const fields = { query: $("query").value, task: $("task").value, stream: true };
-    const response = await postPicture("/v1/predict", state.picture, fields, stop.signal);
+    const response = await postPicture("/v1/predict", picture, fields, stop.signal);
     await readEvents(response, {
-      accepted: (data) => (state.picture.id = data.image_id),
+      accepted: (data) => (picture.id = data.image_id),
       text: (data) => showText((text = text.slice(0, data.start) + data.text)),
-      result: (data) => showResult(data),
+      result: (data) => picture === state.picture && showResult(data),
       error: ({ error }) => (failure = new Failure(0, `${error.message.charAt(0).toUpperCase()}${error.message.slice(1)}.`)),
     });
     if (!state.result) throw failure ?? new Failure(0, "The server broke off. Try again.");
@@ -331,6 +332,7 @@ function undo() {
   state.objects = before.map((object) => ({ ...object, busy: false }));
   if (!selected()) view.selected = null;
   refresh();
+  state.objects.filter((_, i) => before[i].busy).forEach((object) => follow(object, "")); // its mask was of another box
   say("undone");
 }
 
@@ -399,12 +401,14 @@ function follow(object, words, tighten = false) {
 }
 
 async function segment(object, tighten) {
+  const { picture } = state; // another one may be taken meanwhile
   const asked = JSON.stringify([object.box, object.point]);
+  const isOld = () => !state.objects.includes(object) || asked !== JSON.stringify([object.box, object.point]);
   try {
     const fields = { boxes: JSON.stringify([object.box]), points: JSON.stringify([object.point]) };
-    const { instances, image_id: id } = await (await postPicture("/v1/segment", state.picture, fields)).json();
-    state.picture.id = id;
-    if (!state.objects.includes(object) || asked !== JSON.stringify([object.box, object.point])) return;
+    const { instances, image_id: id } = await (await postPicture("/v1/segment", picture, fields)).json();
+    picture.id = id;
+    if (isOld()) return;
     Object.assign(object, { mask: instances[0].mask, score: instances[0].score, busy: false });
     draw(object);
     const { drawing } = object;
@@ -414,7 +418,9 @@ async function segment(object, tighten) {
     }
     say(`mask of object ${numberOf(object)} made`);
   } catch (error) {
-    object.busy = false;
+    if (isOld()) return;
+    Object.assign(object, { mask: null, score: null, busy: false }); // the one that it has is of another box
+    draw(object);
     fail(error);
   }
   refresh();
@@ -428,16 +434,21 @@ function resultBody() {
   return { image_id: picture.id, query, task, thinking, answer, objects };
 }
 
-// The server keeps pictures for a while only; where it has forgotten this one it is sent again.
+// Once all masks have followed their boxes. The server keeps pictures for a while only; where it has forgotten this one
+// it is sent again.
 async function postResult(path, more = {}) {
+  const { picture } = state;
+  while (state.objects.some(({ busy }) => busy)) await new Promise((resolve) => setTimeout(resolve, SEGMENT_MS));
+  if (picture !== state.picture) throw new DOMException("another picture was taken", "AbortError");
+  const body = { ...resultBody(), ...more };
   try {
-    return await postJson(path, { ...resultBody(), ...more });
+    return await postJson(path, body);
   } catch (error) {
     if (error.status !== 404) throw error;
-    const whole = JSON.stringify([[0, 0, ...state.picture.size]]);
-    const response = await postPicture("/v1/segment", { ...state.picture, id: null }, { boxes: whole });
-    state.picture.id = (await response.json()).image_id;
-    return postJson(path, { ...resultBody(), ...more });
+    const whole = JSON.stringify([[0, 0, ...picture.size]]);
+    const response = await postPicture("/v1/segment", { ...picture, id: null }, { boxes: whole });
+    picture.id = (await response.json()).image_id;
+    return postJson(path, { ...body, image_id: picture.id });
   }
 }
 
