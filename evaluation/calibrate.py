@@ -43,11 +43,15 @@ def judged(folder: Path) -> Iterator[Judged]:
         DataError: the folder holds no finished run, or one without several looks or without any true boxes.
     """
     name = read_manifest(folder)["data"]["name"]
-    known = False
+    known, found, told = False, 0, 0
     for record in read_records(folder):
         if record["error"] is None and "boxes" in record["truth"]:
             known = True
+            found += len(record["instances"])
+            told += sum(one.get("votes") is not None or "presence" in one for one in record["instances"])
             yield from _objects(record, folder, name)
+    if found and not told:  # pictures that need no tiles have objects without votes, but not all
+        raise DataError(f"{folder}: was run with one look; run it with --looks 2 or more")
     if not known:
         raise DataError(
             f"{folder}: no sample has true boxes; give runs of the suite detection, grounding or segmentation"
@@ -57,8 +61,6 @@ def judged(folder: Path) -> Iterator[Judged]:
 def _objects(record: Record, folder: Path, name: str) -> Iterator[Judged]:
     hits = boxes.hits(found_boxes(record), record["truth"]["boxes"])
     for found, right in zip(record["instances"], hits, strict=True):
-        if found.get("votes") is None and "presence" not in found:
-            raise DataError(f"{folder}: was run with one look; run it with --looks 2 or more")
         try:
             instance = Instance.from_json(found)
         except (KeyError, TypeError, ValueError, IndexError) as error:

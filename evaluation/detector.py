@@ -214,7 +214,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser = make_parser("python -m evaluation.detector", __doc__)
     add = parser.add_argument
     add("dataset", help="detection set to answer, as `evaluation.prepare` makes it")
-    add("--data", required=True, metavar="PATH", help="rows to train on, of `vision_reasoner.training.prepare`")
+    add(
+        "--data",
+        required=True,
+        metavar="PATH",
+        help="rows to train on: `vision_reasoner.training.prepare --group_share 0`",
+    )
     add("--output", type=Path, required=True, metavar="FILE", help="JSON lines of replies for `evaluation.score`")
     add("--minutes", type=float, default=60.0, help="of training; default: %(default)s")
     add("--lr", type=float, default=5e-4, help="learning rate at its peak; default: %(default)s")

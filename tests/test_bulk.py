@@ -13,7 +13,7 @@ from vision_reasoner import Prediction, QueryError, ScriptedReasoner, Task, Usag
 from vision_reasoner.bulk import run_many
 from vision_reasoner.errors import CheckpointError, EngineError, VisionReasonerError
 from vision_reasoner.files import locked
-from vision_reasoner.inference import main
+from vision_reasoner.inference import expand, main
 from vision_reasoner.models.reasoner import Reply
 from vision_reasoner.models.router import Route
 from vision_reasoner.prompts import DIALECTS
@@ -237,6 +237,9 @@ def test_pictures_and_whatever_else_lies_in_the_folder_are_never_written_over(fi
     pictures = [records(tmp_path)[str(file)]["picture"] for file in files]
     assert pictures == ["a-2.png", "b-2.png", "c-2.png", "a-3.png", "d-2.png", "link-2.png"]
     (tmp_path / "results.jsonl").unlink()
+    found, many = expand([str(tmp_path), str(tmp_path / "*.png")], tmp_path)
+    assert many
+    assert {file.name for file in found} == {"a.png", "b.png", "c.png", "d.png", "link.png"}, "results are no inputs"
     assert run(model(*[ONE] * 6), files, tmp_path) == 0
     assert [records(tmp_path)[str(file)]["picture"] for file in files] == pictures, "results may be written over"
 

@@ -66,6 +66,7 @@ def run_many(
         UsageError: `output_dir` holds the results of something else.
         QueryError: the query cannot be used, or asks for editing.
         CheckpointError: a part does not load.
+        EngineError: the server that is to run the reasoner does not say which models it has.
         DataError: there is nothing to write in a format.
     """
     settings = {"query": query, "task": task or "auto", **settings}
@@ -78,7 +79,7 @@ def run_many(
         if todo and task is None:
             task = _task(model, query)  # once for all images
         if todo:
-            model.load("reasoner")  # what is wrong with it is said once
+            model.load("reasoner")  # if it cannot be loaded, that is said once, and not of each picture
         names = _names(files, done, output_dir)
         records = _answer(model, todo, query, task, settings, names, output_dir)
         with _progress(len(files), len(files) - len(todo), quiet=quiet) as bar:

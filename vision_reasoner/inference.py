@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     """Do what was asked; one picture here, many in `bulk`."""
-    files, many = expand(arguments.image_path)
+    files, many = expand(arguments.image_path, arguments.output_dir and Path(arguments.output_dir))
     many = many or bool(arguments.output_dir)
     if many and arguments.output_path != DEFAULT_OUTPUT:
         raise UsageError("--output_path is for the result of one image; give --output_dir for many")
@@ -159,10 +159,11 @@ def run_one(
     return 0
 
 
-def expand(paths: Sequence[str]) -> tuple[list[Path], bool]:
+def expand(paths: Sequence[str], output_dir: Path | None = None) -> tuple[list[Path], bool]:
     """The picture files that paths, folders and globs stand for, and whether they are to be treated as many.
 
-    A folder stands for the pictures right inside it. The default picture is looked for in the repository too.
+    A folder stands for the pictures right inside it. Results that lie in `output_dir` are found by neither folders nor
+    globs. The default picture is looked for in the repository too.
 
     Raises:
         ImageError: a folder or glob holds no picture.
@@ -177,6 +178,8 @@ def expand(paths: Sequence[str]) -> tuple[list[Path], bool]:
         check_is_no_address(text)
         try:
             found, several = _expand_one(text)
+            if several and output_dir is not None:
+                found = [file for file in found if not _is_result(file, output_dir)]
         except (OSError, RuntimeError) as error:  # RuntimeError: no such user
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             raise ImageError(f"{text[:200]}: cannot be looked at ({reason}); check --image_path") from error
@@ -201,6 +204,13 @@ def _expand_one(text: str) -> tuple[list[Path], bool]:
     if text == DEFAULT_IMAGE and not path.exists():
         return [packaged(text)], False
     return [path], False
+
+
+def _is_result(file: Path, output_dir: Path) -> bool:
+    """Whether a run into `output_dir` made it."""
+    from vision_reasoner.results import is_picture_of_result
+
+    return os.path.realpath(file.parent) == os.path.realpath(output_dir) and is_picture_of_result(file)
 
 
 def _is_resource_fork(file: Path) -> bool:

@@ -112,7 +112,7 @@ class VisionReasoner:
             reasoner: needed for everything.
             router: needed where a request comes without a task.
             segmenter: needed for segmentation.
-            calibration: tells the confidence of what several looks find.
+            calibration: tells the confidence of objects where there are several looks, tiles or `verify`.
             max_new_tokens, max_objects, ...: see `settings.RunSettings`.
         """
         self.settings = RunSettings(
@@ -571,7 +571,7 @@ class VisionReasoner:
         return replace(combined, instances=combined.instances[:most], warnings=[*combined.warnings, note])
 
     def _with_confidence(self, prediction: Prediction) -> Prediction:
-        """The result of several looks with the confidence of its objects, without those that have too little."""
+        """The result with the confidence of its objects, without those that have too little."""
         if self.calibration is None:
             note = "no confidence, only votes: the checkpoint has no calibration (see python -m evaluation.calibrate)"
             return replace(prediction, warnings=[*prediction.warnings, note])

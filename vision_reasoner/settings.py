@@ -32,7 +32,7 @@ class Checkpoints:
             first model.
         router: the router; None is the bundle's, or the released one. Where a server runs it, likewise.
         segmenter: the segmenter; None likewise.
-        revision: branch, tag or commit of the reasoner on the Hub.
+        revision: branch, tag or commit of the reasoner on the Hub, and of the other parts of the same bundle.
     """
 
     reasoner: str | Path | None = None

@@ -106,8 +106,8 @@ def _notes(manifest: Manifest, figures: Sequence[Metric], ranked: Sequence[Recor
             notes.append("Each row asks for what is in its image: no false alarm on an absent category is possible")
         if len(ranked) < data["rows"]:
             notes.append(
-                "COCO's upstream figures are left out: they divide by the true boxes of all samples, and of "
-                f"{data['rows'] - len(ranked):,} there is no score"
+                "COCO's upstream figures are left out: they divide by the true boxes of all samples, and "
+                f"{data['rows'] - len(ranked):,} samples have no score"
             )
     if "box accuracy" in names:
         notes.append(

@@ -62,9 +62,7 @@ def check_values(column: str, values: Iterable[Any], known: Iterable[str] = ()) 
     """
     found = {text for value in values for text in _values(value if is_short(value) else None)}
     if found <= {NOTHING}:
-        raise UsageError(
-            f"--by {column}: the records have no such column, or none with short values: {', '.join(known)}"
-        )
+        raise UsageError(f"--by {column}: there is no such column with short values; there are: {', '.join(known)}")
     if len(found) > MOST_GROUPS:
         raise UsageError(f"--by {column}: has {len(found):,} values; give a column with {MOST_GROUPS} at most")
 

@@ -98,8 +98,9 @@ def open_samples(
     if unknown := [column for column in arguments.by if column not in (*source.columns, TARGETS)]:
         raise UsageError(f"--by {unknown[0]}: {source.path} has no such column (it has {', '.join(source.columns)})")
     large = {samples.columns.get(field) for field in (*IMAGE_COLUMNS, "ignore")}
+    small = [column for column in source.columns if column not in large]
     for column in set(arguments.by) - {TARGETS}:
-        check_values(column, [] if column in large else source.column(column)[: arguments.limit], source.columns)
+        check_values(column, source.column(column)[: arguments.limit] if column in small else (), small)
     return samples, find_annotations(arguments.annotations, source.path) if suite.ranked else None
 
 

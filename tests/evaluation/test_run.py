@@ -588,7 +588,7 @@ def test_too_many_errors_make_the_exit_code_seven(command, data, folder, capsys)
         (["{data}", "--limit", "0"], 2, "at least 1"),
         (["{data}", "--batch_size", "0"], 2, "at least 1"),
         (["{data}", "--by", "kind"], 2, "--by kind: "),
-        (["{data}", "--by", "image"], 2, "--by image: the records have no such column"),
+        (["{data}", "--by", "image"], 2, "--by image: there is no such column"),
         (["{data}", "--submission"], 2, "asks no questions"),
         (["{data}", "--suite", "nothing"], 2, "there is no such suite; give one of"),
         (["{data}", "--suite", "nothing.py"], 2, "nothing.py: cannot be executed (FileNotFoundError"),

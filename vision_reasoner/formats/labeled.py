@@ -73,7 +73,8 @@ def clean(text: str) -> str:
 def confidence_of(instance: Instance) -> float | None:
     """How sure the model is of an object, in [0, 1]; None if unknown.
 
-    Its confidence where several looks tell it, else the segmenter's estimate of its mask's IoU.
+    Its confidence where there is one (with several looks, tiles or verify), else the segmenter's estimate of its
+    mask's IoU.
     """
     sure = instance.score if instance.confidence is None else instance.confidence
     return None if sure is None else min(max(float(sure), 0.0), 1.0)

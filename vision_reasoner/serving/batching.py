@@ -1,7 +1,7 @@
 """Work that comes together is done together: a queue with a bound, fair between clients, and threads that empty it.
 
-Clients take turns, so that one with many requests does not keep the others waiting. Where a batch fails, its requests
-are tried one by one, so that each fails for itself alone.
+Clients take turns, so that one with many requests does not keep the others waiting. Where a batch fails, each half of
+it is tried alone, so that in the end only the request at fault fails.
 """
 
 import asyncio

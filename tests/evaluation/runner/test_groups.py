@@ -119,7 +119,7 @@ def test_the_report_takes_columns_and_says_what_there_is(tmp_path, capsys):
     for column in ("typ", "long", "image", "targets"):
         assert main([str(run), "--by", column]) == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith(f"error: --by {column}: the records have no such column")
+        assert line.startswith(f"error: --by {column}: there is no such column")
         assert line.endswith("ann_id, answers, image_id, question, type")
 
 

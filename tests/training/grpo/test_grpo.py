@@ -258,6 +258,15 @@ def test_a_box_of_another_frame_keeps_its_edges_and_a_pixel_at_least(tmp_path: P
     assert [found["point_2d"] for found in json.loads(solution)] == [[0, 0], [50, 0], [50, 50], [279, 279]]
 
 
+def test_a_row_that_names_the_side_of_its_frame_stays_in_another_frame(tmp_path: Path) -> None:
+    target = Target(Box.from_inclusive(0, 0, 280, 280), Point(280, 280))
+    made = [make_row(str(i), "the dog", noise(90, 70, seed=i), [target], 280) for i in range(10)]
+    write_table(tmp_path / "rows", "train", columns_of("hub"), made)
+    for side, last in ((280, 280), (560, 559), (140, 139)):
+        row = table_rows(str(tmp_path / "rows"), None, 2, (side, side))[0].at(0)
+        assert json.loads(row["solution"]) == [{"bbox_2d": [0, 0, last, last], "point_2d": [last, last]}]
+
+
 def test_a_scenes_row_is_a_request_for_objects_and_the_same_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prepare, "cached_sprites", lambda _drawings: drawings.sprites())
     row, again, other = (scene_row(seed, 3, (280, 280), 0.3) for seed in (1, 1, 2))

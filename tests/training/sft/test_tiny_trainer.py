@@ -115,7 +115,7 @@ def test_a_frozen_tower_sees_and_does_not_learn(settings: argparse.Namespace) ->
     assert not any("visual" in name for name in moved)
 
 
-@pytest.mark.parametrize("name", ["nut", "donut hole", "pan"])
+@pytest.mark.parametrize("name", ["nut", "donut hole", "pan", "arm"])
 def test_a_name_inside_a_known_word_is_refused(settings: argparse.Namespace, tmp_path: Path, name: str) -> None:
     settings.data = str(tmp_path / name)
     write_rows(tmp_path / name, name)

@@ -226,7 +226,7 @@ function showHeadline() {
     const empty = !result.answer;
     parts.push(element("b", { className: "words", textContent: empty ? "No answer" : result.answer }));
     if (empty) parts.push("The model wrote nothing that answers this. Ask in other words.");
-  } else if (n || (result.count && result.task === "counting")) {
+  } else if (n || (result.count && statedBy(result))) {
     const count = n || result.count;
     const verb = { counting: "counted", detection: "found", segmentation: count === 1 ? "found, with its mask" : "found, each with its mask" }[result.task];
     parts.push(element("b", { textContent: count }), `${count === 1 ? "object" : "objects"} ${verb}`);
@@ -427,19 +427,24 @@ async function segment(object, tighten) {
 }
 
 // --- results ----------------------------------------------------------------------------------------------------------
+// An answer; a count that the reply stated without objects, until somebody changes them.
+function statedBy({ task, answer }) {
+  return task === "counting" && state.undo.length ? null : answer;
+}
+
 function resultBody() {
   const { result, picture } = state;
   const objects = state.objects.map(({ box, point, mask, score, label }) => ({ box, point, mask, score, label }));
-  const { query, task, thinking, answer } = result;
-  return { image_id: picture.id, query, task, thinking, answer, objects };
+  const { query, task, thinking } = result;
+  return { image_id: picture.id, query, task, thinking, answer: statedBy(result), objects };
 }
 
 // Once all masks have followed their boxes. The server keeps pictures for a while only; where it has forgotten this one
 // it is sent again.
 async function postResult(path, more = {}) {
-  const { picture } = state;
+  const { picture, result } = state;
   while (state.objects.some(({ busy }) => busy)) await new Promise((resolve) => setTimeout(resolve, SEGMENT_MS));
-  if (picture !== state.picture) throw new DOMException("another picture was taken", "AbortError");
+  if (result !== state.result) throw new DOMException("something else was asked", "AbortError");
   const body = { ...resultBody(), ...more };
   try {
     return await postJson(path, body);

@@ -123,7 +123,7 @@ export class View {
     this.svg.setPointerCapture(event.pointerId);
     this.pointers.set(event.pointerId, [event.clientX, event.clientY]);
     if (this.pointers.size === 2) {
-      this.drag = null;
+      this.letGo();
       this.draft.setAttribute("visibility", "hidden");
       return;
     }
@@ -192,9 +192,10 @@ export class View {
     if (!this.pointers.delete(event.pointerId)) return;
     this.svg.classList.remove("panning");
     this.draft.setAttribute("visibility", "hidden");
+    if (canceled) this.letGo();
     const drag = this.drag;
     this.drag = null;
-    if (!drag || canceled) return;
+    if (!drag) return;
     const at = this.toPicture(event);
     const inside = at[0] >= 0 && at[1] >= 0 && at[0] <= this.size[0] && at[1] <= this.size[1];
     if (drag.kind === "add" && drag.moved) {
@@ -210,6 +211,12 @@ export class View {
     } else if (drag.kind === "pan" && !drag.moved) {
       this.on.select(null);
     }
+  }
+
+  // The drag ends where it is, without a release.
+  letGo() {
+    if (this.drag?.told) this.on.changed(this.drag.object);
+    this.drag = null;
   }
 
   boxOf(a, b) {

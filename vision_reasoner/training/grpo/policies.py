@@ -270,11 +270,15 @@ def _rows_of(table: "datasets.Dataset", order: Sequence[int], size: Size | None)
 
 
 def _in_frame(box: Sequence[float], point: Sequence[float], size: Size, frame: Size) -> Target:
-    """An object of a row of `size` in another frame; a box is of its first and last pixels, a point of one pixel."""
+    """An object of a row of `size` in a frame; a box is of its first and last pixels, a point of one pixel."""
+    if size == frame:  # as it is, even where it names the side of the frame
+        numbers = rescale([*box, *point], from_size=size, to_size=frame)
+        return Target(Box.from_inclusive(*numbers[:4]), Point(*numbers[4:]))
     x1, y1, x2, y2 = rescale([*box[:2], box[2] + 1, box[3] + 1], from_size=size, to_size=frame)
-    x1, y1 = min(x1, frame[0] - 1), min(y1, frame[1] - 1)  # at least a pixel is left of it
+    x1, y1 = min(x1, frame[0] - 1), min(y1, frame[1] - 1)
+    x2, y2 = min(max(x2, x1 + 1), frame[0]), min(max(y2, y1 + 1), frame[1])  # at least a pixel is left of it
     x, y = rescale([v + 0.5 for v in point], from_size=size, to_size=frame, truncate=True)
-    return Target(Box(x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)), Point(x, y))
+    return Target(Box(x1, y1, x2, y2), Point(min(x, frame[0] - 1), min(y, frame[1] - 1)))
 
 
 def reply_scores(reply: str, row: Row, size: Size) -> Scores:

@@ -83,11 +83,16 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_training_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("how it is trained").add_argument
     add("--max_steps", type=int, metavar="N", help=_help("max_steps", "-1: --epochs decides"))
-    add("--epochs", type=float, metavar="N", help=_help("epochs", "times that all rows are seen"))
+    add(
+        "--epochs",
+        type=float,
+        metavar="N",
+        help=_help("epochs", "times that all rows are seen; not with --preset tiny"),
+    )
     add("--batch_size", type=int, metavar="N", help=_help("batch_size", "rows in a step; tiny: photographs"))
     add("--micro_batch", type=int, metavar="N", help=_help("micro_batch", "those that go through the model at once"))
     add("--lr", type=float, help=_help("lr", f"learning rate at its peak; {LORA_LR} times as much with --lora"))
-    add("--weight_decay", type=float, help=_help("weight_decay", "of AdamW"))
+    add("--weight_decay", type=float, help=_help("weight_decay", "of AdamW; not with --preset tiny"))
     text = "evaluate and keep the moving average of the weights, with this decay at each step; 0: none"
     add("--average", type=float, metavar="DECAY", help=_help("average", text))
     text = f"train adapters; default rank: {LORA_RANK}"

@@ -10,7 +10,7 @@ Importing this needs the extra `.[train]`, and the drawings.
 
 import argparse
 import random
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -277,10 +277,10 @@ def add_names(policy: Policy, photographs: Photographs) -> None:
     tokenizer, codebook = policy.processing.tokenizer, ConceptCodebook(photographs.added)
     names = dict.fromkeys(name for c in photographs.added for name in (c.name, c.plural))
     new = [text for name in names for text in (name, f" {name}") if len(tokenizer.encode(text)) > 1]
+    written = {tokenizer.decode([i]).strip() for i in range(tokenizer.vocab_size)}  # without what was added
     tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in new])
-    _check_parts(
-        {text.strip() for text in new}, codebook.names.keys() - {t.strip() for t in tokenizer.get_added_vocab()}
-    )
+    added = {text.strip() for text in tokenizer.get_added_vocab()}
+    _check_parts(added & names.keys(), {word for word in written if word.isalpha()} | codebook.names.keys() - added)
     policy.model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     words = policy.model.get_input_embeddings().weight
     draw = torch.Generator().manual_seed(280)
@@ -290,13 +290,13 @@ def add_names(policy: Policy, photographs: Photographs) -> None:
             words[tokenizer.convert_tokens_to_ids(text)] = codebook.names[text.strip()] + EMBEDDING_NOISE * own
 
 
-def _check_parts(new: Iterable[str], known: Collection[str]) -> None:
+def _check_parts(new: Iterable[str], known: Iterable[str]) -> None:
     """Refuse a new name inside a known word: its token would be read there, too, and the word not be known any more."""
     for name in sorted(new):
         if words := sorted(word for word in known if name in word):
             raise DataError(
-                f'the name "{name}" is a part of "{words[0]}", which the checkpoint knows; give the class a longer one '
-                "(training.prepare --rename OLD=NEW)"
+                f'the name "{name}" is a part of "{words[0]}", a word that the checkpoint knows; give the class a '
+                "longer one (training.prepare --rename OLD=NEW)"
             )
 
 
