@@ -1,6 +1,7 @@
 """People's own annotations: each format gives the same objects, and what is wrong with one of them is named."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -302,6 +303,28 @@ def test_annotations_of_missing_pictures_are_named(tmp_path: Path, images: Path)
         (tmp_path / "export.json").write_text(json.dumps(data))
         with pytest.raises(DataError, match=r"export\.json"):
             read_label_studio(tmp_path / "export.json", images)
+
+
+@pytest.mark.parametrize("case", ["size 0", "corners of three", "long name"])
+def test_whatever_is_wrong_with_an_entry_is_named_and_may_be_left_out(tmp_path: Path, images: Path, case: str) -> None:
+    if case == "corners of three":
+        export = label_studio(tmp_path, result("dog", "polygon", points=[[50, 20, 1], [100, 20, 1], [100, 90, 1]]))
+        read = partial(read_label_studio, export, images)
+    elif case == "size 0":
+        folder = labelme(tmp_path, shape("cup", [[60, 50], [20, 10]]), imageWidth=0, imageHeight=0)
+        assert found(read_labelme(folder)) == [("cup", CUP)]
+        return
+    else:
+        folder = labelme(tmp_path, shape("cup", [[60, 50], [20, 10]]), imageWidth=0, imagePath="a" * 5000)
+        (tmp_path / "json" / "b.json").write_text(
+            (tmp_path / "json" / "a.json").read_text().replace("a" * 5000, "b.JPG")
+        )
+        read = partial(read_labelme, folder, images)
+    with pytest.raises(DataError, match=r"(export|a)\.json"):
+        read()
+    said: list[DataError] = []
+    assert read(on_bad=said.append).images
+    assert len(said) == 1
 
 
 # --- names ------------------------------------------------------------------------------------------------------------

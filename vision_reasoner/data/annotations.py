@@ -37,6 +37,9 @@ T = TypeVar("T")
 OnBad = Callable[[DataError], None]
 """Called with what is wrong with an entry; raises it, or returns to have the entry left out."""
 
+UNREADABLE = (LookupError, ArithmeticError, TypeError, ValueError, AttributeError, OSError)
+"""What readers of entries raise where these are not as they should be; OSError for a file name that cannot be one."""
+
 MIN_POLYGON = 6  # numbers of a polygon with an area; pycocotools takes parts of 4 for boxes and fills others wrongly
 MAX_DISTANCE = 10  # sides of the image that a polygon may reach beyond it; pycocotools' time and memory grow with it
 OUTSIDE = 0.02  # of the image's side: boxes that reach farther beyond it are of another image, or another size
@@ -467,7 +470,7 @@ def _entries(
             if used[number] > 1:
                 raise ValueError("another one has the same id")
             content = read(entry)
-        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+        except UNREADABLE as error:
             name = f"number {place}" if number is None else number
             what = f'has no "{error.args[0]}"' if isinstance(error, KeyError) else f"is not usable: {error}"
             on_bad(DataError(f"{file}: {kind} {name} {what:.200}; correct it, or leave it out (--skip_bad)"))

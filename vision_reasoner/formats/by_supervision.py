@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vision_reasoner.data.formats.voc import DATABASE
 from vision_reasoner.errors import UsageError
 from vision_reasoner.formats.labeled import Labeled, Object, confidence_of, name_of, names_in, save_pictures
 from vision_reasoner.results import Prediction
@@ -139,7 +140,7 @@ def write_voc(pictures: Sequence[Labeled], folder: Path) -> None:
             root.extend(one.findall("object"))
         database = root.find("source/database")
         assert database is not None
-        database.text = "VisionReasoner"
+        database.text = DATABASE
         ElementTree.indent(root)
         ElementTree.ElementTree(root).write(folder / "Annotations" / f"{picture.stem}.xml", encoding="utf-8")
 

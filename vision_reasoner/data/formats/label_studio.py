@@ -31,7 +31,8 @@ def read_label_studio(file: str | Path, images: str | Path, *, on_bad: OnBad = r
     """Read Label Studio's export, as JSON or as JSON-MIN.
 
     Rectangles, polygons and ellipses are objects. Of several annotations of a picture the first that was not cancelled
-    is taken; a picture without any is not annotated, and is left out. Brush strokes: export them as COCO.
+    is taken; a picture without any is not annotated, and is left out. Keypoints are passed over. Brush strokes: export
+    them as COCO.
 
     Args:
         file: the export.
@@ -65,7 +66,7 @@ def _task_picture(source: str, task: Mapping[str, Any], images: Path) -> Picture
             return None
         results = [shape for found in lists for shape in found]
     name = _picture_name(source, fields, images)
-    shapes = _without_copies([r for r in results if isinstance(r, dict) and _shape_kind(r) != ""])
+    shapes = _objects([r for r in results if isinstance(r, dict) and _shape_kind(r) != ""])
     sizes = {(int(r["original_width"]), int(r["original_height"])) for r in shapes if "original_width" in r}
     if len(sizes) > 1:
         raise DataError(f"{source}: its shapes are of pictures of different sizes; correct it")
@@ -112,21 +113,32 @@ def _shape_label(result: Mapping[str, Any]) -> str | None:
     return str(labels[0]) if isinstance(labels, list) and labels else None
 
 
-def _without_copies(shapes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Shapes without those that have no label and are the same as one with a label."""
+def _objects(shapes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The shapes that are objects.
+
+    Keypoints are none. Nor is what only repeats one: a shape without a label that is the same as one with a label, and
+    the brush of a box in exports of `vision-reasoner`.
+    """
+    ids = {str(shape.get("id")) for shape in shapes}
 
     def numbers(shape: Mapping[str, Any]) -> str:
         return json.dumps({key: value for key, value in _value(shape).items() if key in NUMBERS}, sort_keys=True)
 
     labeled = {numbers(shape) for shape in shapes if _shape_label(shape) is not None}
-    return [shape for shape in shapes if _shape_label(shape) is not None or numbers(shape) not in labeled]
+
+    def repeats(shape: Mapping[str, Any]) -> bool:
+        number, _, control = str(shape.get("id")).rpartition("-")
+        has_box = control == "mask" and f"{number}-box" in ids
+        return has_box or (_shape_label(shape) is None and numbers(shape) in labeled)
+
+    return [shape for shape in shapes if _shape_kind(shape) != "keypoint" and not repeats(shape)]
 
 
 def _task_shape(result: Mapping[str, Any], size: Size) -> Shape:
     value, kind = _value(result), _shape_kind(result)
     across, down = size[0] / 100, size[1] / 100
     if kind == "polygon":
-        return Shape(polygons=[[float(v) * size[i] / 100 for corner in value["points"] for i, v in enumerate(corner)]])
+        return Shape(polygons=[[v for x, y in value["points"] for v in (float(x) * across, float(y) * down)]])
     if kind not in ("rectangle", "ellipse"):
         raise ValueError(f"a {kind} stroke is no outline; export such pictures as COCO")
     x, y = float(value["x"]) * across, float(value["y"]) * down

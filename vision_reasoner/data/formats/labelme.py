@@ -47,7 +47,9 @@ def _labelme_picture(file: Path, images: Path) -> Picture:
     name = str(data.get("imagePath") or "") or beside(images, file.stem) or file.stem
     try:
         size = int(data["imageWidth"]), int(data["imageHeight"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
+        size = 0, 0
+    if min(size) < 1:  # some tools leave it out
         size = load_image(AnnotatedImage("", images, name).file).size
     groups: dict[Any, list[Any]] = {}
     for i, shape in enumerate(shapes):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vision_reasoner.data.annotations import (
+    UNREADABLE,
     XYXY,
     AnnotatedImage,
     Annotation,
@@ -130,7 +131,7 @@ def assemble(
             found = make()
         except (DataError, ImageError) as error:
             on_bad(DataError(str(error)))
-        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+        except UNREADABLE as error:
             on_bad(DataError(f"{_source_of(make)}: cannot be used ({one_line(error)}); correct it"))
         else:
             pictures += [found] if found else []
@@ -147,7 +148,7 @@ def assemble(
         for place, entry in enumerate(picture.entries, start=1):
             try:
                 found_one = _annotation(entry, str(len(annotations) + 1), i, number, picture.size)
-            except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+            except UNREADABLE as error:
                 what = f"has no {error}" if isinstance(error, KeyError) else f"is not usable: {error}"
                 on_bad(
                     DataError(f"{picture.source}: object {place} {what:.200}; correct it, or leave it out (--skip_bad)")

@@ -20,6 +20,7 @@ from vision_reasoner.data.formats.shared import (
 from vision_reasoner.errors import DataError, one_line
 from vision_reasoner.images import load_image
 
+DATABASE = "VisionReasoner"  # in the files of our own export
 MAX_DEPTH = 20  # of elements inside each other
 
 
@@ -28,7 +29,8 @@ def read_voc(
 ) -> Instances:
     """Read Pascal VOC's annotations, as LabelImg and many others write them.
 
-    Edges are taken as they are written. (VOC of 2007 counts pixels from 1, and so its boxes begin one pixel late.)
+    Edges are taken as they are written. (VOC of 2007 counts pixels from 1, and so its boxes begin one pixel late. Our
+    own export counts so, too, and is read accordingly.)
 
     Args:
         folder: Annotations/, of XML files.
@@ -56,19 +58,20 @@ def _voc_picture(file: Path, images: Path) -> Picture:
     size = tuple(int(float(root.findtext(f"size/{side}") or 0)) for side in ("width", "height"))
     if min(size) < 1:  # some tools leave it out
         size = load_image(AnnotatedImage("", images, name).file).size
+    first = 1 if root.findtext("source/database") == DATABASE else 0  # number of the first pixel
     entries = [
-        Entry((found.findtext("name") or "").strip() or None, partial(_voc_shape, found))
+        Entry((found.findtext("name") or "").strip() or None, partial(_voc_shape, found, first))
         for found in root.findall("object")
     ]
     return Picture(str(file), name, (size[0], size[1]), entries)
 
 
-def _voc_shape(found: ElementTree.Element) -> Shape:
+def _voc_shape(found: ElementTree.Element, first: int) -> Shape:
     text = [found.findtext(f"bndbox/{edge}") for edge in ("xmin", "ymin", "xmax", "ymax")]
     if None in text:
         raise ValueError("it has no <bndbox> with xmin, ymin, xmax and ymax")
     x1, y1, x2, y2 = (float(value or "") for value in text)
-    return Shape((x1, y1, x2, y2), crowd=(found.findtext("difficult") or "0").strip() == "1")
+    return Shape((x1 - first, y1 - first, x2, y2), crowd=(found.findtext("difficult") or "0").strip() == "1")
 
 
 def _parse_xml(file: Path) -> ElementTree.Element:
