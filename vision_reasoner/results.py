@@ -118,6 +118,11 @@ class Instance:
     def from_json(cls, item: Mapping[str, Any]) -> "Instance":
         """Rebuild one of the objects of `Prediction.to_json`, which says what is raised."""
         votes = item.get("votes")
+        for name in ("score", "likelihood", "presence", "confidence"):
+            if not isinstance(item.get(name), int | float | None):
+                raise ValueError(f"{name} must be a number, got {str(item[name])[:40]!r}")
+        if not isinstance(item.get("label"), str | None):
+            raise ValueError(f"label must be text, got {str(item['label'])[:40]!r}")
         return cls(
             box=Box(*item["box"]),
             point=None if item["point"] is None else Point(*item["point"]),
@@ -308,6 +313,9 @@ class Prediction:
         """
         instances = [Instance.from_json(item) for item in data["instances"]]
         width, height = data["image_size"]
+        for name in ("query", "thinking", "reply"):
+            if not isinstance(data[name], str):
+                raise ValueError(f"{name} must be text, got {str(data[name])[:40]!r}")
         return cls(
             image_size=(width, height),
             query=data["query"],

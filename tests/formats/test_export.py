@@ -17,6 +17,7 @@ from pycocotools.coco import COCO
 
 from vision_reasoner import Box, Instance, Point, Prediction, Status, Task
 from vision_reasoner.data.annotations import read_instances
+from vision_reasoner.data.formats import read_label_studio, read_voc, read_yolo
 from vision_reasoner.errors import DataError, ExitCode, ImageError, UsageError
 from vision_reasoner.formats import FORMATS
 from vision_reasoner.formats.export import check_formats, export
@@ -257,6 +258,34 @@ def test_a_spreadsheet_has_a_line_for_each_object_and_no_formulas(results):
 
 
 # --- pictures and names -----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", ["voc", "labelstudio", "coco"])
+def test_what_is_exported_is_read_again_with_the_same_boxes(results, name):
+    folder = exported(results, name)
+    if name == "labelstudio":  # as it is once the predictions are accepted there
+        tasks = json.loads((folder / "tasks.json").read_text())
+        done = [{**task, "annotations": task.pop("predictions")} for task in tasks]
+        (folder / "tasks.json").write_text(json.dumps(done))
+    read = {
+        "voc": lambda: read_voc(folder / "Annotations", folder / "JPEGImages"),
+        "labelstudio": lambda: read_label_studio(folder / "tasks.json", folder / "images"),
+        "coco": lambda: read_instances(folder / "instances.json", folder / "images"),
+    }[name]()
+    number = next(i for i, image in read.images.items() if Path(image.name).stem == "shapes")
+    boxes = {tuple(round(v) for v in a.box) for a in read.by_image[number]}
+    assert {(4, 4, 31, 31), (62, 46, 63, 47), (1, 2, 11, 22)} <= boxes
+    assert len(read.by_image[number]) == (5 if name == "voc" else 4), "parts are objects of their own in VOC"
+
+
+def test_of_two_results_of_a_picture_and_a_query_the_last_one_counts(results, caplog):
+    again = prediction(NAME, instance(PIXEL)).to_json()
+    with results.open("a") as lines:
+        lines.write(json.dumps({"image": str(results.parent / "shapes.png")} | again) + "\n")
+    coco = COCO(str(exported(results, "coco") / "instances.json"))
+    [number] = [number for number, image in coco.imgs.items() if image["file_name"] == "shapes.png"]
+    assert [a["bbox"] for a in coco.loadAnns(coco.getAnnIds(number))] == [[62, 46, 1, 1], [1, 2, 10, 20]]
+    assert "1 results left out: a later one is of the same picture and query" in caplog.text
+
+
 def test_pictures_are_copied_upright_and_as_tools_read_them(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees
@@ -285,9 +314,12 @@ def test_pictures_of_one_name_stay_apart(tmp_path):
 @pytest.mark.parametrize("name", FORMATS)
 def test_names_that_no_file_can_hold_do_not_break_a_format(tmp_path, name):
     Image.new("RGB", SIZE).save(tmp_path / "a.png")
-    line = {"image": "a.png"} | prediction("a\x00b\ud800\nc" + "d" * 500, instance(RING)).to_json()
+    line = {"image": "a.png"} | prediction("a\x00b\ud800\nc\x92" + "d" * 500, instance(RING)).to_json()
     (tmp_path / "results.jsonl").write_text(json.dumps(line))
-    assert any(exported(tmp_path / "results.jsonl", name).iterdir())
+    folder = exported(tmp_path / "results.jsonl", name)
+    assert any(folder.iterdir())
+    if name == "yolo":
+        assert len(read_yolo(folder / "labels", folder / "images", folder / "data.yaml").annotations) == 1
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------
@@ -319,6 +351,19 @@ def test_a_line_that_is_no_result_is_named(tmp_path, line):
     (tmp_path / "results.jsonl").write_text(line)
     with pytest.raises(DataError, match="line 1 is no result"):
         exported(tmp_path / "results.jsonl", "coco")
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [("label", 5), ("score", "x"), ("votes", [1]), ("likelihood", []), ("query", 5), ("image", "a" * 5000)],
+)
+def test_a_value_that_cannot_be_is_named_with_its_line(tmp_path, where, value):
+    Image.new("RGB", SIZE).save(tmp_path / "a.png")
+    line = {"image": "a.png"} | prediction("dogs", instance(RING)).to_json()
+    (line if where in line else line["instances"][0])[where] = value
+    (tmp_path / "results.jsonl").write_text(json.dumps(line))
+    with pytest.raises(DataError, match="line 1 is no result"):
+        exported(tmp_path / "results.jsonl", "csv")
 
 
 def test_unknown_formats_are_refused():

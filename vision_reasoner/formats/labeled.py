@@ -7,6 +7,7 @@ left out.
 
 import json
 import logging
+import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,7 +27,7 @@ from vision_reasoner.results import Instance, Prediction, Task
 logger = logging.getLogger(__name__)
 
 MAX_NAME = 200  # characters of an object's name; tools show it on a button
-_NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_NOT_TEXT = re.compile(r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _KEPT = {"PNG": ".png", "JPEG": ".jpg"}  # what all tools read; other pictures are written as PNG
 
 
@@ -66,8 +67,8 @@ def name_of(instance: Instance, prediction: Prediction) -> str:
 
 
 def clean(text: str) -> str:
-    """The text in one line, with a replacement character for what XML and UTF-8 cannot hold."""
-    return " ".join(_NOT_XML.sub("\ufffd", text).split())
+    """The text in one line, with a replacement character for what XML, YAML and UTF-8 cannot hold."""
+    return " ".join(_NOT_TEXT.sub("\ufffd", text).split())
 
 
 def confidence_of(instance: Instance) -> float | None:
@@ -108,18 +109,22 @@ def _read_line(line: bytes, where: str, folder: Path) -> tuple[Path, Prediction 
         file = Path(record["image"])
         found = file if file.exists() else folder / file
         return found, None if "error" in record else Prediction.from_json(record)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, VisionReasonerError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OSError, RecursionError, VisionReasonerError) as error:
         raise DataError(f"{where} is no result ({one_line(error)}); run it again, or take the line out") from error
 
 
 def gather(results: Iterable[tuple[Path, Prediction | None]]) -> list[Labeled]:
     """The pictures of results (see `read_results`), each once, with all that is known of it; says what is left out.
 
+    Of several results of one picture and query the last one counts.
+
     Raises:
         DataError: two results of one picture differ about its size.
     """
-    by_file: dict[Path, list[Prediction]] = {}
-    left_out = {"the picture failed": 0, "the reply could not be used": 0, "the reply lists no objects": 0}
+    files: dict[str, Path] = {}
+    by_file: dict[str, dict[tuple[bool, str], Prediction]] = {}
+    again = "a later one is of the same picture and query"
+    left_out = {"the picture failed": 0, "the reply could not be used": 0, "the reply lists no objects": 0, again: 0}
     incomplete = 0
     for file, prediction in results:
         if prediction is None:
@@ -130,7 +135,11 @@ def gather(results: Iterable[tuple[Path, Prediction | None]]) -> list[Labeled]:
             left_out["the reply lists no objects"] += 1
         else:
             incomplete += prediction.task is not Task.VQA and prediction.status not in ("ok", "none")
-            by_file.setdefault(file, []).append(prediction)
+            place = os.path.realpath(file)
+            files.setdefault(place, file)
+            asked = prediction.task is Task.VQA, normalize_query(prediction.query)
+            left_out[again] += asked in by_file.setdefault(place, {})
+            by_file[place][asked] = prediction
     for reason, number in left_out.items():
         if number:
             logger.warning("warning: %d results left out: %s", number, reason)
@@ -140,7 +149,8 @@ def gather(results: Iterable[tuple[Path, Prediction | None]]) -> list[Labeled]:
         )
     taken: set[str] = set()
     pictures = []
-    for file, predictions in by_file.items():
+    for place, by_query in by_file.items():
+        file, predictions = files[place], list(by_query.values())
         if len({prediction.image_size for prediction in predictions}) > 1:
             raise DataError(f"{file}: its results are of pictures of different sizes; run it again")
         stem = unique_stem(clean(file.stem), taken)
