@@ -23,8 +23,10 @@ from vision_reasoner.data.rows import check_row, columns_of, load_rows, make_row
 from vision_reasoner.data.solutions import Target
 from vision_reasoner.data.tables import encode_image, load_table, write_table
 from vision_reasoner.errors import DataError
+from vision_reasoner.geometry import Box
 from vision_reasoner.masks import Mask
 from vision_reasoner.prompts import VISION_REASONER
+from vision_reasoner.results import Instance, Prediction, Status, Task
 from vision_reasoner.training import prepare
 from vision_reasoner.training.grpo.rewards import compute_reward
 from vision_reasoner.training.prepare import RowBuilder, Sample, grouped, main, masks_found_again, select
@@ -721,3 +723,29 @@ def test_help_loads_nothing_heavy() -> None:
     code += "sys.exit(','.join({'torch', 'datasets', 'pyarrow', 'scipy', 'transformers'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.strip() == ""
+
+
+# --- corrections ------------------------------------------------------------------------------------------------------
+def test_results_are_rows_where_they_are_of_their_picture_and_list_objects(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    noise(60, 40).save(tmp_path / "a.png")
+    found = Instance(Box(6, 4, 36, 24))
+    results = [
+        Prediction((60, 40), "dogs", Task.DETECTION, instances=[found]),
+        Prediction((60, 40), "cats", Task.COUNTING, status=Status.NONE),
+        Prediction((60, 40), "ants", Task.COUNTING, answer="5"),
+    ]
+    file = tmp_path / "results.jsonl"
+    file.write_text("".join(json.dumps({"image": "a.png"} | one.to_json()) + "\n" for one in results))
+    command = ["corrections", "--data", str(file), "--no_target_share", "0.5", "--output_dir", str(tmp_path / "rows")]
+    assert main(command) == 0
+    solutions = {row["problem"]: json.loads(row["solution"]) for row in load_rows(tmp_path / "rows")}
+    assert solutions == {
+        "dogs": [{"bbox_2d": [84, 84, 503, 503], "point_2d": solutions["dogs"][0]["point_2d"]}],
+        "cats": [],
+    }
+    assert "1 results left out: they state a count" in capsys.readouterr().err
+    noise(40, 60).save(tmp_path / "a.png")
+    assert main([*command, "--overwrite"]) == 3
+    assert "is 40x60, and what is said of it is of a picture of 60x40" in capsys.readouterr().err

@@ -207,16 +207,23 @@ def _joined(group: Sequence[Sample]) -> Sample:
 # --- corrections ----------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class CorrectedImage:
-    """A picture of which somebody said what is in it."""
+    """A picture of which somebody said what is in it; (width, height) is that of what was said."""
 
     file: Path
+    size: Size
 
     @property
     def id(self) -> str:
         return self.file.name
 
     def open(self) -> Image.Image:
-        return load_image(self.file)
+        image = load_image(self.file)
+        if image.size != self.size:
+            raise DataError(
+                f"{self.file}: is {image.width}x{image.height}, and what is said of it is of a picture of "
+                f"{self.size[0]}x{self.size[1]}; get the original"
+            )
+        return image
 
 
 @dataclass(frozen=True)
@@ -240,19 +247,24 @@ class CorrectedObject:
 def corrected_samples(files: Sequence[Path]) -> list[Sample]:
     """A request for each line that `vision-reasoner serve` saved; results of `vision-reasoner` are read as well.
 
-    What failed or could not be used is no truth and is left out, and so are questions.
+    What failed or could not be used is no truth and is left out, and so are questions, and counts without objects.
     """
-    samples = []
+    samples, stated = [], 0
     for file in files:
         for number, (image, prediction) in enumerate(read_results(file), start=1):
             if prediction is None or prediction.task is Task.VQA or prediction.status not in (Status.OK, Status.NONE):
+                continue
+            if prediction.count and not prediction.instances:
+                stated += 1
                 continue
             name = f"{file.stem}-{number}"
             objects = tuple(
                 CorrectedObject(f"{name}/{k}", instance, prediction.image_size)
                 for k, instance in enumerate(prediction.instances)
             )
-            samples.append(Sample(name, prediction.query, CorrectedImage(image), objects))
+            samples.append(Sample(name, prediction.query, CorrectedImage(image, prediction.image_size), objects))
+    if stated:
+        logger.warning("warning: %d results left out: they state a count and list no objects", stated)
     return samples
 
 

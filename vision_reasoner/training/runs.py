@@ -295,7 +295,11 @@ def read_best(folder: Path) -> dict[str, float] | None:
 
 # --- a run ------------------------------------------------------------------------------------------------------------
 def train_run(
-    settings: argparse.Namespace, load: Callable[[argparse.Namespace], Policy], make: Callable[..., Any]
+    settings: argparse.Namespace,
+    load: Callable[[argparse.Namespace], Policy],
+    make: Callable[..., Any],
+    *,
+    scheduled: bool = False,
 ) -> Path:
     """Train as `settings` say, from the run's last checkpoint if there is one.
 
@@ -303,6 +307,7 @@ def train_run(
         settings: of the command line.
         load: loads the model, rows and scores.
         make: gives the trainer for them; with `first`, whether the run begins.
+        scheduled: whether --max_steps decides what is learned at each step, so that a run keeps to its own.
 
     Returns:
         The best checkpoint: the bundle that it is part of, if it began as part of one, or its folder.
@@ -320,14 +325,15 @@ def train_run(
     bundle = policy.folder.parent if is_bundle(policy.folder.parent) else None
     result = folder / policy.part if bundle is None else folder
     if os.environ.get("RANK", "0") == "0":
-        check_settings(settings, folder, policy.train.n, continued=last is not None)
+        check_settings(settings, folder, policy.train.n, continued=last is not None, scheduled=scheduled)
         for log in ("log.jsonl", "samples.jsonl"):
             filter_jsonl(folder / log, lambda line: last is not None and line["step"] <= step)
         if bundle is not None:  # what is left is one, too
             for part in RELEASED.keys() - {policy.part}:
                 shutil.copytree(bundle / part, folder / part, dirs_exist_ok=True)
     if 0 < settings.max_steps <= step:
-        logger.info("%s has %d steps already; a higher --max_steps continues it", folder, step)
+        more = "begin another run with its result" if scheduled else "a higher --max_steps continues it"
+        logger.info("%s has %d steps already; %s", folder, step, more)
         return result
     trainer = make(policy, first=last is None)
     if last is not None:
@@ -337,14 +343,17 @@ def train_run(
     return result
 
 
-def check_settings(settings: argparse.Namespace, folder: Path, n_rows: int, *, continued: bool) -> None:
+def check_settings(
+    settings: argparse.Namespace, folder: Path, n_rows: int, *, continued: bool, scheduled: bool = False
+) -> None:
     """Write a new run's settings into its folder, or compare a continued run's with those written when it began.
 
     Raises:
         UsageError: the folder holds a run with other settings, or a result without a checkpoint to continue from.
     """
     file = folder / "settings.json"
-    now = {f"--{name}": value for name, value in sorted(vars(settings).items()) if name not in FREE_SETTINGS}
+    free = FREE_SETTINGS - {"max_steps"} if scheduled else FREE_SETTINGS
+    now = {f"--{name}": value for name, value in sorted(vars(settings).items()) if name not in free}
     now["rows to train on:"] = n_rows
     if continued and file.is_file():
         before = json.loads(file.read_text())

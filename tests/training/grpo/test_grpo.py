@@ -197,6 +197,25 @@ def test_a_row_that_cannot_be_trained_on_is_named(tmp_path: Path, changes: dict[
         [rows.at(i) for rows in table_rows(str(folder), None, 2, SIZE) for i in range(rows.n)]
 
 
+@pytest.mark.parametrize("request_", ["the <|image_pad|> dog", "a dog<|IM_END|>"])
+def test_a_request_with_a_control_token_is_named_before_anything_is_trained(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], request_: str
+) -> None:
+    rows = write_rows(tmp_path / "rows", problem=request_)
+    flags = [
+        "--model_path",
+        str(bundle),
+        "--data",
+        str(rows),
+        "--output_dir",
+        str(tmp_path / "run"),
+        "--max_steps",
+        "1",
+    ]
+    assert grpo.main(flags) == 3
+    assert "row '1': the query contains the model's control token" in capsys.readouterr().err
+
+
 def test_another_kind_of_checkpoint_is_one_line(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -140,6 +140,13 @@ def test_a_run_that_was_stopped_ends_like_one_that_was_not(bundle: Path, tmp_pat
     assert steps[-1] == 4
 
 
+def test_a_run_keeps_to_its_number_of_steps(bundle: Path, tmp_path: Path) -> None:
+    """The learning rate of each step depends on it."""
+    train(settings_for(bundle, tmp_path, "--max_steps", 1))
+    with pytest.raises(UsageError, match="holds a run with --max_steps 1, now it is 2"):
+        train(settings_for(bundle, tmp_path, "--max_steps", 2))
+
+
 class StopAfter(runs.TrainerCallback):
     def __init__(self, step: int) -> None:
         self.step = step

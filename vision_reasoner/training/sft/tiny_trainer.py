@@ -330,4 +330,4 @@ def train(settings: argparse.Namespace) -> Path:
     def make(policy: Policy, *, first: bool) -> TinyTrainer:
         return TinyTrainer(policy, found[0], settings, training_arguments(settings, first=first))
 
-    return train_run(settings, load, make)
+    return train_run(settings, load, make, scheduled=True)

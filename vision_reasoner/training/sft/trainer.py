@@ -86,4 +86,4 @@ def train(settings: argparse.Namespace) -> Path:
     def make(policy: Policy, *, first: bool) -> Trainer:
         return Trainer(policy, settings, sft_config(settings, first=first))
 
-    return train_run(settings, load_reasoner, make)
+    return train_run(settings, load_reasoner, make, scheduled=True)
