@@ -181,17 +181,17 @@ def test_the_two_commands_stand_where_the_checks_look_for_them():
 
 def test_the_guides_commands_make_rows_and_tables_of_the_public_layout(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    root = Path("BCCD_Dataset/BCCD")
-    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
-        (root / folder).mkdir(parents=True)
+    root, lists = Path("BCCD_Dataset/BCCD"), Path("pretrained_models/VisionReasoner-Tiny-Blood/pictures")
+    for folder in (root / "Annotations", root / "JPEGImages", lists):
+        folder.mkdir(parents=True)
     box = "<bndbox><xmin>4</xmin><ymin>6</ymin><xmax>30</xmax><ymax>40</ymax></bndbox>"
-    for i, split in enumerate(("trainval", "trainval", "test")):
+    for i, split in enumerate(("train", "train", "test")):
         noise(80, 60, seed=i).save(root / f"JPEGImages/BloodImage_{i}.jpg")
         objects = [f"<object><name>{name}</name>{box}</object>" for name in ("RBC", "WBC", "Platelets")]
         size = "<size><width>80</width><height>60</height></size>"
         text = f"<annotation><filename>BloodImage_{i}.jpg</filename>{size}{''.join(objects)}</annotation>"
         (root / f"Annotations/BloodImage_{i}.xml").write_text(text)
-        with (root / f"ImageSets/Main/{split}.txt").open("a") as lines:
+        with (lists / f"{split}.txt").open("a") as lines:
             lines.write(f"BloodImage_{i}\n")
     commands = re.findall(r"python -m (\S+)\.prepare (voc [^`]+?)\n(?=python|```)", GUIDE)
     assert [module for module, _ in commands] == ["vision_reasoner.training", "evaluation"]
@@ -199,6 +199,8 @@ def test_the_guides_commands_make_rows_and_tables_of_the_public_layout(tmp_path,
         flags = shlex.split(line.replace("\\\n", " "))
         assert importlib.import_module(f"{module}.prepare").main(flags) == 0
         assert list(Path(flags[flags.index("--output_dir") + 1]).glob("*.parquet"))
+    train, test = (set((ROOT / lists / f"{split}.txt").read_text().split()) for split in ("train", "test"))
+    assert (len(train), len(test), len(train & test)) == (250, 50, 0), "as the figures say"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

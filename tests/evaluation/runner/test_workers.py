@@ -295,11 +295,12 @@ def test_workers_get_what_means_the_same_on_every_machine(data, bundle, folder, 
     arguments = [*COMMAND, str(data), "--model_path", bundle.name, "--limit", "2", "--output_path", str(folder)]
     assert main([*arguments, "--num_workers", "2"]) == 0
     ((load, options),) = given
-    checkpoints, settings, digests = load.args
+    checkpoints, settings, digests, views = load.args
     assert checkpoints.reasoner == str(bundle / "reasoner")
     assert checkpoints.segmenter == str(bundle / "segmenter")
     assert (settings.device, settings.dtype, settings.attn_implementation) == ("cpu", "float32", "sdpa")
     assert digests["segmenter"] == digest(bundle / "segmenter", "segmenter")
+    assert views is None
     assert options == {"num_workers": 2, "address": None, "at_once": 1, "gpu": False, "silent": True}
     manifest = json.loads((folder / "manifest.json").read_text())
     assert "num_workers" not in json.dumps(manifest)

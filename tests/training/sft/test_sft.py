@@ -130,7 +130,7 @@ def test_a_run_that_was_stopped_ends_like_one_that_was_not(bundle: Path, tmp_pat
     first = settings_for(bundle, tmp_path, "--output_dir", tmp_path / "parts", "--max_steps", 4, "--average", 0.5)
     stopped = trainer_of(first)
     stopped.add_callback(StopAfter(2))
-    runs.check_settings(first, tmp_path / "parts", stopped.policy.train.n, continued=False)
+    runs.check_settings(first, tmp_path / "parts", stopped.policy.train.n, continued=False, scheduled=True)
     stopped.train()
     train(settings_for(bundle, tmp_path, "--output_dir", tmp_path / "parts", "--max_steps", 4, "--average", 0.5))
     ends = [load_file(tmp_path / name / "checkpoint-4" / "model.safetensors") for name in ("whole", "parts")]
