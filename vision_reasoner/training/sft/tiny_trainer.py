@@ -275,19 +275,24 @@ def load_adapted(settings: argparse.Namespace) -> tuple[Policy, Photographs]:
 def add_names(policy: Policy, photographs: Photographs) -> None:
     """Give every new name a token, whose embedding begins at the vector of its class."""
     tokenizer, codebook = policy.processing.tokenizer, ConceptCodebook(photographs.added)
-    names = dict.fromkeys(name for c in photographs.added for name in (c.name, c.plural))
-    new = [text for name in names for text in (name, f" {name}") if len(tokenizer.encode(text)) > 1]
-    written = {tokenizer.decode([i]).strip() for i in range(tokenizer.vocab_size)}  # without what was added
+    new: list[str] = []
+    for c in photographs.added:
+        forms = (c.name, f" {c.name}", c.plural, f" {c.plural}")
+        if any(len(tokenizer.encode(text)) > 1 for text in forms):
+            new += [text for text in dict.fromkeys(forms) if text not in new]
+    words = {tokenizer.decode([i]).strip() for i in range(tokenizer.vocab_size)}  # without what was added
     tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in new])
-    added = {text.strip() for text in tokenizer.get_added_vocab()}
-    _check_parts(added & names.keys(), {word for word in written if word.isalpha()} | codebook.names.keys() - added)
+    whole = {text.strip() for text in tokenizer.get_added_vocab()}  # found before any part of them
+    _check_parts(
+        {text.strip() for text in new}, ({word for word in words if word.isalpha()} | codebook.names.keys()) - whole
+    )
     policy.model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    words = policy.model.get_input_embeddings().weight
+    embedding = policy.model.get_input_embeddings().weight
     draw = torch.Generator().manual_seed(280)
     with torch.no_grad():
         for text in new:
             own = torch.randn(WIDTH, generator=draw) * WIDTH**-0.5
-            words[tokenizer.convert_tokens_to_ids(text)] = codebook.names[text.strip()] + EMBEDDING_NOISE * own
+            embedding[tokenizer.convert_tokens_to_ids(text)] = codebook.names[text.strip()] + EMBEDDING_NOISE * own
 
 
 def _check_parts(new: Iterable[str], known: Iterable[str]) -> None:
