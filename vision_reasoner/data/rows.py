@@ -22,11 +22,14 @@ from vision_reasoner.errors import DataError, VisionReasonerError
 from vision_reasoner.geometry import Point, Size
 from vision_reasoner.images import load_image
 from vision_reasoner.masks import Mask, box_around
-from vision_reasoner.models.engine import frame_image
+from vision_reasoner.models.engine import check_text, frame_image
 from vision_reasoner.prompts import VISION_REASONER
 
 if TYPE_CHECKING:
     import datasets
+
+ControlToken = Callable[[str], str | None]
+"""Finds a control token of a model in a text."""
 
 COLUMNS = ("id", "problem", "solution", "image", "img_height", "img_width")
 
@@ -181,8 +184,15 @@ def columns_of(layout: str) -> dict[str, Any]:
 
 
 # --- tables of rows ---------------------------------------------------------------------------------------------------
-def load_rows(source: str | Path, split: str = "train") -> "datasets.Dataset":
+def load_rows(
+    source: str | Path, split: str = "train", *, control_token: ControlToken | None = None
+) -> "datasets.Dataset":
     """A table of rows to train on (see `load_table`); texts are checked now, images when they are read.
+
+    Args:
+        source: a folder or a Hub id.
+        split: of it.
+        control_token: finds one of the model's in a request, which then cannot be asked; see `Engine.control_token`.
 
     Raises:
         DataError: it is none, or the first row that cannot be trained on.
@@ -192,6 +202,8 @@ def load_rows(source: str | Path, split: str = "train") -> "datasets.Dataset":
     for row in table.select_columns(["id", "problem", "solution"]):
         try:
             _check_problem(row["problem"])
+            if control_token is not None:
+                check_text(VISION_REASONER.query_for(row["problem"]), control_token)
             read_solution(row["solution"], model_size=(side, side))
         except VisionReasonerError as error:
             raise DataError(f"{source}: row {row['id']!r}: {error}") from error

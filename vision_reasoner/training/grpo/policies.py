@@ -16,15 +16,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from vision_reasoner.data.rows import checked_image, load_rows, target_of
+from vision_reasoner.data.rows import ControlToken, checked_image, load_rows, target_of
 from vision_reasoner.data.solutions import Target, read_solution, solution_of
 from vision_reasoner.data.tables import Row, encoded
-from vision_reasoner.errors import CheckpointError, DataError, QueryError
+from vision_reasoner.errors import CheckpointError, DataError
 from vision_reasoner.files import parse_jsonl_line
 from vision_reasoner.geometry import Box, Point, Size, rescale
 from vision_reasoner.matching import Boxes, f1_score, match_boxes
 from vision_reasoner.models.checkpoints import BUNDLED, Part, in_pretrained, locate, path_of
-from vision_reasoner.models.engine import check_text, frame_image
+from vision_reasoner.models.engine import frame_image
 from vision_reasoner.models.local import TransformersEngine
 from vision_reasoner.models.reasoner import Reasoner
 from vision_reasoner.models.router import CATEGORY_NAMES, Router, read_category
@@ -223,7 +223,7 @@ def table_rows(
     held_out: str | None,
     n_held_out: int,
     size: Size | None,
-    control_token: Callable[[str], str | None] = lambda _text: None,
+    control_token: ControlToken | None = None,
 ) -> tuple[Rows, Rows]:
     """Rows to train on and rows to evaluate on.
 
@@ -233,16 +233,14 @@ def table_rows(
             their rows, are left out for it.
         n_held_out: at most so many to evaluate on (or as many more as the last image has).
         size: (width, height) of the model's frame; rows in another one are brought to it. None: they keep their own.
-        control_token: finds one in a request, see `Engine.control_token`.
+        control_token: see `rows.load_rows`.
 
     Raises:
         DataError: they cannot be trained on, or there are too few.
     """
-    table = encoded(load_rows(source))
-    _check_requests(table, control_token)
+    table = encoded(load_rows(source, control_token=control_token))
     if held_out is not None:
-        other = encoded(load_rows(held_out, "test"))
-        _check_requests(other, control_token)
+        other = encoded(load_rows(held_out, "test", control_token=control_token))
         return _rows_of(table, range(len(table)), size), _rows_of(other, range(min(n_held_out, len(other))), size)
     n_held_out = min(n_held_out, len(table) // 5)
     if n_held_out == 0:
@@ -259,15 +257,6 @@ def table_rows(
     if not kept:
         raise DataError(f"{source}: too few pictures to leave some out for evaluation; give --eval_data")
     return _rows_of(table, kept, size), _rows_of(table, aside, size)
-
-
-def _check_requests(table: "datasets.Dataset", control_token: Callable[[str], str | None]) -> None:
-    """Raise a DataError where the model cannot be asked a row's request."""
-    for row in table.select_columns(["id", "problem"]):
-        try:
-            check_text(VISION_REASONER.query_for(row["problem"]), control_token)
-        except QueryError as error:
-            raise DataError(f"row {row['id']!r}: {error}") from error
 
 
 def _rows_of(table: "datasets.Dataset", order: Sequence[int], size: Size | None) -> Rows:
