@@ -248,6 +248,11 @@ class Prediction:
         return len(self.instances) if stated is None else int(stated)
 
     @property
+    def is_count_alone(self) -> bool:
+        """Whether the reply says how many there are and lists no objects: no truth for what lists them."""
+        return bool(self.count) and not self.instances
+
+    @property
     def has_masks(self) -> bool:
         """Whether masks were made: some object has one, or a segmentation found nothing that could have one."""
         if not self.instances:

@@ -748,4 +748,4 @@ def test_results_are_rows_where_they_are_of_their_picture_and_list_objects(
     assert "1 results left out: they state a count" in capsys.readouterr().err
     noise(40, 60).save(tmp_path / "a.png")
     assert main([*command, "--overwrite"]) == 3
-    assert "is 40x60, and what is said of it is of a picture of 60x40" in capsys.readouterr().err
+    assert "is 40x60, and its results are of 60x40" in capsys.readouterr().err

@@ -131,7 +131,7 @@ def gather(results: Iterable[tuple[Path, Prediction | None]]) -> list[Labeled]:
             left_out["the picture failed"] += 1
         elif not prediction.usable:
             left_out["the reply could not be used"] += 1
-        elif prediction.count and not prediction.instances:
+        elif prediction.is_count_alone:
             left_out["the reply lists no objects"] += 1
         else:
             incomplete += prediction.task is not Task.VQA and prediction.status not in ("ok", "none")
@@ -176,13 +176,7 @@ def save_pictures(pictures: Sequence[Labeled], folder: Path) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
     names = []
     for picture in pictures:
-        width, height = picture.size
-        image = load_image(picture.file, max_pixels=max(MAX_PIXELS, width * height))
-        if image.size != picture.size:
-            raise DataError(
-                f"{picture.file}: is {image.width}x{image.height}, and its results are of {width}x{height}; "
-                "it has changed: run it again"
-            )
+        image = open_picture(picture.file, picture.size)
         with Image.open(picture.file) as opened:
             ending = keeps_as_it_is(opened)
         name = f"{picture.stem}{ending or '.png'}"
@@ -192,6 +186,27 @@ def save_pictures(pictures: Sequence[Labeled], folder: Path) -> list[str]:
             image.save(folder / name)
         names.append(name)
     return names
+
+
+def open_picture(file: Path, size: Size) -> Image.Image:
+    """The picture of a result, upright and RGB.
+
+    Args:
+        file: it.
+        size: (width, height) that the result is of.
+
+    Raises:
+        ImageError: it is missing or damaged.
+        DataError: it has another size.
+    """
+    width, height = size
+    image = load_image(file, max_pixels=max(MAX_PIXELS, width * height))  # whatever limit it was predicted under
+    if image.size != size:
+        raise DataError(
+            f"{file}: is {image.width}x{image.height}, and its results are of {width}x{height}; "
+            "it has changed: run it again"
+        )
+    return image
 
 
 def keeps_as_it_is(image: Image.Image) -> str | None:

@@ -47,7 +47,7 @@ class Corrections:
         """
         if prediction.task is Task.VQA:
             raise UsageError("answers to questions cannot be corrected; only objects can")
-        if prediction.count and not prediction.instances:
+        if prediction.is_count_alone:
             raise UsageError("a count without objects cannot be saved; add a box for each")
         if prediction.task is Task.SEGMENTATION and any(i.mask_shape is None for i in prediction.instances):
             raise UsageError("an object has no mask; segment it first")

@@ -53,9 +53,8 @@ from vision_reasoner.data.rows import (
 )
 from vision_reasoner.data.tables import Row, encoded, table_command, write_table
 from vision_reasoner.errors import CheckpointError, DataError, ImageError, UsageError, VisionReasonerError
-from vision_reasoner.formats.labeled import read_results
+from vision_reasoner.formats.labeled import open_picture, read_results
 from vision_reasoner.geometry import Size
-from vision_reasoner.images import load_image
 from vision_reasoner.masks import Mask
 from vision_reasoner.models.reasoner import FRAME_SIDE
 from vision_reasoner.results import Instance, Status, Task
@@ -217,13 +216,7 @@ class CorrectedImage:
         return self.file.name
 
     def open(self) -> Image.Image:
-        image = load_image(self.file)
-        if image.size != self.size:
-            raise DataError(
-                f"{self.file}: is {image.width}x{image.height}, and what is said of it is of a picture of "
-                f"{self.size[0]}x{self.size[1]}; get the original"
-            )
-        return image
+        return open_picture(self.file, self.size)
 
 
 @dataclass(frozen=True)
@@ -254,7 +247,7 @@ def corrected_samples(files: Sequence[Path]) -> list[Sample]:
         for number, (image, prediction) in enumerate(read_results(file), start=1):
             if prediction is None or prediction.task is Task.VQA or prediction.status not in (Status.OK, Status.NONE):
                 continue
-            if prediction.count and not prediction.instances:
+            if prediction.is_count_alone:
                 stated += 1
                 continue
             name = f"{file.stem}-{number}"
